@@ -1,0 +1,1 @@
+"""Batch normalization: the layers, readable and drop-in for torch.nn."""
