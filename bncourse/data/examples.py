@@ -1,0 +1,71 @@
+"""What a data set is: images with labels, in two parts that share nothing."""
+
+import operator
+from typing import NamedTuple
+
+import torch
+
+
+class Examples(NamedTuple):
+    """Images with their labels.
+
+    Shapes: ``images`` (N, C, H, W) float32 in [0, 1]; ``labels`` (N,) int64.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def take(self, positions: torch.Tensor) -> "Examples":
+        """The examples at ``positions`` (an int64 tensor), in that order."""
+        return Examples(self.images[positions], self.labels[positions])
+
+
+class DataSet(NamedTuple):
+    """Examples to learn from and examples to be judged by."""
+
+    name: str
+    train: Examples
+    test: Examples
+
+    def standardized(self) -> "DataSet":
+        """A copy whose training images have zero mean and unit variance in each channel.
+
+        The test images go through the same map: its two numbers per channel are the training set's, as they
+        must be, since a deployed model never sees the statistics of its test set.
+        """
+        mean = self.train.images.mean(dim=(0, 2, 3), keepdim=True)
+        std = self.train.images.std(dim=(0, 2, 3), correction=0, keepdim=True)
+        std = torch.where(std > 0, std, 1)  # a constant channel becomes zero, not NaN
+
+        def map_images(examples: Examples) -> Examples:
+            return Examples((examples.images - mean) / std, examples.labels)
+
+        return DataSet(self.name, map_images(self.train), map_images(self.test))
+
+
+def check_size(argument: str, size: int, available: int | None = None) -> int:
+    """``size`` as an int of at least 1 and at most ``available``.
+
+    Raises:
+        TypeError: ``size`` is not a whole number.
+        ValueError: ``size`` is below one or above ``available``.
+    """
+    if isinstance(size, bool) or not hasattr(size, "__index__"):
+        raise TypeError(f"{argument} must be a whole number of examples; got {size!r}")
+    size = operator.index(size)
+    if size < 1:
+        raise ValueError(f"{argument} must be at least 1; got {size}")
+    if available is not None and size > available:
+        raise ValueError(f"{argument} must be at most {available}, the examples there are; got {size}")
+    return size
+
+
+def generator(seed: int) -> torch.Generator:
+    """A source of random numbers of our own, so that the global one is neither used nor moved.
+
+    Raises:
+        TypeError: ``seed`` is not a whole number.
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be a whole number; got {seed!r}")
+    return torch.Generator().manual_seed(operator.index(seed))
