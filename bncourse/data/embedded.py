@@ -35,9 +35,9 @@ def photo_digits(train: int = 4000, test: int = 1000, seed: int = 0) -> DataSet:
     """Handwritten digits on photographs: hard enough that normalization matters, and made in under a second.
 
     Each digit is turned by up to 30 degrees, shifted by up to 4 pixels and blended, as an absolute difference, onto a
-    random 32x32 crop of a photograph (the recipe of MNIST-M, Ganin et al. 2016). Training images are made from the 1,400
-    digits of ``digits(seed=seed).train`` and test images from its 397 others, each used about equally often and each time
-    differently.
+    random 32x32 crop of a photograph (the recipe of MNIST-M, Ganin et al. 2016). Training images are made from the
+    1,400 digits of ``digits(seed=seed).train``, test images from its 397 others; each digit is used about equally
+    often, and differently each time.
 
     Returns:
         images (train, 3, 32, 32) and (test, 3, 32, 32), ten classes.
