@@ -1,0 +1,188 @@
+"""Honest experiments: the same thing over variants and seeds, an interval, and a statement with its verdict.
+
+Every interval of the book is made here, in one way: the 95% confidence interval of a mean over independent seeds from
+Student's t distribution. Two variants are compared seed by seed (the same data order, the same initialization where
+shapes allow), and the interval is that of the paired differences.
+"""
+
+import html
+import math
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["VERDICTS", "Comparison", "Interval", "Statement", "claim", "compare", "interval", "statements"]
+
+VERDICTS = ("holds", "holds if", "does not hold", "undecided here")
+SEEDS = (0, 1, 2, 3, 4)
+
+
+class Statement(NamedTuple):
+    """A statement of the source: its id in the ledger, the chapter that settles it, and the source's words."""
+
+    id: str
+    chapter: int
+    source: str
+
+
+@cache
+def statements() -> dict[str, Statement]:
+    """The statements of the source that the book examines, by id, in the source's order."""
+    table = tomllib.loads(files(__package__).joinpath("statements.toml").read_text(encoding="utf-8"))
+    return {name: Statement(name, row["chapter"], row["source"]) for name, row in table.items()}
+
+
+class Interval(NamedTuple):
+    """A mean over ``count`` seeds with its 95% confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+    standard_error: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def interval(samples: Iterable[float]) -> Interval:
+    """The mean of independent samples and its 95% interval by Student's t.
+
+    Raises:
+        ValueError: fewer than two samples.
+    """
+    values = np.asarray(list(samples), dtype=float)
+    if len(values) < 2:
+        raise ValueError(f"samples has {len(values)} value(s); an interval needs at least 2")
+    error = float(values.std(ddof=1) / math.sqrt(len(values)))
+    reach = _student_t(len(values) - 1) * error
+    mean = float(values.mean())
+    return Interval(mean, mean - reach, mean + reach, error, len(values))
+
+
+def _student_t(degrees: int) -> float:
+    from scipy import stats  # comes with scikit-learn
+
+    return float(stats.t.ppf(0.975, degrees))
+
+
+@dataclass
+class Comparison:
+    """The results of ``compare``.
+
+    Attributes:
+        values: for each variant an array whose first axis is the seeds.
+        seeds: the seeds, in the order of that axis.
+    """
+
+    values: dict[str, np.ndarray]
+    seeds: tuple[int, ...]
+
+    def interval(self, variant: str) -> Interval:
+        """The mean of one variant over the seeds (a single number a seed)."""
+        return interval(self.values[variant])
+
+    def difference(self, variant: str, baseline: str) -> Interval:
+        """The mean of the paired differences ``variant - baseline``, seed by seed."""
+        return interval(self.values[variant] - self.values[baseline])
+
+    def _repr_markdown_(self) -> str:
+        rows = ["| variant | mean | 95% interval | seeds |", "|---|---|---|---|"]
+        for name in self.values:
+            i = self.interval(name)
+            rows.append(f"| {name} | {i.mean:.3g} | {i.low:.3g} to {i.high:.3g} | {i.count} |")
+        return "\n".join(rows)
+
+
+def compare(variants: Mapping[str, Callable[[int], float]], seeds: Iterable[int] = SEEDS) -> Comparison:
+    """Run every variant with every seed.
+
+    Args:
+        variants: for each name a function of the seed that returns a number, or a sequence of numbers (a curve).
+        seeds: at least two; the book uses at least five.
+
+    Raises:
+        ValueError: no variants, or fewer than two different seeds.
+    """
+    seeds = tuple(seeds)
+    if not variants:
+        raise ValueError("variants is empty; expected at least one name with its function")
+    if len(set(seeds)) < max(2, len(seeds)):
+        raise ValueError(f"seeds={seeds} are too few or repeat; expected at least two different ones")
+    results = {name: np.array([run(seed) for seed in seeds], dtype=float) for name, run in variants.items()}
+    return Comparison(results, seeds)
+
+
+def claim(
+    id: str,
+    verdict: str,
+    text: str,
+    measured: Interval | float,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    unit: str = "",
+) -> None:
+    """Settle a statement of the source: show the verdict with what was measured, and fail if it is not so.
+
+    Args:
+        id: one of ``statements()``.
+        verdict: "holds", "holds if" (``text`` says when), "does not hold", or "undecided here".
+        text: what we found, in a sentence.
+        measured: an interval over seeds, or a number that does not depend on chance.
+        above, below: the threshold that the measured mean lies beyond; exactly one of them. An undecided statement has
+            neither: there the effect must lie within four standard errors of zero.
+        unit: of the measured quantity.
+
+    Raises:
+        ValueError: an unknown id or verdict, or not exactly one threshold.
+        AssertionError: the measured value does not support the verdict.
+    """
+    if id not in statements():
+        raise ValueError(f"id={id!r} is unknown; expected one of {', '.join(statements())}")
+    if verdict not in VERDICTS:
+        raise ValueError(f"verdict={verdict!r} is unknown; expected one of {', '.join(VERDICTS)}")
+    undecided = verdict == "undecided here"
+    if (above is not None) + (below is not None) != (0 if undecided else 1):
+        raise ValueError("exactly one of above and below is needed, and neither for 'undecided here'")
+    if not isinstance(measured, Interval):
+        measured = Interval(float(measured), float(measured), float(measured), 0.0, 1)
+    if undecided:
+        condition, distance = "within 4 standard errors of 0", 4 * measured.standard_error - abs(measured.mean)
+    elif above is not None:
+        condition, distance = f"above {above:g}", measured.mean - above
+    else:
+        condition, distance = f"below {below:g}", below - measured.mean
+    margin = distance / measured.standard_error if measured.standard_error > 0 else math.inf
+    if not distance > 0:
+        raise AssertionError(f"{id}: {text} Measured {measured}{unit and ' ' + unit}, expected {condition}.")
+    _display_claim(id, verdict, text, measured, unit, condition, margin)
+
+
+def _display_claim(
+    id: str, verdict: str, text: str, measured: Interval, unit: str, condition: str, margin: float
+) -> None:
+    from IPython.display import display
+
+    if measured.count == 1:
+        numbers = f"{measured.mean:.4g} {unit}".strip() + f" (exact, or one fixed run; asserted: {condition})"
+    else:
+        numbers = f"{measured} {unit}".strip() + f" ({measured.count} seeds, 95% interval; asserted: {condition}, "
+        numbers += f"margin {margin:.1f} standard errors)" if math.isfinite(margin) else "no spread)"
+    card = (
+        f'<div class="bn-claim bn-{verdict.replace(" ", "-")}" '
+        'style="border-left: 4px solid; padding: 0.3em 0.9em; margin: 0.6em 0">'
+        f"<strong>{id}: {html.escape(verdict)}.</strong> {html.escape(text)}<br>"
+        f"<small>Measured: {html.escape(numbers)}</small></div>"
+    )
+    facts = {"id": id, "verdict": verdict, "text": text, "unit": unit, "condition": condition}
+    facts |= {"mean": measured.mean, "low": measured.low, "high": measured.high, "count": measured.count}
+    facts["margin"] = margin if math.isfinite(margin) else None
+    facts["statement"] = statements()[id].source
+    plain = f"{id}: {verdict}. {text} Measured: {numbers}"
+    display({"text/html": card, "text/plain": plain}, metadata={"bncourse_claim": facts}, raw=True)

@@ -1,0 +1,46 @@
+"""What a chapter shows: a figure with its description, a number for the text, the package's own code."""
+
+import base64
+import inspect
+
+from matplotlib.figure import Figure
+
+from .plotting import png
+
+__all__ = ["glue", "show", "show_source"]
+
+
+def show(drawn: Figure, alt: str, caption: str = "", name: str = "") -> None:
+    """Display a figure with a description for those who do not see it.
+
+    Args:
+        alt: what the figure shows, as one would tell it on the telephone.
+        caption: printed under the figure in the book, where it gets a number.
+        name: the figure's anchor in the book, ``fig-...``, for links such as ``[the figure](#fig-...)``.
+
+    Raises:
+        ValueError: no real description.
+    """
+    from IPython.display import display
+
+    if len(alt.split()) < 5:
+        raise ValueError(f"alt={alt!r} describes nothing; expected a sentence that tells what the figure shows")
+    details = {"width": round(100 * drawn.get_figwidth()), "alt": alt, "caption": caption, "name": name}
+    picture = base64.b64encode(png(drawn)).decode()
+    display({"image/png": picture, "text/plain": alt}, metadata={"image/png": details}, raw=True)
+
+
+def glue(name: str, value, text: str | None = None) -> None:
+    """Keep ``value`` under ``name`` for the text: the book prints it where a ``{glue:text}`` role names it."""
+    from IPython.display import display
+
+    shown = text if text is not None else str(value)
+    metadata = {"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}
+    display({"application/papermill.record/text/plain": shown}, metadata=metadata, raw=True)
+
+
+def show_source(thing) -> None:
+    """Display the source of a function or class of the package, as it is run."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(f"```python\n{inspect.getsource(thing)}```"))

@@ -1,0 +1,132 @@
+"""One look for every figure; a norm has the same colour, marker and name in every chapter.
+
+Colours are from Okabe and Ito's palette, which people with the common colour blindnesses can tell apart. Figures are
+narrow and their letters large, so that they can be read on a phone.
+"""
+
+import io
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PINK",
+    "RED",
+    "SKY",
+    "STYLE",
+    "WIDTH",
+    "band",
+    "figure",
+    "label_last",
+    "png",
+]
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, RED, PINK, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6B6B6B"
+OLIVE = "#857A00"  # Okabe and Ito's yellow, darkened to be seen on white
+
+WIDTH = 5.6  # inches; shown at 100 px an inch
+
+
+class NormStyle(NamedTuple):
+    label: str
+    colour: str
+    marker: str
+
+
+STYLE = {
+    "none": NormStyle("no norm", BLACK, "x"),
+    "batch": NormStyle("BatchNorm", BLUE, "o"),
+    "layer": NormStyle("LayerNorm", RED, "s"),
+    "instance": NormStyle("InstanceNorm", PINK, "D"),
+    "group": NormStyle("GroupNorm", GREEN, "^"),
+    "rms": NormStyle("RMSNorm", ORANGE, "v"),
+    "ghost": NormStyle("Ghost BatchNorm", SKY, "P"),
+    "renorm": NormStyle("BatchRenorm", OLIVE, "*"),
+}
+
+HOUSE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, RED, GREEN, ORANGE, PINK, SKY, BLACK]),
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.7,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "lines.markersize": 5,
+    "figure.facecolor": "white",
+    "savefig.dpi": 200,
+}
+
+
+def figure(
+    rows: int = 1, columns: int = 1, height: float | None = None, **subplots
+) -> tuple[Figure, Axes | np.ndarray]:
+    """A new figure in the house style with ``rows`` x ``columns`` axes, ``height`` inches high; free of pyplot's state."""
+    with matplotlib.rc_context(HOUSE):
+        new = Figure(figsize=(WIDTH, height or 1.2 + 2.2 * rows), layout="constrained")
+        FigureCanvasAgg(new)
+        return new, new.subplots(rows, columns, **subplots)
+
+
+def png(drawn: Figure, dpi: int = 200) -> bytes:
+    """The figure as a PNG file, in the house style."""
+    stream = io.BytesIO()
+    with matplotlib.rc_context(HOUSE):
+        drawn.savefig(stream, format="png", dpi=dpi)
+    return stream.getvalue()
+
+
+def band(axes: Axes, x, samples, norm: str | None = None, *, label: str = "", colour: str | None = None) -> None:
+    """The mean of ``samples`` (seeds, len(x)) over the seeds as a line, and its 95% interval as a band around it."""
+    from .experiments import interval
+
+    samples = np.asarray(samples, dtype=float)
+    intervals = [interval(column) for column in samples.T]
+    style = STYLE[norm] if norm else NormStyle(label, colour or BLUE, "o")
+    axes.plot(x, [i.mean for i in intervals], color=style.colour, marker=style.marker, label=label or style.label)
+    axes.fill_between(x, [i.low for i in intervals], [i.high for i in intervals], color=style.colour, alpha=0.2, lw=0)
+
+
+def label_last(axes: Axes) -> None:
+    """Name each labelled line at its right end, in its colour, instead of in a legend; names are kept apart."""
+    lines = [line for line in axes.get_lines() if not line.get_label().startswith("_") and len(line.get_xdata())]
+    low, high = axes.get_ylim()
+    log = axes.get_yscale() == "log"
+    scale = np.log10 if log else np.asarray
+    low, high = scale(low), scale(high)
+    wanted = [(float(scale(line.get_ydata()[-1])) - low) / (high - low) for line in lines]
+    order = np.argsort(wanted)
+    placed: dict[int, float] = {}
+    floor = -np.inf
+    gap = 0.16 / max(axes.get_position().height * axes.figure.get_figheight(), 0.5)
+    for index in order:
+        placed[index] = max(min(max(wanted[index], 0), 1), floor + gap)
+        floor = placed[index]
+    for index, line in enumerate(lines):
+        axes.annotate(
+            line.get_label(),
+            (1.01, placed[index]),
+            xycoords="axes fraction",
+            color=line.get_color(),
+            va="center",
+            fontsize=10,
+        )

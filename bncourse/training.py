@@ -1,0 +1,153 @@
+"""Train and evaluate a classifier: short, seeded, on the device there is."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .device import best_device
+
+__all__ = ["Evaluation", "History", "evaluate", "fit"]
+
+OPTIMIZERS = {
+    "sgd": torch.optim.SGD,
+    "momentum": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+class Evaluation(NamedTuple):
+    """What a model does on a set of examples: mean cross-entropy in nats, and the share it gets right."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass
+class History:
+    """What happened while a model trained.
+
+    Attributes:
+        loss: training loss of every optimizer step, in nats.
+        test: the evaluation on the test set after every epoch (empty without a test set).
+        diverged: True if the loss left the finite numbers; training stopped there.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    test: list[Evaluation] = field(default_factory=list)
+    diverged: bool = False
+
+    @property
+    def accuracy(self) -> float:
+        """The test accuracy after the last epoch."""
+        return self.test[-1].accuracy
+
+
+def fit(
+    model: nn.Module,
+    train,
+    test=None,
+    *,
+    epochs: int = 3,
+    batch_size: int = 64,
+    learning_rate: float = 0.1,
+    optimizer: str | Callable = "sgd",
+    accumulate: int = 1,
+    seed: int = 0,
+    mixed_precision: bool = False,
+    on_step: Callable[[int], None] | None = None,
+) -> History:
+    """Train ``model`` on cross-entropy; a function of ``seed``, which leaves the global random state alone.
+
+    Args:
+        train, test: pairs (images, labels) of tensors, (N, ...) and (N,).
+        batch_size: examples in each forward pass. A last, smaller batch is left out, as with ``drop_last=True``.
+        optimizer: "sgd", "momentum", "adam", "adamw", or a function (parameters, lr) that makes one.
+        accumulate: how many batches' gradients are averaged into one optimizer step. A last incomplete window is
+            averaged over the batches that it has and then stepped: nothing leaks into the next epoch.
+        mixed_precision: run the forward pass under bfloat16 autocast.
+        on_step: called with the number of steps so far after every optimizer step.
+
+    Raises:
+        ValueError: an argument out of its range, or fewer examples than one batch.
+    """
+    images, labels = train
+    _check(len(labels), epochs, batch_size, accumulate, optimizer)
+    device = best_device()
+    model.to(device).train()
+    make = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
+    stepper = make(model.parameters(), lr=learning_rate)
+    history = History()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for _ in range(epochs):
+            for window in _windows(len(labels), batch_size, accumulate):
+                stepper.zero_grad()
+                step_loss = 0.0
+                for chosen in window:
+                    x, y = images[chosen].to(device), labels[chosen].to(device)
+                    with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
+                        loss = functional.cross_entropy(model(x), y) / len(window)
+                    loss.backward()
+                    step_loss += loss.item()
+                stepper.step()
+                history.loss.append(step_loss)
+                if on_step is not None:
+                    on_step(len(history.loss))
+                if not step_loss < float("inf"):
+                    history.diverged = True
+                    break
+            if test is not None:
+                history.test.append(evaluate(model, test))
+            if history.diverged:
+                break
+    return history
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, examples, batch_size: int = 256) -> Evaluation:
+    """The loss and accuracy of ``model`` in eval mode; its mode is left as it was found.
+
+    Args:
+        examples: a pair (images, labels) of tensors, (N, ...) and (N,).
+
+    Raises:
+        ValueError: no examples.
+    """
+    images, labels = examples
+    if len(labels) == 0:
+        raise ValueError("examples is empty; expected at least one")
+    device = next((p.device for p in model.parameters()), best_device())
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    loss, right = 0.0, 0
+    try:
+        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            scores, y = model(x.to(device)).float(), y.to(device)
+            loss += functional.cross_entropy(scores, y, reduction="sum").item()
+            right += (scores.argmax(1) == y).sum().item()
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return Evaluation(loss / len(labels), right / len(labels))
+
+
+def _windows(count: int, batch_size: int, accumulate: int) -> Iterator[list[torch.Tensor]]:
+    """The shuffled indices of one epoch, in batches, grouped by optimizer step."""
+    batches = torch.randperm(count)[: count - count % batch_size].split(batch_size)
+    for start in range(0, len(batches), accumulate):
+        yield list(batches[start : start + accumulate])
+
+
+def _check(count: int, epochs: int, batch_size: int, accumulate: int, optimizer: str | Callable) -> None:
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("accumulate", accumulate)):
+        if value < 1:
+            raise ValueError(f"{name}={value} is too small; expected at least 1")
+    if count < batch_size:
+        raise ValueError(f"train has {count} examples, fewer than one batch; expected at least batch_size={batch_size}")
+    if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer={optimizer!r} is unknown; expected one of {', '.join(OPTIMIZERS)}, or a function")
