@@ -80,7 +80,7 @@ HOUSE = {
 def figure(
     rows: int = 1, columns: int = 1, height: float | None = None, **subplots
 ) -> tuple[Figure, Axes | np.ndarray]:
-    """A new figure in the house style with ``rows`` x ``columns`` axes, ``height`` inches high; free of pyplot's state."""
+    """A new figure in the house style and its axes, ``height`` inches high; it takes no part in pyplot's state."""
     with matplotlib.rc_context(HOUSE):
         new = Figure(figsize=(WIDTH, height or 1.2 + 2.2 * rows), layout="constrained")
         FigureCanvasAgg(new)
