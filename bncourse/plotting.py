@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 __all__ = [
     "BLUE",
@@ -26,6 +27,7 @@ __all__ = [
     "band",
     "figure",
     "label_last",
+    "log_ticks",
     "png",
 ]
 
@@ -57,7 +59,6 @@ HOUSE = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
     "axes.titlesize": 11,
-    "axes.titlelocation": "left",
     "axes.labelsize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -104,6 +105,15 @@ def band(axes: Axes, x, samples, norm: str | None = None, *, label: str = "", co
     style = STYLE[norm] if norm else NormStyle(label, colour or BLUE, "o")
     axes.plot(x, [i.mean for i in intervals], color=style.colour, marker=style.marker, label=label or style.label)
     axes.fill_between(x, [i.low for i in intervals], [i.high for i in intervals], color=style.colour, alpha=0.2, lw=0)
+
+
+def log_ticks(axes: Axes, values, axis: str = "x") -> None:
+    """A logarithmic ``axis`` whose ticks are ``values``, written as plain numbers."""
+    getattr(axes, f"set_{axis}scale")("log")
+    chosen = getattr(axes, f"{axis}axis")
+    chosen.set_major_locator(FixedLocator(list(values)))
+    chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    chosen.set_minor_locator(NullLocator())
 
 
 def label_last(axes: Axes) -> None:
