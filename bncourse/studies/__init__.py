@@ -1,0 +1,1 @@
+"""Experiments of single chapters that are too long for a notebook cell."""
