@@ -3,25 +3,43 @@
 The default sets come with scikit-learn and need no network; the classical ones are downloaded once.
 """
 
-from bncourse.data.embedded import digits, photo_digits, photographs
-from bncourse.data.examples import DataSet, Examples
+from .downloaded import cifar10, data_folder, fashion_mnist, mnist
+from .embedded import digits, photo_digits, photographs
+from .examples import DataSet, Examples
 
-DATA_SETS = {"digits": digits, "photo_digits": photo_digits}
+__all__ = [
+    "DATA_SETS",
+    "DataSet",
+    "Examples",
+    "cifar10",
+    "data_folder",
+    "digits",
+    "fashion_mnist",
+    "load",
+    "mnist",
+    "photo_digits",
+    "photographs",
+]
+
+DATA_SETS = {
+    "digits": digits,
+    "photo_digits": photo_digits,
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
+}
 
 
 def load(name: str, **options) -> DataSet:
     """The data set called ``name``, so that an experiment can take its data set as a word.
 
     Args:
-        name: one of the names in ``DATA_SETS``.
+        name: one of ``DATA_SETS``.
         options: passed on to the function of that name (``train``, ``test``, ``seed``).
 
     Raises:
         ValueError: there is no such data set.
     """
     if name not in DATA_SETS:
-        raise ValueError(f"name must be one of {', '.join(DATA_SETS)}; got {name!r}")
+        raise ValueError(f"name={name!r} is unknown; expected one of {', '.join(DATA_SETS)}")
     return DATA_SETS[name](**options)
-
-
-__all__ = ["DATA_SETS", "DataSet", "Examples", "digits", "load", "photo_digits", "photographs"]

@@ -5,11 +5,13 @@ import math
 import torch
 import torch.nn.functional as F
 
-from bncourse.data.examples import DataSet, Examples, check_size, generator
+from .examples import DataSet, Examples, check_size, generator
+
+__all__ = ["digits", "photo_digits", "photographs"]
 
 DIGIT_COUNT = 1797
-LARGEST_TURN = math.radians(30)
-LARGEST_SHIFT = 4  # pixels of the 32
+LARGEST_TURN = math.radians(15)
+LARGEST_SHIFT = 3  # pixels of the 32
 
 
 def digits(train: int = 1400, test: int = 397, seed: int = 0) -> DataSet:
@@ -34,7 +36,7 @@ def digits(train: int = 1400, test: int = 397, seed: int = 0) -> DataSet:
 def photo_digits(train: int = 4000, test: int = 1000, seed: int = 0) -> DataSet:
     """Handwritten digits on photographs: hard enough that normalization matters, and made in under a second.
 
-    Each digit is turned by up to 30 degrees, shifted by up to 4 pixels and blended, as an absolute difference, onto a
+    Each digit is turned by up to 15 degrees, shifted by up to 3 pixels and blended, as an absolute difference, onto a
     random 32x32 crop of a photograph (the recipe of MNIST-M, Ganin et al. 2016). Training images are made from the
     1,400 digits of ``digits(seed=seed).train``, test images from its 397 others; each digit is used about equally
     often, and differently each time.

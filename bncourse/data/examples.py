@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+__all__ = ["DataSet", "Examples", "check_size", "generator"]
+
 
 class Examples(NamedTuple):
     """Images with their labels.

@@ -1,0 +1,70 @@
+"""Read the classical data sets' files with numpy alone: nothing is unpickled, so a file cannot run code."""
+
+import gzip
+import re
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["read_cifar", "read_idx"]
+
+UNSIGNED_BYTE = 8  # idx's code for the type of its elements
+CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes: the label, then the red, green and blue planes
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The array of bytes in a gzipped idx file, the format of MNIST.
+
+    An idx file starts with two zero bytes, the type of its elements and the number of its axes, then the length of each
+    axis as a big-endian 32-bit number; the elements follow in C order.
+
+    Raises:
+        ValueError: the file is damaged or holds something else.
+    """
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+    except (EOFError, gzip.BadGzipFile, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file cannot be read, whatever is in it
+        raise ValueError(f"{path} is no gzip file, or a damaged one: {error}") from error
+    if len(content) < 4 or content[:3] != bytes([0, 0, UNSIGNED_BYTE]):
+        raise ValueError(f"{path} starts with {content[:4].hex(' ')}; expected an idx file of bytes: 00 00 08 axes")
+    axes = content[3]
+    start = 4 + 4 * axes
+    shape = tuple(int(length) for length in np.frombuffer(content[4:start], dtype=">u4"))
+    if len(shape) != axes or len(content) - start != np.prod(shape, dtype=int):
+        raise ValueError(f"{path} has {len(content) - start} elements; its header promises shape {shape}")
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def read_cifar(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The parts "train" and "test" of CIFAR-10's binary archive, each as images (N, 3, 32, 32) and labels (N,), bytes.
+
+    The archive is read in place: nothing is unpacked to disk.
+
+    Raises:
+        ValueError: the archive is damaged or lacks a part.
+    """
+    batches = {"train": {}, "test": {}}
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                name = re.fullmatch(r"(?:.*/)?(data|test)_batch(?:_\d+)?\.bin", member.name)
+                if name and member.isfile():
+                    part = "train" if name[1] == "data" else "test"
+                    batches[part][member.name] = _cifar_records(archive.extractfile(member).read(), member.name)
+    except (EOFError, tarfile.TarError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is no tar.gz archive, or a damaged one: {error}") from error
+    for part, found in batches.items():
+        if not found:
+            raise ValueError(f"{path} has no file for its {part} part; expected data_batch_*.bin and test_batch.bin")
+    records = {part: np.concatenate([found[name] for name in sorted(found)]) for part, found in batches.items()}
+    return {part: (rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0]) for part, rows in records.items()}
+
+
+def _cifar_records(content: bytes, name: str) -> np.ndarray:
+    if not content or len(content) % CIFAR_RECORD:
+        raise ValueError(f"{name} has {len(content)} bytes; expected a multiple of {CIFAR_RECORD}, an image's record")
+    return np.frombuffer(content, dtype=np.uint8).reshape(-1, CIFAR_RECORD)
