@@ -1,1 +1,4 @@
 """Batch normalization: the layers, readable and drop-in for torch.nn."""
+
+from bncourse.layers import *  # noqa: F403
+from bncourse.layers import __all__  # noqa: F401

@@ -1,0 +1,134 @@
+"""Batch normalization: the statistics are the batch's in training, the running averages in evaluation."""
+
+import torch
+from torch import Tensor, nn
+
+from bncourse.functional import batch_norm
+
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
+
+
+class NormWithMemory(nn.Module):
+    """What batch and instance norm have in common: gamma, beta and the running averages.
+
+    Args:
+        num_features: C of an input (N, C, ...).
+        eps: added to the variance.
+        momentum: weight of the NEW value in the running averages; None averages all batches equally.
+        affine: learn a scale (``weight``, gamma) and a shift (``bias``, beta).
+        track_running_stats: keep running averages; without them the input's statistics serve in evaluation too.
+        device, dtype: of parameters and buffers.
+        bias: False leaves out the shift.
+    """
+
+    _version = 2  # of the state: 2 added num_batches_tracked
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device=None,
+        dtype=None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        nn.Module.__init__(self)
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+
+        def features() -> Tensor:
+            return torch.empty(num_features, device=device, dtype=dtype)
+
+        self.register_parameter("weight", nn.Parameter(features()) if affine else None)
+        self.register_parameter("bias", nn.Parameter(features()) if affine and bias else None)
+        count = torch.tensor(0, device=device, dtype=torch.long) if track_running_stats else None
+        self.register_buffer("running_mean", features() if track_running_stats else None)
+        self.register_buffer("running_var", features() if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", count)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Forget all batches: mean 0, variance 1, count 0."""
+        if self.track_running_stats:
+            self.running_mean.zero_()
+            self.running_var.fill_(1)
+            self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        """Forget all batches, and set gamma to 1 and beta to 0."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+        )
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
+        version, key = local_metadata.get("version"), prefix + "num_batches_tracked"
+        if (version is None or version < 2) and self.num_batches_tracked is not None and key not in state_dict:
+            count = self.num_batches_tracked
+            state_dict[key] = torch.tensor(0, dtype=torch.long) if count.is_meta else count
+        nn.Module._load_from_state_dict(self, state_dict, prefix, local_metadata, *args)
+
+
+class BatchNorm(NormWithMemory):
+    """Batch normalization of any rank. Subclasses say which ranks they take."""
+
+    ranks: tuple[int, ...] = ()
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # a tensor, not a number: torch.compile and torch.export can follow it
+                momentum = 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
+        use_running = not self.training or self.track_running_stats
+        return batch_norm(
+            input,
+            self.running_mean if use_running else None,
+            self.running_var if use_running else None,
+            self.weight,
+            self.bias,
+            self.training or (self.running_mean is None and self.running_var is None),
+            momentum,
+            self.eps,
+        )
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() not in self.ranks:
+            expected = " or ".join(f"{rank}D" for rank in self.ranks)
+            raise ValueError(f"expected {expected} input (got {input.dim()}D input)")
+
+
+# The second base of each layer lends its name and nothing else: tools that look for torch's layer (for example
+# torch.optim.swa_utils.update_bn) find ours too.
+
+
+class BatchNorm1d(BatchNorm, nn.BatchNorm1d):
+    """Batch normalization of (N, C) or (N, C, L): each channel over the batch (and over L)."""
+
+    ranks = (2, 3)
+
+
+class BatchNorm2d(BatchNorm, nn.BatchNorm2d):
+    """Batch normalization of (N, C, H, W): each channel over the batch and over space."""
+
+    ranks = (4,)
+
+
+class BatchNorm3d(BatchNorm, nn.BatchNorm3d):
+    """Batch normalization of (N, C, D, H, W): each channel over the batch and over space."""
+
+    ranks = (5,)
