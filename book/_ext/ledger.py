@@ -1,0 +1,154 @@
+"""The ledger: every statement of the source with the verdict that the executed notebooks gave it.
+
+Claims are collected from the notebooks' outputs while they are read, and kept in Sphinx's environment. The page that
+holds the ``{ledger}`` directive is written anew in every build, so it can never be older than the chapters.
+"""
+
+import re
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+logger = logging.getLogger(__name__)
+
+
+def record(env, claim: dict) -> str:
+    """Keep a claim of the document that is being read; gives back its anchor on that page."""
+    claims = all_claims(env).setdefault(env.docname, [])
+    repeats = sum(other["id"] == claim["id"] for other in claims)
+    anchor = f"claim-{claim['id']}" + (f"-{repeats + 1}" if repeats else "")
+    claims.append(dict(claim, anchor=anchor))
+    return anchor
+
+
+def all_claims(env) -> dict[str, list[dict]]:
+    """Claims by document."""
+    if not hasattr(env, "bncourse_claims"):
+        env.bncourse_claims = {}
+    return env.bncourse_claims
+
+
+def forget(app: Sphinx, env, docname: str) -> None:
+    all_claims(env).pop(docname, None)
+
+
+def merge(app: Sphinx, env, docnames: list[str], other) -> None:
+    all_claims(env).update({name: all_claims(other)[name] for name in docnames if name in all_claims(other)})
+
+
+def pages_with_ledger(app: Sphinx, env) -> list[str]:
+    return [name for name, data in env.metadata.items() if "has_ledger" in data]
+
+
+class ledger(nodes.General, nodes.Element):
+    """A place for the ledger, filled when the page is written."""
+
+
+class LedgerDirective(SphinxDirective):
+    """``{ledger}``: all statements by chapter. ``[P1](#ledger-P1)`` links to a statement from any page."""
+
+    def run(self) -> list[nodes.Node]:
+        from bncourse.experiments import statements
+
+        self.env.metadata[self.env.docname]["has_ledger"] = True
+        targets = []
+        for id in statements():
+            target = nodes.target("", "", ids=[f"ledger-{id}"], names=[f"ledger-{id.lower()}"])
+            self.state.document.note_explicit_target(target, target)
+            targets.append(target)
+        return [ledger("", *targets)]
+
+
+def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Replace the place by a summary and one table for each chapter of the toc."""
+    for place in list(doctree.findall(ledger)):
+        place.replace_self(make_ledger(app, docname))
+
+
+def make_ledger(app: Sphinx, docname: str) -> list[nodes.Node]:
+    from bncourse.experiments import statements
+
+    env = app.env
+    chapters = {int(match[1]): name for name in sorted(env.found_docs) if (match := re.fullmatch(r"(\d\d)-.*", name))}
+    found: dict[str, list[tuple[str, dict]]] = {}
+    for name, claims in sorted(all_claims(env).items()):
+        for claim in claims:
+            found.setdefault(claim["id"], []).append((name, claim))
+    missing = [
+        f"{statement.id} ({chapters[statement.chapter]})"
+        for statement in statements().values()
+        if statement.chapter in chapters and statement.id not in found
+    ]
+    if missing:
+        logger.warning(f"no claim settles {', '.join(missing)}", location=docname)
+
+    result: list[nodes.Node] = [summary(found)]
+    for chapter in sorted({statement.chapter for statement in statements().values()} & set(chapters)):
+        title = env.titles[chapters[chapter]].astext()
+        heading = nodes.rubric("", "", classes=["ledger-chapter"])
+        heading += link(app, docname, chapters[chapter], "", f"Chapter {chapter}: {title}")
+        rows = [
+            row(app, docname, statement, found.get(statement.id, []))
+            for statement in statements().values()
+            if statement.chapter == chapter
+        ]
+        result += [heading, table(rows)]
+    return result
+
+
+def summary(found: dict) -> nodes.paragraph:
+    """How many statements have which verdict (the first claim of each)."""
+    verdicts = [claims[0][1]["verdict"] for claims in found.values()]
+    counts = [f"{verdicts.count(verdict)} “{verdict}”" for verdict in sorted(set(verdicts), key=verdicts.index)]
+    return nodes.paragraph("", f"{len(found)} statements examined: {', '.join(counts) or 'none yet'}.")
+
+
+def table(rows: list[nodes.row]) -> nodes.table:
+    heads = ["", "The source says", "We find", "Measured"]
+    group = nodes.tgroup("", *[nodes.colspec(colwidth=width) for width in (6, 30, 40, 24)], cols=4)
+    group += nodes.thead("", nodes.row("", *[nodes.entry("", nodes.paragraph("", text)) for text in heads[0:]]))
+    group += nodes.tbody("", *rows)
+    return nodes.table("", group, classes=["ledger"])
+
+
+def row(app: Sphinx, docname: str, statement, claims: list[tuple[str, dict]]) -> nodes.row:
+    name = nodes.entry("", nodes.paragraph("", "", nodes.strong("", statement.id)))
+    said = nodes.entry("", nodes.paragraph("", statement.source))
+    verdict, measured = nodes.entry(), nodes.entry()
+    for page, claim in claims:
+        finding = nodes.paragraph()
+        badge = nodes.inline("", "", classes=["verdict", "verdict-" + claim["verdict"].replace(" ", "-")])
+        badge += link(app, docname, page, claim["anchor"], claim["verdict"])
+        finding += [badge, nodes.Text(" " + claim["text"])]
+        verdict += finding
+        measured += nodes.paragraph("", describe(claim))
+    if not claims:
+        verdict += nodes.paragraph("", "not examined yet")
+    return nodes.row("", name, said, verdict, measured, ids=[f"ledger-{statement.id}"])
+
+
+def describe(claim: dict) -> str:
+    """The effect with its interval, the number of seeds and the margin to the threshold."""
+    unit = f" {claim['unit']}" if claim.get("unit") else ""
+    if claim["count"] == 1:
+        return f"{claim['mean']:.4g}{unit} (one exact or fixed run; asserted {claim['condition']})"
+    text = f"{claim['mean']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}]{unit}, {claim['count']} seeds"
+    margin = f", margin {claim['margin']:.1f} standard errors" if claim.get("margin") is not None else ""
+    return f"{text} (asserted {claim['condition']}{margin})"
+
+
+def link(app: Sphinx, docname: str, page: str, anchor: str, text: str) -> nodes.reference:
+    uri = app.builder.get_relative_uri(docname, page) + (f"#{anchor}" if anchor else "")
+    return nodes.reference("", text, internal=True, refuri=uri)
+
+
+def setup(app: Sphinx) -> dict:
+    app.add_node(ledger)
+    app.add_directive("ledger", LedgerDirective)
+    app.connect("env-purge-doc", forget)
+    app.connect("env-merge-info", merge)
+    app.connect("env-get-updated", pages_with_ledger)
+    app.connect("doctree-resolved", fill)
+    return {"parallel_read_safe": True, "env_version": 1}

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Build the book: run the notebooks, write the pages to _build/html, pack them into one zip, say where they are.
+
+usage: python tools/build.py [FOLDER]
+
+FOLDER is the course's root (default: the one this file is in). A build that fails or is interrupted leaves no pages
+that a later one would trust: only complete notebook runs are kept, under _build/.cache. Warnings are errors.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+NAME = "batch-normalization-tested"
+
+
+def run_sphinx(root: Path) -> bool:
+    """What ``jupyter-book build book --config ... --toc ... --path-output . -W`` does, without its last traceback."""
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this Python's kernel, even where the user has one of the same name
+    from jupyter_book.sphinx import build_sphinx
+    from sphinx.util.console import color_terminal, nocolor
+
+    if not color_terminal():
+        nocolor()
+    result = build_sphinx(
+        root / "book",
+        root / "_build" / "html",
+        noconfig=True,
+        path_config=root / "_config.yml",
+        confoverrides={"external_toc_path": str(root / "_toc.yml"), "latex_individualpages": False},
+        warningiserror=True,
+    )
+    return result == 0
+
+
+def discard_pages(build: Path) -> None:
+    """Remove the pages and Sphinx's memory of them."""
+    for name in ("html", ".doctrees", "jupyter_execute"):
+        shutil.rmtree(build / name, ignore_errors=True)
+
+
+def pack(html: Path, archive: Path) -> None:
+    """All pages in one zip, written whole or not at all."""
+    unfinished = archive.with_suffix(".unfinished")
+    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as pages:
+        for path in sorted(html.rglob("*")):
+            if path.is_file() and path.name != ".buildinfo":
+                pages.write(path, Path(archive.stem) / path.relative_to(html))
+    unfinished.replace(archive)
+
+
+def build(root: Path) -> int:
+    folder = root / "_build"
+    folder.mkdir(exist_ok=True)
+    unfinished = folder / ".unfinished"  # stands while a build runs, and after one that was killed
+    if unfinished.exists():
+        discard_pages(folder)
+    unfinished.touch()
+    started = time.perf_counter()
+    try:
+        succeeded = run_sphinx(root)
+    except KeyboardInterrupt:
+        succeeded = False
+    if not succeeded:
+        discard_pages(folder)
+        print("The book was not built; the reason is above.", file=sys.stderr)
+        return 1
+    archive = folder / f"{NAME}.zip"
+    pack(folder / "html", archive)
+    unfinished.unlink()
+    print(f"\nBuilt in {time.perf_counter() - started:.0f} s. The whole book as one file: {archive}")
+    print(f"Open: {folder / 'html' / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).resolve().parent.parent)
+    raise SystemExit(build(parser.parse_args().root.resolve()))
