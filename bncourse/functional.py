@@ -45,7 +45,7 @@ def standardize(
     """
     if _torch_differentiates():
         x = _at_least_float32(input)
-        mean, variance = _mean_and_variance(x, dims)
+        mean, variance = mean_and_variance(x, dims)
         output = _scale_and_shift((x - mean) * (variance + eps).rsqrt(), weight, bias)
         return output.to(input.dtype), mean.detach(), variance.detach()
     return _Standardize.apply(input, dims, weight, bias, eps)
@@ -57,7 +57,7 @@ class _Standardize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, input, dims, weight, bias, eps):
         x = _at_least_float32(input)
-        mean, variance = _mean_and_variance(x, dims)
+        mean, variance = mean_and_variance(x, dims)
         inverse_std = (variance + eps).rsqrt()
         output = _scale_and_shift((x - mean) * inverse_std, weight, bias)
         ctx.save_for_backward(input, weight, mean, inverse_std)
@@ -70,7 +70,7 @@ class _Standardize(torch.autograd.Function):
         input, weight, mean, inverse_std = ctx.saved_tensors
         x, dims = _at_least_float32(input), ctx.dims
         if torch.is_grad_enabled():  # a derivative of this derivative is wanted: mean and variance depend on x
-            mean, variance = _mean_and_variance(x, dims)
+            mean, variance = mean_and_variance(x, dims)
             inverse_std = (variance + ctx.eps).rsqrt()
         g = _at_least_float32(dy)
         x_hat = (x - mean) * inverse_std
@@ -87,8 +87,12 @@ class _Standardize(torch.autograd.Function):
         return dx, None, dweight, dbias, None
 
 
-def _mean_and_variance(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Mean, and mean squared distance from it. (E[x^2] - E[x]^2 would lose all digits of a large mean.)"""
+def mean_and_variance(input: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Mean, and mean squared distance from it, with size 1 along ``dims``; half precision gives float32.
+
+    (The shortcut E[x^2] - E[x]^2 would lose all digits of a variance that is small beside the mean.)
+    """
+    x = _at_least_float32(input)
     mean = x.mean(dims, keepdim=True)
     return mean, (x - mean).square().mean(dims, keepdim=True)
 

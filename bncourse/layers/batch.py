@@ -87,24 +87,36 @@ class BatchNorm(NormWithMemory):
 
     ranks: tuple[int, ...] = ()
 
+    @property
+    def uses_input_statistics(self) -> bool:
+        """Whether the statistics are the input's own (training, or nothing tracked) or the running averages."""
+        return self.training or (self.running_mean is None and self.running_var is None)
+
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
-        momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # a tensor, not a number: torch.compile and torch.export can follow it
-                momentum = 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
-        use_running = not self.training or self.track_running_stats
+        return self.normalize(input, self.weight, self.bias, self.count_batch())
+
+    def normalize(self, input: Tensor, weight: Tensor | None, bias: Tensor | None, momentum: float | Tensor) -> Tensor:
+        """``batch_norm`` with this layer's memory. Training without tracking neither reads nor moves it."""
+        remember = not self.training or self.track_running_stats
         return batch_norm(
             input,
-            self.running_mean if use_running else None,
-            self.running_var if use_running else None,
-            self.weight,
-            self.bias,
-            self.training or (self.running_mean is None and self.running_var is None),
+            self.running_mean if remember else None,
+            self.running_var if remember else None,
+            weight,
+            bias,
+            self.uses_input_statistics,
             momentum,
             self.eps,
         )
+
+    def count_batch(self) -> float | Tensor:
+        """Count this batch if it is tracked, and give the weight it gets in the running averages."""
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # a tensor, not a number: torch.compile and torch.export can follow it
+                return 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
+        return 0.0 if self.momentum is None else self.momentum
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in self.ranks:
