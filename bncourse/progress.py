@@ -15,7 +15,7 @@ _someone_shows = False
 
 
 @contextmanager
-def progress(total: int | None, description: str, unit: str) -> Iterator[tqdm]:
+def progress(total: int, description: str, unit: str) -> Iterator[tqdm]:
     """A bar to ``update`` while work goes on.
 
     In a notebook it is a widget, in a terminal one line that goes away; a redirected output gets nothing. Where a book
@@ -35,7 +35,8 @@ def progress(total: int | None, description: str, unit: str) -> Iterator[tqdm]:
             yield bar
         seconds = time.monotonic() - started
         if place == "book" and seconds > DELAY:
-            print(f"{description}: {total} {unit}s in {seconds:.0f} s")
+            done = f"{bar.total / 1e6:.0f} MB" if unit == "B" else f"{bar.total} {unit}s"
+            print(f"{description}: {done} in {seconds:.0f} s")
     finally:
         if outermost:
             _someone_shows = False

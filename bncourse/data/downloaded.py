@@ -148,7 +148,7 @@ def _fetch(data_set: str, name: str) -> Path:
     failures = []
     for mirror in mirrors:
         try:
-            with progress(None, name, "B") as bar:
+            with progress(1, name, "B") as bar:  # pooch tells the bar the real total
                 download = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=TIMEOUT)
                 found = pooch.retrieve(
                     mirror + name, known_hash=f"sha256:{files[name]}", fname=name, path=folder, downloader=download

@@ -3,6 +3,7 @@
 import gzip
 import re
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +26,15 @@ def read_idx(path: Path) -> np.ndarray:
     try:
         with gzip.open(path) as file:
             content = file.read()
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the file cannot be read, whatever is in it
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is no gzip file, or a damaged one: {error}") from error
-    if len(content) < 4 or content[:3] != bytes([0, 0, UNSIGNED_BYTE]):
-        raise ValueError(f"{path} starts with {content[:4].hex(' ')}; expected an idx file of bytes: 00 00 08 axes")
-    axes = content[3]
-    start = 4 + 4 * axes
+    start = 4 + 4 * content[3] if len(content) > 3 else 4
+    if len(content) < start or content[:3] != bytes([0, 0, UNSIGNED_BYTE]):
+        raise ValueError(
+            f"{path} starts with {content[:4].hex(' ')!r}; expected the header of an idx file, 00 00 08 .."
+        )
     shape = tuple(int(length) for length in np.frombuffer(content[4:start], dtype=">u4"))
-    if len(shape) != axes or len(content) - start != np.prod(shape, dtype=int):
+    if len(content) - start != np.prod(shape, dtype=int):
         raise ValueError(f"{path} has {len(content) - start} elements; its header promises shape {shape}")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
@@ -55,7 +55,7 @@ def read_cifar(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
                 if name and member.isfile():
                     part = "train" if name[1] == "data" else "test"
                     batches[part][member.name] = _cifar_records(archive.extractfile(member).read(), member.name)
-    except (EOFError, tarfile.TarError, gzip.BadGzipFile) as error:
+    except (EOFError, tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is no tar.gz archive, or a damaged one: {error}") from error
     for part, found in batches.items():
         if not found:
