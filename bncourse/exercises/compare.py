@@ -1,0 +1,122 @@
+"""Compare an answer with what was expected, and recognize the usual mistake behind a wrong one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Wrong(AssertionError):
+    """An answer failed a case: a message that says what is wrong and, where one is known, the mistake behind it."""
+
+    def __init__(self, message: str, hint: str | None = None):
+        super().__init__(message if hint is None else f"{message}\nHint: {hint}")
+        self.message = message
+        self.hint = hint
+
+
+def sample(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers of the given shape, always the same for a seed, on the CPU."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu").to(dtype)
+
+
+def require(condition: bool, message: str, hint: str | None = None) -> None:
+    """Raise `Wrong` unless the condition holds."""
+    if not condition:
+        raise Wrong(message, hint)
+
+
+def expect(
+    got: Any,
+    expected: Any,
+    what: str,
+    mistakes: Mapping[str, Any] | None = None,
+    *,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+) -> None:
+    """Compare numbers, or tensors of any shape, with what was expected.
+
+    Args:
+        got: what the learner's code returned.
+        expected: the right value: a number or a tensor.
+        what: names the value in the message, as in "the running mean".
+        mistakes: for each usual mistake its explanation and the value it leads to.
+        rtol, atol: the allowed difference is atol + rtol * |expected|.
+
+    Raises:
+        Wrong: if `got` is no number or tensor, has another shape, or differs.
+    """
+    expected = _as_tensor(expected)
+    got = _as_tensor(got, what)
+    require(
+        got.shape == expected.shape,
+        f"{what} has shape {tuple(got.shape)}; expected {tuple(expected.shape)}.",
+        "Reducing over an axis removes it unless you say keepdim=True; check which axes you reduce over.",
+    )
+    if _close(got, expected, rtol, atol):
+        return
+    hints = [hint for hint, value in (mistakes or {}).items() if _close(got, _as_tensor(value), rtol, atol)]
+    raise Wrong(_difference(got, expected, what), hints[0] if hints else None)
+
+
+def expect_number(got: Any, what: str) -> float:
+    """The answer as a float.
+
+    Raises:
+        Wrong: if it is not one number.
+    """
+    value = _as_tensor(got, what)
+    require(value.numel() == 1, f"{what} should be one number; got a tensor of shape {tuple(value.shape)}.")
+    return value.item()
+
+
+def expect_items(got: Any, count: int, what: str) -> Sequence[Any]:
+    """The answer as a tuple of `count` values.
+
+    Raises:
+        Wrong: if it is not a tuple or list of that length.
+    """
+    require(
+        isinstance(got, tuple | list) and len(got) == count,
+        f"{what} should be a tuple of {count} values; got {_describe(got)}.",
+    )
+    return got
+
+
+def _as_tensor(value: Any, what: str = "the value") -> Tensor:
+    if isinstance(value, bool) or not isinstance(value, Tensor | int | float):
+        if not hasattr(value, "__array__"):
+            raise Wrong(f"{what} should be a number or a tensor; got {_describe(value)}.")
+    return torch.as_tensor(value).detach().to("cpu", torch.float64)
+
+
+def _close(got: Tensor, expected: Tensor, rtol: float, atol: float) -> bool:
+    return got.shape == expected.shape and torch.allclose(got, expected, rtol=rtol, atol=atol)
+
+
+def _difference(got: Tensor, expected: Tensor, what: str) -> str:
+    if expected.dim() == 0:
+        return f"{what} is {got.item():.6g}; expected {expected.item():.6g}."
+    if not got.isfinite().all():
+        count = int((~got.isfinite()).sum())
+        return f"{what} has {count} of {got.numel()} values that are not finite (NaN or infinity)."
+    worst = int((got - expected).abs().argmax())
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), got.shape))
+    where = index[0] if len(index) == 1 else index
+    return (
+        f"{what} differs; the most at index {where}: got {got.flatten()[worst]:.6g}, "
+        f"expected {expected.flatten()[worst]:.6g}."
+    )
+
+
+def _describe(value: Any) -> str:
+    if value is None:
+        return "None (is a return missing?)"
+    if value is ...:
+        return "... (not answered yet)"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of length {len(value)}"
+    return f"a {type(value).__name__}"

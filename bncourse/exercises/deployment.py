@@ -1,0 +1,224 @@
+"""Set 5: the backward pass, folding and recalibration (chapters 12 and 13)."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bncourse.exercises.compare import Wrong, expect, expect_items, require, sample
+from bncourse.exercises.exercise import Exercise
+from bncourse.exercises.forward import CONSTANTS
+
+backward = Exercise("backward", "The backward pass by hand", 12, 40, "hard")
+fold = Exercise("fold", "Fold BatchNorm into a convolution", 13, 30, "hard")
+recalibrate = Exercise("recalibrate", "Recalibrate the running statistics", 13, 30, "hard")
+EXERCISES = (backward, fold, recalibrate)
+
+
+def compare_backward(answer, x, eps=1e-5):
+    """Compare the three gradients with autograd's, in float64."""
+    x = x.double().requires_grad_()
+    weight = (sample(x.shape[1], seed=2, dtype=torch.float64) + 3).requires_grad_()
+    bias = sample(x.shape[1], seed=3, dtype=torch.float64).requires_grad_()
+    dy = sample(*x.shape, seed=4, dtype=torch.float64)
+    output = F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+    dx, dweight, dbias = torch.autograd.grad(output, (x, weight, bias), dy)
+    with torch.no_grad():
+        inverse = (x.var(0, correction=0) + eps).rsqrt()
+        normalized = (x - x.mean(0)) * inverse
+        scaled = weight * dy
+        mean_term, variance_term = scaled.mean(0), normalized * (scaled * normalized).mean(0)
+        got = expect_items(answer(dy, x.detach(), weight.detach(), eps), 3, "the answer")
+        averaged = "This is the mean over the batch. The parameter touches every sample, so its gradient is a sum."
+        expect(got[2], dbias, "dbias", {averaged: dy.mean(0)})
+        mistakes = {
+            averaged: (dy * normalized).mean(0),
+            "weight multiplies the normalized input, so its gradient needs x_hat, not x.": (dy * x).sum(0),
+            "x_hat divides by sqrt(variance + eps); this leaves eps out.": (
+                dy * (x - x.mean(0)) / x.var(0, correction=0).sqrt()
+            ).sum(0),
+        }
+        expect(got[1], dweight, "dweight", mistakes)
+        mistakes = {
+            CONSTANTS: scaled * inverse,
+            "The path through the variance is missing: the term x_hat * mean(dy_hat * x_hat).": inverse
+            * (scaled - mean_term),
+            "The path through the mean is missing: the term mean(dy_hat).": inverse * (scaled - variance_term),
+            "The factor weight is missing: dy_hat = weight * dy.": dx / weight,
+            "The last factor is 1 / sqrt(variance + eps).": dx / inverse,
+            "The second term needs x_hat in front: mean(dy_hat * x_hat) is multiplied by x_hat.": inverse
+            * (scaled - mean_term - (scaled * normalized).mean(0)),
+        }
+        expect(got[0], dx, "dx", mistakes, rtol=1e-6, atol=1e-8)
+
+
+@backward.case("an (8, 3) batch")
+def backward_values(answer):
+    compare_backward(answer, 2 * sample(8, 3) + 1)
+
+
+@backward.case("a small variance and a large eps")
+def backward_eps(answer):
+    compare_backward(answer, 0.3 * sample(5, 4), eps=0.1)
+
+
+@backward.case("a large batch: (200, 2)")
+def backward_large(answer):
+    compare_backward(answer, sample(200, 2) - 3)
+
+
+def trained_pair(*, bias=False, eps=1e-5, affine=True, **options):
+    """A convolution and a BatchNorm as training leaves them: nothing is 0 or 1."""
+    torch.manual_seed(3)
+    convolution = nn.Conv2d(4, 6, 3, bias=bias, **options)
+    norm = nn.BatchNorm2d(6, eps=eps, affine=affine)
+    with torch.no_grad():
+        norm.running_mean.copy_(sample(6, seed=5))
+        norm.running_var.copy_(sample(6, seed=6).square() / 4 + 0.05)
+        if affine:
+            norm.weight.copy_(sample(6, seed=7) + 2)
+            norm.bias.copy_(sample(6, seed=8))
+    return convolution.eval(), norm.eval()
+
+
+def compare_fold(answer, **options):
+    """One folded convolution must give what the pair gives, and the pair must stay as it was."""
+    convolution, norm = trained_pair(**options)
+    before = copy.deepcopy((convolution, norm))
+    folded = answer(convolution, norm)
+    require(isinstance(folded, nn.Conv2d), f"the answer should be an nn.Conv2d; got a {type(folded).__name__}.")
+    for kept, part in zip(before, (convolution, norm), strict=True):
+        same = all(
+            torch.equal(a, b) for a, b in zip(kept.state_dict().values(), part.state_dict().values(), strict=True)
+        )
+        require(same and folded is not convolution, "the original layers have changed.", "Fold into a new nn.Conv2d.")
+    require(folded.bias is not None, "the folded convolution has no bias.", "BatchNorm's shift has to go somewhere.")
+    x = sample(2, 4, 8, 8)
+    with torch.no_grad():
+        expected, plain = norm(convolution(x)), convolution(x)
+        try:
+            got = folded(x)
+        except RuntimeError as error:
+            raise Wrong(f"the folded convolution does not run: {error}", KEEP_OPTIONS) from None
+        by_channel = (1, -1, 1, 1)
+        gamma = (norm.weight if norm.weight is not None else torch.ones(6)).reshape(by_channel)
+        beta = (norm.bias if norm.bias is not None else torch.zeros(6)).reshape(by_channel)
+        mean, variance = norm.running_mean.reshape(by_channel), norm.running_var.reshape(by_channel)
+        sigma = (variance + norm.eps).sqrt()
+        own = 0.0 if convolution.bias is None else convolution.bias.reshape(by_channel)
+        mistakes = {
+            "eps is missing: the scale is weight / sqrt(running_var + eps).": gamma * (plain - mean) / variance.sqrt()
+            + beta,
+            "The convolution's own bias is missing: it is shifted and scaled like everything else.": gamma
+            * (plain - own - mean)
+            / sigma
+            + beta,
+            "The convolution's own bias is added without being scaled.": gamma * (plain - own - mean) / sigma
+            + beta
+            + own,
+            "The running mean is missing: the bias is beta - mean * scale.": gamma * plain / sigma + beta,
+            "The scale divides by the standard deviation, the square root.": gamma
+            * (plain - mean)
+            / (variance + norm.eps)
+            + beta,
+            "The running mean is not scaled: the bias is beta - mean * scale.": gamma * plain / sigma + beta - mean,
+        }
+        require(tuple(got.shape) == tuple(expected.shape), f"the output has shape {tuple(got.shape)}.", KEEP_OPTIONS)
+        expect(got, expected, "the output of the folded convolution", mistakes, rtol=1e-3, atol=1e-4)
+
+
+KEEP_OPTIONS = "Give the new convolution the old one's stride, padding, dilation and groups."
+
+
+@fold.case("a convolution without a bias")
+def fold_plain(answer):
+    compare_fold(answer)
+
+
+@fold.case("a convolution with a bias, and eps 0.1")
+def fold_bias(answer):
+    compare_fold(answer, bias=True, eps=0.1)
+
+
+@fold.case("stride 2, padding 1, 2 groups")
+def fold_options(answer):
+    compare_fold(answer, stride=2, padding=1, groups=2)
+
+
+def stale_model():
+    """A model whose BatchNorm has seen other data, with dropout before a second one; and batches to mend it with."""
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 4), nn.Dropout(0.5), nn.BatchNorm1d(4, momentum=0.2))
+    with torch.no_grad():
+        for norm in (model[0], model[3]):
+            norm.running_mean.fill_(7.0)
+            norm.running_var.fill_(9.0)
+            norm.num_batches_tracked.fill_(50)
+    return model.eval(), [2 * sample(6, 3, seed=30 + i) + i for i in range(5)]
+
+
+@recalibrate.case("the first layer: averages over all batches, each with the same weight")
+def recalibrated_first(answer):
+    model, batches = stale_model()
+    answer(model, batches)
+    means = torch.stack([batch.mean(0) for batch in batches])
+    variances = torch.stack([batch.var(0) for batch in batches])
+    moving, continued = torch.zeros(3), torch.full((3,), 7.0)
+    for mean in means:
+        moving, continued = 0.9 * moving + 0.1 * mean, 0.9 * continued + 0.1 * mean
+    mistakes = {
+        "The statistics have not changed: run the batches with the BatchNorm layers in training mode.": torch.full(
+            (3,), 7.0
+        ),
+        "The old statistics are still in the average. Call reset_running_stats() first.": continued,
+        "This is the exponential average, ruled by the last batches. momentum=None takes the plain average.": moving,
+    }
+    expect(model[0].running_mean, means.mean(0), "the running mean", mistakes)
+    mistakes = {
+        "These are biased batch variances. BatchNorm tracks the unbiased ones.": torch.stack(
+            [batch.var(0, correction=0) for batch in batches]
+        ).mean(0),
+    }
+    expect(model[0].running_var, variances.mean(0), "the running variance", mistakes)
+
+
+@recalibrate.case("a later layer: dropout stays off")
+def recalibrated_later(answer):
+    model, batches = stale_model()
+    answer(model, batches)
+    with torch.no_grad():
+        inputs = [model[1](F.batch_norm(b, None, None, model[0].weight, model[0].bias, training=True)) for b in batches]
+    variance = torch.stack([y.var(0) for y in inputs]).mean(0)
+    try:
+        expect(model[3].running_var, variance, "the running variance of the second BatchNorm", rtol=1e-3, atol=1e-4)
+    except Wrong as wrong:
+        raise Wrong(
+            wrong.message,
+            "Only the BatchNorm layers belong in training mode: model.train() turns dropout on as well, "
+            "and evaluation runs without it.",
+        ) from None
+
+
+@recalibrate.case("modes, momentum and parameters are left as they were")
+def recalibrated_rest(answer):
+    model, batches = stale_model()
+    model[1].train()
+    parameters = copy.deepcopy(list(model.parameters()))
+    answer(model, batches)
+    require(
+        bool((model[0].running_mean != 7.0).any()), "nothing was recalibrated.", "Run the batches in training mode."
+    )
+    require(
+        [part.training for part in model.modules()] == [False, False, True, False, False],
+        "a module is left in another mode than it came in.",
+        "Remember each module's own `training` before, and put it back.",
+    )
+    require(
+        (model[0].momentum, model[3].momentum) == (0.1, 0.2),
+        f"the momenta are now {model[0].momentum} and {model[3].momentum}; they were 0.1 and 0.2.",
+        "Put each layer's own momentum back.",
+    )
+    same = all(torch.equal(a, b) for a, b in zip(parameters, model.parameters(), strict=True))
+    require(same and all(p.grad is None for p in model.parameters()), "parameters or gradients have changed.")
+    require(not model[0].running_mean.requires_grad, "the statistics carry a graph.", "Run under torch.no_grad().")

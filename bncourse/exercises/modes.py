@@ -1,0 +1,265 @@
+"""Set 2: training and inference, and the noise between batches (chapters 3 and 4)."""
+
+import math
+
+import torch
+from torch import nn
+
+from bncourse.exercises.compare import expect, expect_items, expect_number, require, sample
+from bncourse.exercises.exercise import Exercise
+
+REVERSED = (
+    "The momentum convention is reversed. In torch the momentum weights the NEW value: "
+    "running = (1 - momentum) * running + momentum * new."
+)
+BIASED_RUNNING = (
+    "This stores the biased variance. BatchNorm normalizes with the biased one but stores the unbiased one: "
+    "divide by n - 1 (correction=1)."
+)
+COUNT_IS_NOT_N = "The number of values per channel is N * H * W, not N: the unbiased variance divides by N * H * W - 1."
+REPLACED = "This is the batch's own value: the old running value has no part in it."
+TRAIN_MODE = "This is the accuracy in training mode: each batch is normalized by its own statistics. Call model.eval()."
+MEAN_OF_BATCHES = (
+    "This averages the accuracies of the batches, so the samples of a smaller last batch count more. "
+    "Count correct samples and divide once, at the end."
+)
+
+running_statistics = Exercise("running-statistics", "One step of the running statistics", 3, 15, "medium")
+warm_up = Exercise("warm-up", "How long do running statistics take?", 3, 10, "easy")
+evaluate = Exercise("evaluate", "Evaluate without leaving a trace", 3, 20, "medium")
+batch_noise = Exercise("batch-noise", "How noisy is a batch's mean?", 4, 10, "easy")
+EXERCISES = (running_statistics, warm_up, evaluate, batch_noise)
+
+
+def compare_running(answer, x, momentum, steps=1):
+    """Compare some steps with the buffers of torch's layer."""
+    channels = x.shape[1]
+    layer = (nn.BatchNorm1d if x.dim() == 2 else nn.BatchNorm2d)(channels, momentum=momentum)
+    layer.running_mean.copy_(sample(channels, seed=5))
+    layer.running_var.copy_(sample(channels, seed=6).square() + 2)
+    mean, variance = layer.running_mean.clone(), layer.running_var.clone()
+    axes = (0, *range(2, x.dim()))
+    for step in range(steps):
+        batch = x + step
+        given = mean.clone(), variance.clone()
+        old_mean, old_variance = mean, variance
+        mean, variance = expect_items(answer(mean, variance, batch, momentum), 2, "the answer")
+        layer.train()(batch)
+        require(
+            torch.equal(old_mean, given[0]) and torch.equal(old_variance, given[1]),
+            "the tensors you were given have changed.",
+            "Return new tensors: do not write to running_mean or running_var in place here.",
+        )
+        new_mean, biased, unbiased = batch.mean(axes), batch.var(axes, correction=0), batch.var(axes)
+        expect(
+            mean,
+            layer.running_mean,
+            "the running mean",
+            {REVERSED: momentum * given[0] + (1 - momentum) * new_mean, REPLACED: new_mean},
+        )
+        over_batch = batch.var(0, correction=1).reshape(channels, -1).mean(1)
+        mistakes = {
+            BIASED_RUNNING: (1 - momentum) * given[1] + momentum * biased,
+            REVERSED: momentum * given[1] + (1 - momentum) * unbiased,
+            "Two mistakes at once: the momentum convention is reversed, and the variance is the biased one.": (
+                momentum * given[1] + (1 - momentum) * biased
+            ),
+            COUNT_IS_NOT_N: (1 - momentum) * given[1] + momentum * biased * len(batch) / (len(batch) - 1),
+            "This averages the variances of the pixels. Take one variance over all N * H * W values of a channel.": (
+                (1 - momentum) * given[1] + momentum * over_batch
+            ),
+            "The buffer holds the variance, not the standard deviation.": (
+                (1 - momentum) * given[1] + momentum * unbiased.sqrt()
+            ),
+        }
+        expect(variance, layer.running_var, "the running variance", mistakes)
+
+
+@running_statistics.case("features: one step with a (4, 3) batch")
+def running_features(answer):
+    compare_running(answer, 2 * sample(4, 3), momentum=0.1)
+
+
+@running_statistics.case("images: one step with a (2, 3, 2, 2) batch")
+def running_images(answer):
+    compare_running(answer, sample(2, 3, 2, 2) + 1, momentum=0.3)
+
+
+@running_statistics.case("three steps in a row")
+def running_steps(answer):
+    compare_running(answer, sample(5, 2), momentum=0.1, steps=3)
+
+
+@running_statistics.case("nothing for autograd to remember")
+def running_graph(answer):
+    x = sample(4, 3).requires_grad_()
+    results = expect_items(answer(torch.zeros(3), torch.ones(3), x, 0.1), 2, "the answer")
+    for result in results:
+        expect(result.shape[0], 3, "the length of each result")
+        require(
+            not result.requires_grad,
+            "the new running statistics carry a graph back to x.",
+            "Compute them under torch.no_grad() (or from x.detach()): otherwise the graph grows at every step.",
+        )
+
+
+def compare_warm_up(answer, fraction, momentum):
+    """Count the steps a real BatchNorm needs on a constant mean of 1, and compare."""
+    layer = nn.BatchNorm1d(1, momentum=momentum).double()
+    steps = 0
+    while layer.running_mean.item() < fraction - 1e-12:
+        layer(torch.tensor([[0.0], [2.0]], dtype=torch.float64))
+        steps += 1
+    exact = math.log(1 - fraction) / math.log(1 - momentum)
+    mistakes = {
+        "After this many steps it is not there yet: round up.": math.floor(exact),
+        "This is where the old value's weight, (1 - momentum)^k, falls below the fraction itself. "
+        "What has arrived is 1 - (1 - momentum)^k.": math.ceil(math.log(fraction) / math.log(1 - momentum)),
+        "The momentum convention is reversed: after k steps the OLD value has weight (1 - momentum)^k.": math.ceil(
+            math.log(1 - fraction) / math.log(momentum)
+        ),
+        "Each step covers a share of what is left, not of the whole: the approach is exponential.": math.ceil(
+            fraction / momentum - 1e-9
+        ),
+    }
+    expect(answer(fraction, momentum), steps, f"the number of steps to {fraction:.0%} at momentum {momentum}", mistakes)
+
+
+@warm_up.case("to 65% at momentum 0.1")
+def warm_up_default(answer):
+    compare_warm_up(answer, 0.65, 0.1)
+
+
+@warm_up.case("to 99% at momentum 0.1")
+def warm_up_long(answer):
+    compare_warm_up(answer, 0.99, 0.1)
+
+
+@warm_up.case("to 99% at momentum 0.01")
+def warm_up_slow(answer):
+    compare_warm_up(answer, 0.99, 0.01)
+
+
+class Spy(nn.Module):
+    """Passes its input on; remembers whether gradients were on and how many samples came at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.saw_gradients_on, self.batch_sizes = False, []
+
+    def forward(self, x):
+        self.saw_gradients_on |= torch.is_grad_enabled()
+        self.batch_sizes.append(len(x))
+        return x
+
+
+def evaluation_model():
+    """A model whose accuracy in training mode is another one, and 40 sorted samples that show it."""
+    labels = torch.arange(40) // 20
+    images = sample(40, 1, 2, 2) + 2.0 * labels.reshape(-1, 1, 1, 1)
+    model = nn.Sequential(Spy(), nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[2].running_mean.fill_(1.0)
+        model[2].running_var.fill_(2.0)
+        model[4].weight.copy_(torch.tensor([[-1.0] * 4, [1.0] * 4]))
+        model[4].bias.zero_()
+    model.train()
+    return model, images, labels
+
+
+def _accuracies(model, images, labels, batch_size):
+    with torch.no_grad():
+        right = torch.cat([model(images[i : i + batch_size]).argmax(1) for i in range(0, len(images), batch_size)])
+    right = (right == labels).double()
+    return right.mean().item(), torch.stack([part.mean() for part in right.split(batch_size)]).mean().item()
+
+
+def compare_accuracy(answer, batch_size):
+    """Compare the accuracy with the right one, the one in training mode and the mean over batches."""
+    model, images, labels = evaluation_model()
+    got = expect_number(answer(model, images, labels, batch_size), "the accuracy")
+    model, images, labels = evaluation_model()
+    model[3].p = 0.0
+    in_training, _ = _accuracies(model, images, labels, batch_size)
+    model, images, labels = evaluation_model()
+    expected, over_batches = _accuracies(model.eval(), images, labels, batch_size)
+    mistakes = {
+        MEAN_OF_BATCHES: over_batches,
+        TRAIN_MODE: in_training,
+        "This is a percentage; return the share, between 0 and 1.": 100 * expected,
+        "This is the number of correct samples; divide by how many there are.": 40 * expected,
+    }
+    expect(got, expected, "the accuracy", mistakes)
+    return got
+
+
+@evaluate.case("the accuracy of sorted batches of 20")
+def evaluate_sorted(answer):
+    compare_accuracy(answer, 20)
+
+
+@evaluate.case("a smaller last batch: 40 samples, 13 at a time")
+def evaluate_last_batch(answer):
+    compare_accuracy(answer, 13)
+
+
+@evaluate.case("the running statistics stay as they were")
+def evaluate_statistics(answer):
+    model, images, labels = evaluation_model()
+    expect_number(answer(model, images, labels, 10), "the accuracy")
+    require(
+        bool((model[2].running_mean == 1.0).all()) and int(model[2].num_batches_tracked) == 0,
+        "evaluating changed the running statistics.",
+        "torch.no_grad() does not stop BatchNorm from updating them; model.eval() does.",
+    )
+
+
+@evaluate.case("every module is left in the mode it was in")
+def evaluate_mode(answer):
+    model, images, labels = evaluation_model()
+    model[2].eval()  # a frozen BatchNorm inside a model that is training
+    expect_number(answer(model, images, labels, 10), "the accuracy")
+    require(model.training, "the model is left in evaluation mode.", "Put the mode back when you are done.")
+    require(
+        not model[2].training,
+        "the frozen BatchNorm was switched to training mode.",
+        "model.train() switches every module. Remember each module's own `training` before, and put it back.",
+    )
+    model.eval()
+    answer(model, images, labels, 10)
+    require(not model.training, "a model that came in evaluation mode left in training mode.", "Put back what was.")
+
+
+@evaluate.case("no gradients are recorded")
+def evaluate_gradients(answer):
+    model, images, labels = evaluation_model()
+    expect_number(answer(model, images, labels, 10), "the accuracy")
+    require(not model[0].saw_gradients_on, "gradients were recorded.", "Run the model under torch.no_grad().")
+    require(max(model[0].batch_sizes) <= 10, "more than batch_size samples went through the model at once.")
+
+
+def _noise_mistakes(std, n, height, width):
+    m = n * height * width
+    return {
+        "This is how the variance of the mean falls; its standard deviation falls as 1 / sqrt(m).": std / m,
+        "This is the variance of the mean; the question asks for its standard deviation.": std**2 / m,
+        "A channel's mean is over N * H * W values: the pixels count too.": std / math.sqrt(n),
+        "This does not depend on the batch size: it is the spread of single values, not of their mean.": std,
+    }
+
+
+@batch_noise.case("features: batches of 25, measured")
+def noise_measured(answer):
+    std, n = 2.0, 25
+    measured = (std * sample(20_000, n)).mean(1).std()
+    expect(answer(std, n, 1, 1), measured, "the noise", _noise_mistakes(std, n, 1, 1), rtol=0.03)
+
+
+@batch_noise.case("batches four times as large")
+def noise_larger(answer):
+    expect(answer(2.0, 100, 1, 1), 0.2, "the noise", _noise_mistakes(2.0, 100, 1, 1))
+
+
+@batch_noise.case("images: 4 of 8 x 8 pixels")
+def noise_images(answer):
+    expect(answer(1.0, 4, 8, 8), 1 / 16, "the noise", _noise_mistakes(1.0, 4, 8, 8))
