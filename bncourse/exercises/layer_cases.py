@@ -18,8 +18,10 @@ PLAIN_TENSORS = (
     "The running statistics are plain tensors, which state_dict(), .to() and .cuda() do not see. "
     "Use self.register_buffer(name, tensor)."
 )
-KEEPS_GRAPH = "The update of the running statistics is part of the graph, which grows at every step. "
+KEEPS_GRAPH = (
+    "The update of the running statistics is part of the graph, which grows at every step. "
     "Update them under torch.no_grad()."
+)
 
 
 def build(answer, features: int = 3) -> nn.Module:
@@ -191,4 +193,3 @@ LAYER_CASES = {
     "the gradient of x": gradient,
     "a large offset: inputs near 10,000": large_offset,
 }
-

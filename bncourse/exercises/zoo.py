@@ -8,31 +8,26 @@ from torch import nn
 from torch.nn import functional as F
 
 from bncourse.exercises.compare import expect, require, sample
-from bncourse.exercises.exercise import Exercise
+from bncourse.exercises.exercise import Case, Exercise
 from bncourse.exercises.layer_cases import LAYER_CASES
 
 
-def creature(name: str, title: str, minutes: int, level: str) -> Exercise:
+def layer_exercise(name: str, title: str, minutes: int, level: str, chapter: int = 10) -> Exercise:
     """An exercise whose answer is a BatchNorm2d class, with all the cases of one."""
-    exercise = Exercise(name, title, 10, minutes, level)
-    for case_name, test in LAYER_CASES.items():
-        exercise.case(case_name)(test)
-    return exercise
+    return Exercise(name, title, chapter, minutes, level, [Case(*case) for case in LAYER_CASES.items()])
 
 
-mode = creature("zoo-mode", "The layer that forgets to sleep", 15, "medium")
-buffers = creature("zoo-buffers", "The layer with amnesia", 10, "easy")
-variance = creature("zoo-variance", "The layer that counts wrong", 15, "medium")
-momentum = creature("zoo-momentum", "The layer that lives in the moment", 10, "easy")
-graph = creature("zoo-graph", "The layer that never lets go", 15, "medium")
-cancellation = creature("zoo-cancellation", "The layer that is afraid of heights", 15, "medium")
-detached = creature("zoo-detached", "The layer that learns too little", 15, "medium")
+mode = layer_exercise("zoo-mode", "The layer that forgets to sleep", 15, "medium")
+buffers = layer_exercise("zoo-buffers", "The layer with amnesia", 10, "easy")
+variance = layer_exercise("zoo-variance", "The layer that counts wrong", 15, "medium")
+momentum = layer_exercise("zoo-momentum", "The layer that lives in the moment", 10, "easy")
+graph = layer_exercise("zoo-graph", "The layer that never lets go", 15, "medium")
+cancellation = layer_exercise("zoo-cancellation", "The layer that is afraid of heights", 15, "medium")
+detached = layer_exercise("zoo-detached", "The layer that learns too little", 15, "medium")
 bias = Exercise("zoo-bias", "The bias that nobody removed", 10, 10, "easy")
 residual = Exercise("zoo-residual", "The shortcut that is none", 10, 15, "medium")
 gradient_check = Exercise("zoo-gradient-check", "The check that cannot fail", 10, 25, "hard")
-layer = Exercise("layer", "A BatchNorm of your own", 11, 45, "hard")
-for _name, _test in LAYER_CASES.items():
-    layer.case(_name)(_test)
+layer = layer_exercise("layer", "A BatchNorm of your own", 45, "hard", chapter=11)
 EXERCISES = (mode, buffers, variance, momentum, graph, cancellation, detached, bias, residual, gradient_check, layer)
 
 
