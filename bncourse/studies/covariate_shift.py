@@ -1,0 +1,75 @@
+"""Is it the shift? The moving of a layer's inputs, measured, and a BatchNorm whose outputs are made to move.
+
+After Santurkar et al. 2018, "How Does Batch Normalization Help Optimization?", section 2.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from ..layers import BatchNorm1d
+
+__all__ = ["NoisyBatchNorm1d", "Shift", "add_noise", "track_shift"]
+
+
+class NoisyBatchNorm1d(BatchNorm1d):
+    """BatchNorm followed, in training, by noise whose distribution is drawn anew at every step.
+
+    At every step each unit gets a shift of its own from U(-2, 2) and a scale of its own from U(0.5, 1.5), so the next
+    layer's inputs never settle. (N, C) to (N, C).
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        if not self.training:
+            return y
+        units = y.shape[1]
+        scale = torch.empty(units, device=y.device).uniform_(0.5, 1.5)
+        shift = torch.empty(units, device=y.device).uniform_(-2, 2)
+        return y * scale + shift
+
+
+def add_noise(model: nn.Module) -> nn.Module:
+    """Make every ``BatchNorm1d`` of the model noisy, in place; returns the model."""
+    for module in model.modules():
+        if type(module) is BatchNorm1d:
+            module.__class__ = NoisyBatchNorm1d
+    return model
+
+
+@dataclass
+class Shift:
+    """How the inputs of a layer moved; each list has one number for every call after the first.
+
+    A move is the root mean square, over units, of the change of a unit's batch mean.
+
+    Attributes:
+        from_start: the move since the first call, in units of the standard deviation that the inputs had then.
+        each_step: the move since the call before, in units of the standard deviation that they had at that call.
+    """
+
+    from_start: list[float] = field(default_factory=list)
+    each_step: list[float] = field(default_factory=list)
+
+
+@contextmanager
+def track_shift(layer: nn.Module) -> Iterator[Shift]:
+    """Follow the inputs (N, C) of ``layer`` from call to call, until the block ends."""
+    shift, seen = Shift(), []
+
+    @torch.no_grad()
+    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        mean, std = inputs[0].mean(0), inputs[0].var(0, correction=0).mean().sqrt()
+        if seen:
+            for moves, (then, scale) in ((shift.from_start, seen[0]), (shift.each_step, seen[-1])):
+                moves.append(((mean - then).square().mean().sqrt() / scale).item())
+        seen[1:] = [(mean, std)]
+
+    handle = layer.register_forward_pre_hook(hook)
+    try:
+        yield shift
+    finally:
+        handle.remove()

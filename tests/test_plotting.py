@@ -1,0 +1,85 @@
+"""The house style: one colour a norm, nothing left behind, labels apart, a description on every figure."""
+
+import base64
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from bncourse.models import NORMS
+from bncourse.notebook import glue, show, show_source
+from bncourse.plotting import STYLE, band, figure, label_last, log_ticks, png
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    calls = []
+    monkeypatch.setattr("IPython.display.display", lambda *data, **options: calls.append((*data, options)))
+    return calls
+
+
+def test_every_norm_has_a_colour_and_marker_of_its_own():
+    assert set(STYLE) == set(NORMS)
+    assert len({style.colour for style in STYLE.values()}) == len({s.marker for s in STYLE.values()}) == len(NORMS)
+
+
+def test_drawing_leaves_matplotlibs_settings_alone():
+    before = dict(matplotlib.rcParams)
+    fig, ax = figure()
+    ax.plot([1, 2])
+    png(fig)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_band_draws_the_mean_and_the_interval():
+    _, ax = figure()
+    band(ax, [1, 2], [[0, 10], [2, 10]], "batch")
+    assert ax.get_lines()[0].get_ydata() == pytest.approx([1, 10])
+    edges = ax.collections[0].get_paths()[0].vertices
+    assert edges[:, 1].min() == pytest.approx(1 - 12.706, rel=1e-3)  # Student's t at one degree of freedom
+
+
+def test_labels_of_lines_that_end_together_are_kept_apart():
+    fig, ax = figure()
+    for name in ("a", "b", "c"):
+        ax.plot([0, 1], [0, 1], label=name)
+    label_last(ax)
+    fig.canvas.draw()
+    tops = sorted(text.get_window_extent().y0 for text in ax.texts)
+    height = ax.texts[0].get_window_extent().height
+    assert np.diff(tops).min() > 0.9 * height
+
+
+def test_log_ticks_are_plain_numbers():
+    fig, ax = figure()
+    ax.plot([0.1, 10], [1, 2])
+    log_ticks(ax, [0.1, 1, 10])
+    fig.canvas.draw()
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.1", "1", "10"]
+
+
+def test_show_gives_the_picture_its_description(shown):
+    fig, _ = figure(height=2)
+    show(fig, alt="An empty pair of axes without lines", caption="Nothing.", name="fig-nothing")
+    data, options = shown.pop()
+    details = options["metadata"]["image/png"]
+    assert details["alt"] == data["text/plain"] and details["name"] == "fig-nothing"
+    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert picture.width == pytest.approx(2 * details["width"], rel=0.01)
+
+
+def test_show_refuses_a_figure_without_a_description(shown):
+    with pytest.raises(ValueError, match="alt='A plot'"):
+        show(figure()[0], alt="A plot")
+    assert not shown
+
+
+def test_glue_and_source_are_displayed(shown):
+    glue("accuracy", 0.123, "12%")
+    show_source(glue)
+    (glued, options), (source, _) = shown
+    assert options["metadata"]["scrapbook"]["name"] == "accuracy"
+    assert list(glued.values()) == ["12%"]
+    assert "def glue(" in source.data
