@@ -7,6 +7,7 @@ shapes allow), and the interval is that of the paired differences.
 
 import html
 import math
+import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
+
+from .checkpoint import ResultsFile
+from .progress import progress
 
 __all__ = ["VERDICTS", "Comparison", "Interval", "Statement", "claim", "compare", "interval", "statements"]
 
@@ -99,23 +103,39 @@ class Comparison:
         return "\n".join(rows)
 
 
-def compare(variants: Mapping[str, Callable[[int], float]], seeds: Iterable[int] = SEEDS) -> Comparison:
+def compare(
+    variants: Mapping[str, Callable[[int], float]],
+    seeds: Iterable[int] = SEEDS,
+    *,
+    checkpoint: str | os.PathLike | None = None,
+) -> Comparison:
     """Run every variant with every seed.
 
     Args:
         variants: for each name a function of the seed that returns a number, or a sequence of numbers (a curve).
         seeds: at least two; the book uses at least five.
+        checkpoint: a file that keeps every result as soon as it is there. Called again with the same file, ``compare``
+            runs only what is missing. The file knows names and seeds, not what the functions do: remove it when they
+            change.
 
     Raises:
-        ValueError: no variants, or fewer than two different seeds.
+        ValueError: no variants, fewer than two different seeds, or a checkpoint that is damaged or of another
+            comparison.
+        OSError: the checkpoint cannot be written.
     """
     seeds = tuple(seeds)
     if not variants:
         raise ValueError("variants is empty; expected at least one name with its function")
     if len(set(seeds)) < max(2, len(seeds)):
         raise ValueError(f"seeds={seeds} are too few or repeat; expected at least two different ones")
-    results = {name: np.array([run(seed) for seed in seeds], dtype=float) for name, run in variants.items()}
-    return Comparison(results, seeds)
+    file = ResultsFile(checkpoint, variants)
+    results = {name: [] for name in variants}
+    with progress(len(variants) * len(seeds), "compare", "run") as bar:
+        for name, run in variants.items():
+            for seed in seeds:
+                results[name].append(file.get(name, seed, run))
+                bar.update()
+    return Comparison({name: np.array(values, dtype=float) for name, values in results.items()}, seeds)
 
 
 def claim(

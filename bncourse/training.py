@@ -1,14 +1,18 @@
 """Train and evaluate a classifier: short, seeded, on the device there is."""
 
+import math
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from .checkpoint import TrainingFile
 from .device import best_device
+from .progress import progress
 
 __all__ = ["Evaluation", "History", "evaluate", "fit"]
 
@@ -46,6 +50,13 @@ class History:
         """The test accuracy after the last epoch."""
         return self.test[-1].accuracy
 
+    def _plain(self) -> dict:
+        """The same in plain values, which a checkpoint can hold; ``History(**plain)`` takes them back."""
+        return asdict(self) | {"test": [tuple(evaluation) for evaluation in self.test]}
+
+    def __post_init__(self):
+        self.test = [Evaluation(*evaluation) for evaluation in self.test]
+
 
 def fit(
     model: nn.Module,
@@ -60,6 +71,7 @@ def fit(
     seed: int = 0,
     mixed_precision: bool = False,
     on_step: Callable[[int], None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
 ) -> History:
     """Train ``model`` on cross-entropy; a function of ``seed``, which leaves the global random state alone.
 
@@ -71,9 +83,13 @@ def fit(
             averaged over the batches that it has and then stepped: nothing leaks into the next epoch.
         mixed_precision: run the forward pass under bfloat16 autocast.
         on_step: called with the number of steps so far after every optimizer step.
+        checkpoint: a file that keeps the run after every epoch. Called again with the same file, ``fit`` goes on after
+            the last epoch that it finished; on a CPU all numbers are those of a run without the interruption.
 
     Raises:
-        ValueError: an argument out of its range, or fewer examples than one batch.
+        ValueError: an argument out of its range, fewer examples than one batch, or a checkpoint that is damaged or of
+            another model or run.
+        OSError: the checkpoint cannot be written.
     """
     images, labels = train
     _check(len(labels), epochs, batch_size, accumulate, optimizer)
@@ -81,10 +97,22 @@ def fit(
     model.to(device).train()
     make = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
     stepper = make(model.parameters(), lr=learning_rate)
-    history = History()
-    with torch.random.fork_rng():
+    settings = {"batch_size": batch_size, "learning_rate": float(learning_rate), "optimizer": _name(optimizer)}
+    settings |= {"accumulate": accumulate, "seed": seed, "mixed_precision": mixed_precision}
+    settings |= {"shape of the training images": list(images.shape), "test": "given" if test is not None else "none"}
+    file = TrainingFile(checkpoint, model, stepper, settings)
+    steps = math.ceil(len(labels) // batch_size / accumulate)
+    with torch.random.fork_rng(), progress(epochs * steps, "fit", "step") as bar:
         torch.manual_seed(seed)
-        for _ in range(epochs):
+        done, kept = file.load()
+        history = History(**kept)
+        if done > epochs:
+            raise ValueError(f"epochs={epochs} is too few; checkpoint={str(checkpoint)!r} already has {done}")
+        file.save(done, history._plain())  # at once: a place that cannot be written is known before the work
+        bar.update(len(history.loss))
+        for epoch in range(done, epochs):
+            if history.diverged:
+                break
             for window in _windows(len(labels), batch_size, accumulate):
                 stepper.zero_grad()
                 step_loss = 0.0
@@ -96,6 +124,7 @@ def fit(
                     step_loss += loss.item()
                 stepper.step()
                 history.loss.append(step_loss)
+                bar.update()
                 if on_step is not None:
                     on_step(len(history.loss))
                 if not step_loss < float("inf"):
@@ -103,8 +132,7 @@ def fit(
                     break
             if test is not None:
                 history.test.append(evaluate(model, test))
-            if history.diverged:
-                break
+            file.save(epoch + 1, history._plain())
     return history
 
 
@@ -141,6 +169,10 @@ def _windows(count: int, batch_size: int, accumulate: int) -> Iterator[list[torc
     batches = torch.randperm(count)[: count - count % batch_size].split(batch_size)
     for start in range(0, len(batches), accumulate):
         yield list(batches[start : start + accumulate])
+
+
+def _name(optimizer: str | Callable) -> str:
+    return optimizer if isinstance(optimizer, str) else getattr(optimizer, "__qualname__", type(optimizer).__qualname__)
 
 
 def _check(count: int, epochs: int, batch_size: int, accumulate: int, optimizer: str | Callable) -> None:

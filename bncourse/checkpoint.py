@@ -1,0 +1,162 @@
+"""Keep long work on disk, so that an interruption costs little: training by the epoch, a comparison by the run.
+
+A file is replaced only by a whole one, and nothing in a file is trusted: training is read with ``weights_only=True``,
+results as JSON, so that reading a file cannot run code.
+"""
+
+import contextlib
+import io
+import json
+import os
+import pickle
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+__all__ = ["ResultsFile", "TrainingFile", "write_whole"]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that its name never stands for a part of it: a failure leaves what was there before.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"checkpoint={str(path)!r} could not be written: {error.strerror}; what was there is unchanged"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+class TrainingFile:
+    """A file that keeps all that the next epoch depends on: weights, buffers, the optimizer's memory, the random state.
+
+    Args:
+        path: the file, or None to keep nothing.
+        settings: what ``fit`` was called with, plain values; a run with others is not the same run.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike | None, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict
+    ):
+        self.path = None if path is None else Path(path)
+        self.model, self.optimizer, self.settings = model, optimizer, settings
+
+    def save(self, epochs: int, history: dict) -> None:
+        """Keep the run as it is after so many epochs; ``history`` is made of plain values.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if self.path is None:
+            return
+        content = {"epochs": epochs, "history": history, "settings": self.settings, "layers": _layers(self.model)}
+        content |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        content["random"] = {device: get() for device, (get, _) in _random_states(self.model).items()}
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_whole(self.path, buffer.getvalue())
+
+    def load(self) -> tuple[int, dict]:
+        """Put the model, the optimizer and the random state where ``save`` left them.
+
+        Returns:
+            the number of epochs done and their history; 0 and nothing if there is no file.
+
+        Raises:
+            ValueError: the file is damaged, or of another model or other settings; the model is as it was before.
+        """
+        if self.path is None or not self.path.exists():
+            return 0, {}
+        name, stored = f"checkpoint={str(self.path)!r}", self.path.read_bytes()
+        try:
+            content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
+            kept = {"model": content["layers"], "run": content["settings"]}
+        except (RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{name} is damaged, or no checkpoint of fit ({type(error).__name__}). Remove it to start again"
+            ) from error
+        for what, ours in (("model", _layers(self.model)), ("run", self.settings)):
+            there = kept[what]
+            for key in (key for key in ours | there if ours.get(key) != there.get(key)):
+                raise ValueError(
+                    f"{name} is of another {what}: there {key} is {there.get(key)}, here it is {ours.get(key)}. "
+                    "Give another path, or remove the file to start again"
+                )
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        for device, (_, restore) in _random_states(self.model).items():
+            if device in content["random"]:
+                restore(content["random"][device])
+        return content["epochs"], content["history"]
+
+
+def _layers(model: nn.Module) -> dict[str, str]:
+    """What makes two models the same kind: the class of each module and the shape of each tensor, by name."""
+    modules = {name or "the model": type(module).__name__ for name, module in model.named_modules()}
+    return modules | {
+        name: str(list(value.shape)) for name, value in [*model.named_parameters(), *model.named_buffers()]
+    }
+
+
+def _random_states(model: nn.Module) -> dict[str, tuple[Callable, Callable]]:
+    """For each kind of device the run draws random numbers on: how to get the state, and how to set it."""
+    states = {"cpu": (torch.get_rng_state, torch.set_rng_state)}
+    for kind in {parameter.device.type for parameter in model.parameters()} - {"cpu"}:
+        states[kind] = (getattr(torch, kind).get_rng_state, getattr(torch, kind).set_rng_state)
+    return states
+
+
+class ResultsFile:
+    """The results of a comparison by variant and seed, kept in a JSON file after every run.
+
+    The file knows the names and the seeds, not what the functions do: remove it after changing them.
+
+    Args:
+        path: the file, or None to keep nothing.
+        variants: the names that there may be.
+
+    Raises:
+        ValueError: the file is damaged, or of another comparison.
+    """
+
+    def __init__(self, path: str | os.PathLike | None, variants: Iterable[str]):
+        self.path = None if path is None else Path(path)
+        self.kept: dict[str, dict[str, float | list]] = {name: {} for name in variants}
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            found = {name: dict(by_seed) for name, by_seed in json.loads(self.path.read_bytes()).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"checkpoint={str(path)!r} is damaged, or no checkpoint of compare ({error}). Remove it to start again"
+            ) from error
+        if not found.keys() <= self.kept.keys():
+            raise ValueError(
+                f"checkpoint={str(path)!r} is of another comparison: its variants are {', '.join(found)}, here they "
+                f"are {', '.join(self.kept)}. Give another path, or remove the file to start again"
+            )
+        self.kept |= found
+
+    def get(self, variant: str, seed: int, run: Callable[[int], float]) -> float | list:
+        """The result of ``run(seed)``: the kept one if there is one, else a new one, which is kept."""
+        by_seed = self.kept[variant]
+        if str(seed) not in by_seed:
+            by_seed[str(seed)] = np.asarray(run(seed), dtype=float).tolist()
+            if self.path is not None:
+                write_whole(self.path, json.dumps(self.kept, indent=1).encode())
+        return by_seed[str(seed)]
