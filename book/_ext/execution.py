@@ -6,6 +6,7 @@ these changes, every notebook is executed again.
 """
 
 import hashlib
+import os
 import shutil
 import sys
 import time
@@ -71,7 +72,9 @@ class Progress:
         def show_cell(cell, cell_index: int) -> None:
             if sys.stdout.isatty():
                 elapsed = time.perf_counter() - started
-                print(f"\r{title}: cell {cell_index + 1} of {len(notebook.cells)}, {elapsed:.0f} s  ", end="", flush=True)
+                print(
+                    f"\r{title}: cell {cell_index + 1} of {len(notebook.cells)}, {elapsed:.0f} s  ", end="", flush=True
+                )
 
         result = single_nb_execution(notebook, on_cell_start=show_cell, **options)
         self.seconds += result.time
@@ -95,6 +98,7 @@ single_nb_execution = cached_execution.single_nb_execution
 
 
 def setup(app: Sphinx) -> dict:
+    os.environ["BNCOURSE_BOOK"] = "1"  # the notebooks' kernels inherit it: progress as text, not as a widget
     app.connect("config-inited", choose_cache)
     cached_execution.single_nb_execution = Progress(app).execute
     return {"parallel_read_safe": False}
