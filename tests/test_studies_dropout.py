@@ -1,4 +1,4 @@
-"""The dropout study: its formula against a simulation, its network against the order asked for, its cure against var."""
+"""The dropout study: formula against simulation, network against the order asked for, cure against var()."""
 
 import pytest
 import torch
