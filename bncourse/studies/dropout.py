@@ -12,7 +12,7 @@ from torch import nn
 
 from ..layers import BatchNorm1d
 
-__all__ = ["dropout_network", "measured_ratio", "recalibrate", "variance_ratio", "with_wrong_labels"]
+__all__ = ["dropout_network", "measured_ratio", "variance_ratio", "with_wrong_labels"]
 
 
 def variance_ratio(x: torch.Tensor, keep: float) -> float:
@@ -70,7 +70,7 @@ def measured_ratio(model: nn.Module, norm: nn.Module, images: torch.Tensor) -> f
     """
     name = next(name for name, module in model.named_modules() if module is norm)
     twin = copy.deepcopy(model).train()
-    images = images.to(_device(model))
+    images = images.to(next(model.parameters()).device)
     variances = []
     twin.get_submodule(name).register_forward_pre_hook(lambda _, inputs: variances.append(inputs[0].var(0)))
     twin(images)
@@ -82,20 +82,6 @@ def measured_ratio(model: nn.Module, norm: nn.Module, images: torch.Tensor) -> f
     return (without / with_dropout).mean().item()
 
 
-@torch.no_grad()
-def recalibrate(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """A copy in eval mode whose running statistics are those of ``images`` with dropout off; the weights are kept."""
-    twin = copy.deepcopy(model).eval()
-    norms = [module for module in twin.modules() if isinstance(module, BatchNorm1d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.train().momentum = 1.0  # one pass replaces the averages
-    twin(images.to(_device(model)))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.eval().momentum = momentum
-    return twin
-
-
 def with_wrong_labels(labels: torch.Tensor, share: float, classes: int = 10, seed: int = 0) -> torch.Tensor:
     """The labels (N,) with ``share`` of them, chosen at random, replaced by another class."""
     random = torch.Generator().manual_seed(seed)
@@ -103,7 +89,3 @@ def with_wrong_labels(labels: torch.Tensor, share: float, classes: int = 10, see
     labels = labels.clone()
     labels[wrong] = (labels[wrong] + torch.randint(1, classes, (len(wrong),), generator=random)) % classes
     return labels
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
