@@ -26,7 +26,7 @@ def best_device() -> torch.device:
             f"BNCOURSE_DEVICE={wanted!r} is no device; expected for example 'cpu', 'cuda:0', 'mps'"
         ) from error
     try:
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # .item(): "meta" has no numbers to compute with
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise RuntimeError(f"BNCOURSE_DEVICE={wanted!r} is not available here: {error}") from error
     return device

@@ -97,8 +97,8 @@ def fit(
     model.to(device).train()
     make = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
     stepper = make(model.parameters(), lr=learning_rate)
-    settings = {"batch_size": batch_size, "learning_rate": float(learning_rate), "optimizer": _name(optimizer)}
-    settings |= {"accumulate": accumulate, "seed": seed, "mixed_precision": mixed_precision}
+    settings = {"batch_size": int(batch_size), "learning_rate": float(learning_rate), "optimizer": _name(optimizer)}
+    settings |= {"accumulate": int(accumulate), "seed": int(seed), "mixed_precision": bool(mixed_precision)}
     settings |= {"shape of the training images": list(images.shape), "test": "given" if test is not None else "none"}
     file = TrainingFile(checkpoint, model, stepper, settings)
     steps = math.ceil(len(labels) // batch_size / accumulate)
