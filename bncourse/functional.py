@@ -14,9 +14,15 @@ to the next, and where the statistics come from.
 Arguments, results, gradients and exceptions follow the function of the same name in ``torch.nn.functional``.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from bncourse import lean
+from bncourse.checks import check_eps, check_groups, check_normalized_shape, check_tensors
+from bncourse.lean import at_least_float32
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "standardize"]
 
@@ -27,7 +33,14 @@ __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"
 
 
 def standardize(
-    input: Tensor, dims: tuple[int, ...], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    input: Tensor,
+    dims: tuple[int, ...],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    statistics: tuple[Tensor, Tensor] | None = None,
+    center: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Give ``input`` mean 0 and variance 1 over ``dims``, then scale and shift it.
 
@@ -35,66 +48,103 @@ def standardize(
 
     Args:
         input: any shape, a floating-point type. Half precision is computed in float32.
-        dims: the axes over which values share a mean and a variance.
-        weight, bias: broadcast against ``input``; None leaves them out.
+        dims: the axes over which values share a mean and a variance, counted from 0.
+        weight, bias: of ``input``'s rank, broadcast against it; None leaves them out.
         eps: added to the variance, so that a constant input gives 0 and not a division by 0.
+        statistics: mean and variance to use instead of the input's own; no gradient flows through them.
+        center: False takes the mean as 0.
 
     Returns:
-        output, of ``input``'s shape and type; mean and variance, with size 1 along ``dims``. Gradients flow through
-        the output (and through the statistics inside it), not through the mean and variance handed back.
+        output, of ``input``'s shape and type; the mean and variance used, with size 1 along ``dims``. The gradient of
+        the output includes what flows through its statistics; the mean and variance handed back carry none.
     """
-    if _torch_differentiates():
-        x = _at_least_float32(input)
-        mean, variance = mean_and_variance(x, dims)
-        output = _scale_and_shift((x - mean) * (variance + eps).rsqrt(), weight, bias)
-        return output.to(input.dtype), mean.detach(), variance.detach()
-    return _Standardize.apply(input, dims, weight, bias, eps)
+    if _torch_takes_the_formula():
+        mean, variance = statistics or mean_and_variance(input, dims, center)
+        x_hat = (at_least_float32(input) - mean) * (variance + eps).rsqrt()
+        return _scale_and_shift(x_hat, weight, bias).to(input.dtype), mean.detach(), variance.detach()
+    if weight is None and bias is not None:
+        weight = torch.ones_like(bias)
+    return _Standardize.apply(input, dims, weight, bias, eps, statistics, center)
 
 
-class _Standardize(torch.autograd.Function):
-    """``standardize`` with its backward pass in closed form: it keeps the input and two numbers per mean."""
-
-    @staticmethod
-    def forward(ctx, input, dims, weight, bias, eps):
-        x = _at_least_float32(input)
-        mean, variance = mean_and_variance(x, dims)
-        inverse_std = (variance + eps).rsqrt()
-        output = _scale_and_shift((x - mean) * inverse_std, weight, bias)
-        ctx.save_for_backward(input, weight, mean, inverse_std)
-        ctx.dims, ctx.eps, ctx.bias = dims, eps, None if bias is None else (bias.shape, bias.dtype)
-        ctx.mark_non_differentiable(mean, variance)
-        return output.to(input.dtype), mean, variance
-
-    @staticmethod
-    def backward(ctx, dy, _dmean, _dvariance):
-        input, weight, mean, inverse_std = ctx.saved_tensors
-        x, dims = _at_least_float32(input), ctx.dims
-        if torch.is_grad_enabled():  # a derivative of this derivative is wanted: mean and variance depend on x
-            mean, variance = mean_and_variance(x, dims)
-            inverse_std = (variance + ctx.eps).rsqrt()
-        g = _at_least_float32(dy)
-        x_hat = (x - mean) * inverse_std
-        dx = dweight = dbias = None
-        if ctx.bias is not None and ctx.needs_input_grad[3]:
-            dbias = g.sum_to_size(ctx.bias[0]).to(ctx.bias[1])
-        if weight is not None:
-            if ctx.needs_input_grad[2]:
-                dweight = (g * x_hat).sum_to_size(weight.shape).to(weight.dtype)
-            g = g * weight
-        if ctx.needs_input_grad[0]:
-            dx = (g - g.mean(dims, keepdim=True) - x_hat * (g * x_hat).mean(dims, keepdim=True)) * inverse_std
-            dx = dx.to(input.dtype)
-        return dx, None, dweight, dbias, None
-
-
-def mean_and_variance(input: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def mean_and_variance(input: Tensor, dims: tuple[int, ...], center: bool = True) -> tuple[Tensor, Tensor]:
     """Mean, and mean squared distance from it, with size 1 along ``dims``; half precision gives float32.
 
     (The shortcut E[x^2] - E[x]^2 would lose all digits of a variance that is small beside the mean.)
     """
-    x = _at_least_float32(input)
-    mean = x.mean(dims, keepdim=True)
+    x = at_least_float32(input)
+    mean = x.mean(dims, keepdim=True) if center else x.new_zeros(())
     return mean, (x - mean).square().mean(dims, keepdim=True)
+
+
+def standardize_backward(
+    dy: Tensor,
+    input: Tensor,
+    dims: tuple[int, ...],
+    weight: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    statistics: tuple[Tensor, Tensor] | None = None,
+    center: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The gradients of ``standardize`` in closed form, given the gradient ``dy`` of its output.
+
+    With g = dy * weight, the gradient of x_hat, the input's gradient is g less its two parts that x_hat cannot follow,
+    because the mean of x_hat is always 0 and its variance always 1:
+
+        dx = (g - mean(g) - x_hat * mean(g * x_hat)) / std
+
+    The first part stays if the mean is taken as 0; both stay if the statistics were given: then dx = g / std.
+
+    Returns:
+        dx, dweight and dbias; the last two are None without a weight.
+    """
+    x, dy = at_least_float32(input), at_least_float32(dy)
+    mean, variance = statistics or mean_and_variance(input, dims, center)
+    inverse_std = (variance + eps).rsqrt()
+    x_hat = (x - mean) * inverse_std
+    g = dy if weight is None else dy * weight
+    dx = g
+    if statistics is None:
+        dx = dx - x_hat * (g * x_hat).mean(dims, keepdim=True)
+        if center:
+            dx = dx - g.mean(dims, keepdim=True)
+    dx = (dx * inverse_std).to(input.dtype)
+    if weight is None:
+        return dx, None, None
+    return dx, (dy * x_hat).sum_to_size(weight.shape), dy.sum_to_size(weight.shape)
+
+
+class _Standardize(torch.autograd.Function):
+    """The two formulas as torch's autograd calls them. Kept from forward to backward: the input and its statistics."""
+
+    @staticmethod
+    def forward(ctx, input, dims, weight, bias, eps, statistics, center):
+        output, mean, variance = lean.standardize(input, dims, weight, bias, eps, statistics, center)
+        ctx.save_for_backward(input, weight, mean, variance)
+        ctx.dims, ctx.eps, ctx.own_statistics, ctx.center = dims, eps, statistics is None, center
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)
+        return output, mean, variance
+
+    @staticmethod
+    def backward(ctx, dy, _dmean, _dvariance):
+        input, weight, mean, variance = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        if dy is None:
+            return (None,) * len(needs)
+        if torch.is_grad_enabled() or _torch_takes_the_formula() or torch._C._functorch.is_legacy_batchedtensor(dy):
+            # A derivative of these gradients may be wanted (then the statistics are functions of the input), or many
+            # gradients at once: torch has to follow each step.
+            given = None if ctx.own_statistics else (mean, variance)
+            dx, dweight, dbias = standardize_backward(
+                dy, input, ctx.dims, weight, ctx.eps, statistics=given, center=ctx.center
+            )
+        else:
+            dx, dweight, dbias = lean.standardize_backward(
+                dy, input, ctx.dims, weight, ctx.eps, mean, variance, ctx.own_statistics, ctx.center
+            )
+        return dx, None, dweight if needs[2] else None, dbias if needs[3] else None, None, None, None
 
 
 def _scale_and_shift(x_hat: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -103,11 +153,7 @@ def _scale_and_shift(x_hat: Tensor, weight: Tensor | None, bias: Tensor | None) 
     return x_hat if bias is None else x_hat + bias
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _torch_differentiates() -> bool:
+def _torch_takes_the_formula() -> bool:
     """Whether torch works on the formula itself: torch.compile and export, tracing, torch.func, forward mode."""
     return (
         torch.compiler.is_compiling()
@@ -140,35 +186,38 @@ def batch_norm(
 
     Args:
         input: (N, C, ...).
-        running_mean, running_var: (C,), or None. Needed in evaluation.
+        running_mean, running_var: (C,), or both None. Needed in evaluation.
         weight, bias: gamma and beta, (C,), or None.
-        training: whether the statistics come from ``input``.
+        training: whether the statistics are those of ``input``.
         momentum: the weight of the NEW value in the running averages.
 
     Raises:
-        ValueError: training with one value per channel, or ``eps`` not positive in training.
-        RuntimeError: an argument whose size or type does not match ``input``.
+        ValueError: training with one value per channel; ``eps`` below 0, or 0 in training; one running average only.
+        RuntimeError: a size, type or device that does not match ``input``; evaluation without running averages.
     """
-    _check("batch_norm", input, input.size(1), running_mean=running_mean, running_var=running_var)
-    _check("batch_norm", input, input.size(1), weight=weight, bias=bias)
-    if eps < 0 or (training and eps == 0):
-        raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
-    per_channel = (1, -1) + (1,) * (input.dim() - 2)
-    weight, bias = _view(weight, per_channel), _view(bias, per_channel)
-    if not training:
-        if running_mean is None or running_var is None:
-            raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
-        return _with_given_statistics(
-            input, running_mean.view(per_channel), running_var.view(per_channel), weight, bias, eps
-        )
-    count = input.numel() // max(input.size(1), 1)
-    if count == 1:
+    channels, dims = input.size(1), (0, *range(2, input.dim()))
+    count = math.prod(input.size(d) for d in dims)
+    if training and count == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
+    check_eps(eps, training)
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
+    if not training and running_mean is None:
+        raise RuntimeError("running_mean and running_var must be defined in evaluation mode")
+    check_tensors(
+        "batch_norm", input, channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )
+    input, shape = _dense(input), (1, channels) + (1,) * (input.dim() - 2)
+    weight, bias = _view(weight, shape), _view(bias, shape)
     if input.numel() == 0:
         return _scale_and_shift(input, weight, bias)
-    dims = (0, *range(2, input.dim()))
+    if not training:
+        statistics = running_mean.view(shape), running_var.view(shape)
+        return standardize(input, dims, weight, bias, eps, statistics=statistics)[0]
     output, mean, variance = standardize(input, dims, weight, bias, eps)
-    _update(running_mean, running_var, mean.flatten(), variance.flatten() * (count / (count - 1)), momentum)
+    if running_mean is not None:
+        _move(running_mean, mean.view(channels), momentum)
+        _move(running_var, variance.view(channels) * (count / (count - 1)), momentum)
     return output
 
 
@@ -186,12 +235,13 @@ def layer_norm(
         weight, bias: of shape ``normalized_shape``, or None.
 
     Raises:
-        RuntimeError: a shape or type that does not match.
+        RuntimeError: a shape, type or device that does not match.
     """
-    dims = _last_dims("layer_norm", input, normalized_shape, weight=weight, bias=bias)
+    check_normalized_shape("layer_norm", input, tuple(normalized_shape), weight=weight, bias=bias)
     if input.numel() == 0:
         return _scale_and_shift(input, weight, bias)
-    return standardize(input.contiguous(), dims, weight, bias, eps)[0]
+    dims, shape = _last_axes(input, normalized_shape)
+    return standardize(input.contiguous(), dims, _view(weight, shape), _view(bias, shape), eps)[0]
 
 
 def group_norm(
@@ -204,26 +254,15 @@ def group_norm(
         weight, bias: (C,), or None.
 
     Raises:
-        RuntimeError: groups that do not divide the channels, or a size or type that does not match.
+        RuntimeError: groups that do not divide the channels; a shape, type or device that does not match.
         ValueError: one value per group.
     """
-    if input.dim() < 2:
-        raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {input.dim()}")
-    channels = input.size(1)
-    if num_groups <= 0 or channels % num_groups != 0:
-        raise RuntimeError(
-            f"Expected number of channels in input to be divisible by num_groups, "
-            f"but got input of shape {list(input.shape)} and num_groups={num_groups}"
-        )
-    _check("group_norm", input, channels, weight=weight, bias=bias)
+    check_groups(input, num_groups, weight=weight, bias=bias)
     if input.numel() == 0:
         return input.clone()
-    if input.numel() == input.size(0) * num_groups:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
-    grouped = input.unflatten(1, (num_groups, -1))  # (N, G, C / G, ...)
-    per_channel = (1, num_groups, -1) + (1,) * (input.dim() - 2)
-    dims = tuple(range(2, grouped.dim()))
-    output = standardize(grouped, dims, _view(weight, per_channel), _view(bias, per_channel), eps)[0]
+    groups = _dense(input).unflatten(1, (num_groups, -1))  # (N, G, C / G, ...)
+    dims, shape = tuple(range(2, groups.dim())), (1, *groups.shape[1:3]) + (1,) * (input.dim() - 2)
+    output, _, _ = standardize(groups, dims, _view(weight, shape), _view(bias, shape), eps)
     return output.flatten(1, 2)
 
 
@@ -241,107 +280,78 @@ def instance_norm(
 
     Args:
         input: (N, C, ...).
-        running_mean, running_var: (C,), or None. Averages over the samples, moved as in ``batch_norm``.
+        running_mean, running_var: (C,), or both None. They move towards the samples' average, as in ``batch_norm``.
         weight, bias: (C,), or None.
-        use_input_stats: False takes the running averages instead of the input's statistics.
+        use_input_stats: False uses the running averages instead, as ``batch_norm`` in evaluation.
+        momentum: the weight of the NEW value in the running averages.
 
     Raises:
         ValueError: one spatial element.
-        RuntimeError: an argument whose size or type does not match ``input``.
+        RuntimeError: a size, type or device that does not match ``input``.
     """
     if not use_input_stats:
-        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    _check("instance_norm", input, input.size(1), running_mean=running_mean, running_var=running_var)
-    _check("instance_norm", input, input.size(1), weight=weight, bias=bias)
-    count = input[0, 0].numel() if input.numel() else 0
+        return batch_norm(input.contiguous(), running_mean, running_var, weight, bias, False, momentum, eps)
+    count = math.prod(input.shape[2:])
     if count == 1:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {input.size()}")
-    per_channel = (1, -1) + (1,) * (input.dim() - 2)
-    weight, bias = _view(weight, per_channel), _view(bias, per_channel)
-    if count == 0:
+    channels, dims = input.size(1), tuple(range(2, input.dim()))
+    check_tensors(
+        "instance_norm", input, channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )
+    shape = (1, channels) + (1,) * (input.dim() - 2)
+    weight, bias = _view(weight, shape), _view(bias, shape)
+    if input.numel() == 0:
         return _scale_and_shift(input, weight, bias)
-    dims = tuple(range(2, input.dim()))
     output, mean, variance = standardize(input.contiguous(), dims, weight, bias, eps)
     if running_mean is not None:
-        mean, variance = mean.flatten(1).mean(0), variance.flatten(1).mean(0)
-        _update(running_mean, running_var, mean, variance * (count / (count - 1)), momentum)
+        _move(running_mean, mean.mean(0).view(channels), momentum)
+        _move(running_var, variance.mean(0).view(channels) * (count / (count - 1)), momentum)
     return output
 
 
 def rms_norm(
     input: Tensor, normalized_shape: tuple[int, ...], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
-    """Divide each sample by its root mean square over the last axes (Zhang and Sennrich 2019, arXiv 1910.07467).
-
-    The one norm that does not subtract the mean.
+    """Divide each sample by its root mean square over its last axes (Zhang and Sennrich 2019, arXiv 1910.07467).
 
     Args:
         input: (..., *normalized_shape).
         weight: of shape ``normalized_shape``, or None.
-        eps: None takes the machine epsilon of the type computed in.
+        eps: added to the mean square; None takes the machine epsilon of the type computed in.
 
     Raises:
-        RuntimeError: a shape or type that does not match.
+        RuntimeError: a shape, type or device that does not match.
     """
-    dims = _last_dims("rms_norm", input, normalized_shape, weight=weight)
-    x = _at_least_float32(input)
-    eps = torch.finfo(x.dtype).eps if eps is None else eps
-    x_hat = x * (x.square().mean(dims, keepdim=True) + eps).rsqrt()
-    return _scale_and_shift(x_hat, weight, None).to(input.dtype)
+    check_normalized_shape("rms_norm", input, tuple(normalized_shape), weight=weight)
+    if input.numel() == 0:
+        return _scale_and_shift(input, weight, None)
+    if eps is None:
+        eps = torch.finfo(at_least_float32(input).dtype).eps
+    dims, shape = _last_axes(input, normalized_shape)
+    return standardize(_dense(input), dims, _view(weight, shape), eps=eps, center=False)[0]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# What they share
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def _with_given_statistics(input, mean, variance, weight, bias, eps):
-    x = _at_least_float32(input)
-    return _scale_and_shift((x - mean) * (variance + eps).rsqrt(), weight, bias).to(input.dtype)
-
-
-def _update(running_mean, running_var, mean, variance, momentum):
-    """Move the running averages towards the new statistics, in place: others may hold on to these tensors."""
+def _move(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:
+    """running = (1 - momentum) * running + momentum * new, in place: a checkpoint or DDP may hold on to the tensor."""
     with torch.no_grad():
-        for running, new in ((running_mean, mean), (running_var, variance)):
-            if running is not None:
-                running.lerp_(new.to(running.dtype), momentum)
+        running.lerp_(new.to(running.dtype), momentum)
 
 
 def _view(parameter: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
     return None if parameter is None else parameter.view(shape)
 
 
-def _check(name: str, input: Tensor, size: int, **parameters: Tensor | None) -> None:
-    if not input.is_floating_point():
-        raise RuntimeError(f"{name} expects a floating-point input, got {input.dtype}")
-    for key, parameter in parameters.items():
-        if parameter is None:
-            continue
-        if parameter.numel() != size:
-            raise RuntimeError(f"{key} should contain {size} elements not {parameter.numel()}")
-        if parameter.dtype != input.dtype and _at_least_float32(input).dtype != parameter.dtype:
-            raise RuntimeError(f"{name}: {key} is {parameter.dtype}, which does not go with {input.dtype} input")
+def _last_axes(input: Tensor, normalized_shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of ``normalized_shape``, and that shape with leading ones for the other axes."""
+    others = input.dim() - len(normalized_shape)
+    return tuple(range(others, input.dim())), (1,) * others + tuple(normalized_shape)
 
 
-def _last_dims(name, input, normalized_shape, **parameters) -> tuple[int, ...]:
-    shape = tuple(normalized_shape)
-    if len(shape) == 0:
-        raise RuntimeError(f"Expected normalized_shape to be at least 1-dimensional, got {shape}")
-    if tuple(input.shape[-len(shape) :]) != shape:
-        wanted = "".join(f", {size}" for size in shape)
-        raise RuntimeError(
-            f"Given normalized_shape={list(shape)}, expected input with shape [*{wanted}], "
-            f"but got input of size{list(input.shape)}"
-        )
-    for key, parameter in parameters.items():
-        if parameter is not None and parameter.shape != shape:
-            raise RuntimeError(
-                f"Expected {key} to be of same shape as normalized_shape, "
-                f"but got {key} of shape {list(parameter.shape)} and normalized_shape = {list(shape)}"
-            )
-    size = 1
-    for length in shape:
-        size *= length
-    _check(name, input, size, **parameters)
-    return tuple(range(-len(shape), 0))
+def _dense(input: Tensor) -> Tensor:
+    """``input`` itself if it is contiguous, or channels last; a contiguous copy otherwise."""
+    if input.is_contiguous() or _torch_takes_the_formula():
+        return input
+    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.dim())
+    if channels_last is not None and input.is_contiguous(memory_format=channels_last):
+        return input
+    return input.contiguous()

@@ -1,0 +1,125 @@
+"""The two formulas of ``functional``, forward and backward, touching as little memory as can be.
+
+A processor computes faster than its memory delivers. So the input is centred once, everything else happens in that
+buffer, and a large input is worked through in parts that fit the cache: each of the many steps then finds its data
+there. One channel's statistics do not depend on another's, so a part of the channels is a smaller problem of the
+same kind (for layer, group and instance norm: a part of the samples).
+
+Tensors keep the rank of the input: statistics have size 1 along ``dims``, weight and bias where they are shared.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+PART_BYTES = 4 * 2**20  # of one part of the input: about what the caches of two cores hold
+
+
+def standardize(input, dims, weight, bias, eps, statistics, center) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, mean and variance, as ``functional.standardize``."""
+    output = torch.empty_like(input)
+    means, variances = [], []
+    axis, parts = in_parts(dims, input, output, weight, bias, *(statistics or (None, None)))
+    for x, y, gamma, beta, mean, variance in parts:
+        x = at_least_float32(x)
+        buffer = y if y.dtype == x.dtype else torch.empty_like(x)
+        if mean is None:
+            mean = x.mean(dims, keepdim=True) if center else x.new_zeros(())
+        centred = torch.sub(x, mean, out=buffer) if center else x
+        if variance is None:
+            variance = mean_square(centred, dims)
+        scale = (variance + eps).rsqrt_()
+        torch.mul(centred, scale if gamma is None else scale * gamma, out=buffer)
+        if beta is not None:
+            buffer.add_(beta)
+        if buffer is not y:
+            y.copy_(buffer)
+        means.append(mean)
+        variances.append(variance)
+    return output, join(means, axis), join(variances, axis)
+
+
+def standardize_backward(dy, input, dims, weight, eps, mean, variance, own_statistics, center):
+    """dx, dweight and dbias, as ``functional.standardize_backward``.
+
+    With c = x - mean and s = weight / std, the same formula reads dx = s dy - c mean(s dy c) / std^2 - mean(s dy).
+    The sums in it, and those of dweight and dbias, are all made from the sums of dy and dy c over the axes along
+    which one weight serves many values.
+    """
+    dx = torch.empty_like(input)
+    shared = [d for d in range(dy.dim()) if weight is None or weight.size(d) == 1]
+    inside = [d for d in shared if d in dims]
+    outside = [d for d in shared if d not in dims]
+    remaining = [d for d in dims if d not in inside]
+    count = math.prod(input.size(d) for d in dims)
+    dweights, dbiases = [], []
+    axis, parts = in_parts(dims, input, dx, dy, weight, mean, variance)
+    for x, dx_part, g, gamma, mean_part, variance_part in parts:
+        x, g = at_least_float32(x), at_least_float32(g)
+        buffer = dx_part if dx_part.dtype == x.dtype else torch.empty_like(x)
+        inverse_std = (variance_part + eps).rsqrt_()
+        scale = inverse_std if gamma is None else inverse_std * gamma
+        centred = torch.sub(x, mean_part, out=buffer) if center else x
+        dot = total(g * centred, inside)
+        dweights.append(total(dot * inverse_std, outside))
+        if center:
+            sum_g = total(g, inside)
+            dbiases.append(total(sum_g, outside))
+        if own_statistics:
+            slope = total(dot * scale, remaining) * inverse_std.square() / -count
+            torch.mul(centred, slope, out=buffer).addcmul_(g, scale)
+            if center:
+                buffer.sub_(total(sum_g * scale, remaining) / count)
+        else:
+            torch.mul(g, scale, out=buffer)
+        if buffer is not dx_part:
+            dx_part.copy_(buffer)
+    if weight is None:
+        return dx, None, None
+    dbias = join(dbiases, axis).sum_to_size(weight.shape) if center else None
+    return dx, join(dweights, axis).sum_to_size(weight.shape), dbias
+
+
+def in_parts(dims, input: Tensor, *others: Tensor | None) -> tuple[int, Iterable[tuple]]:
+    """Cut all tensors along the first axis that is not in ``dims``; give the axis, and the parts as tuples.
+
+    A tensor of size 1 along the axis goes to every part, and so does None. Nothing is cut where it would not help:
+    a small input, other devices than the processor, values that lie side by side along the axis.
+    """
+    axis = next((d for d in range(input.dim()) if d not in dims), 0)
+    length, pieces = input.size(axis), -(-input.numel() * input.element_size() // PART_BYTES)
+    if pieces == 1 or axis in dims or not input.is_cpu or input.stride(axis) == 1:
+        return axis, [(input, *others)]
+    pieces = min(pieces, length)
+    cut = [
+        [tensor] * pieces if tensor is None or tensor.dim() == 0 or tensor.size(axis) == 1
+        else tensor.tensor_split(pieces, axis)
+        for tensor in (input, *others)
+    ]  # fmt: skip
+    return axis, zip(*cut, strict=True)
+
+
+def join(parts: list[Tensor], axis: int) -> Tensor:
+    return parts[0] if len(parts) == 1 or parts[0].dim() == 0 else torch.cat(parts, axis)
+
+
+def total(x: Tensor, dims: list[int]) -> Tensor:
+    """The sum over ``dims``, which may be none."""
+    return x.sum(dims, keepdim=True) if dims else x
+
+
+def mean_square(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Mean of x^2. The norm over axes that lie together in memory needs no buffer for the squares."""
+    count = math.prod(x.size(d) for d in dims)
+    together = [d for d in dims if all(later in dims for later in range(d, x.dim()))]
+    if not together or x.stride(-1) != 1:
+        return x.square().sum(dims, keepdim=True).div_(count)
+    squares = torch.linalg.vector_norm(x, dim=together, keepdim=True).square_()
+    return total(squares, [d for d in dims if d not in together]).div_(count)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision is computed in float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
