@@ -1,0 +1,36 @@
+// Brings every explorer on the page to life that is not alive yet.
+for (const root of document.querySelectorAll(".bn-explorer[role=group]:not([data-live])")) {
+  root.dataset.live = "";
+  const controls = [...root.querySelectorAll("input, select")];
+  const reading = root.querySelector(".bn-reading");
+  let picture = root.querySelector("img");
+  const first = [picture, reading.textContent];
+  const frames = JSON.parse(root.querySelector("script").textContent).map((frame) => {
+    if (!frame) return first;
+    const other = picture.cloneNode();
+    other.src = frame[0];
+    return [other, frame[1]];
+  });
+  const count = (control) => (control.options ? control.options.length : Number(control.max) + 1);
+  const chosen = (control) => (control.options ? control.selectedIndex : Number(control.value));
+  let wanted;
+
+  async function show() {
+    for (const control of controls.filter((each) => each.type === "range")) {
+      const value = JSON.parse(control.dataset.values)[control.value];
+      control.setAttribute("aria-valuetext", value);
+      control.previousElementSibling.textContent = value;
+    }
+    const frame = frames[controls.reduce((index, control) => index * count(control) + chosen(control), 0)];
+    wanted = frame;
+    await frame[0].decode().catch(() => {}); // a decoded picture replaces the old one without a flash
+    if (wanted !== frame) return;
+    picture.replaceWith(frame[0]);
+    [picture, reading.textContent] = frame;
+  }
+
+  root.querySelector(".bn-controls").hidden = false;
+  root.querySelector(".bn-fallback").hidden = true;
+  root.addEventListener("input", show);
+  show();
+}

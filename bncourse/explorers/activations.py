@@ -1,0 +1,103 @@
+"""Chapter 1: how the activations of every layer move while a network trains, without and with BatchNorm."""
+
+import copy
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..data import digits
+from ..explore import Explorer
+from ..models import fc_network
+from ..plotting import GREY, STYLE, figure
+from ..training import evaluate, fit
+
+STEPS = [0, 5, 10, 20, 50, 100, 200]
+LAYERS = 5
+ACTIVATIONS = {"ReLU": nn.ReLU, "sigmoid": nn.Sigmoid}
+REACH = 6  # the picture's horizontal axis goes this far to each side of 0
+
+
+def activations() -> Explorer:
+    """What enters the activation of each hidden layer after some training steps, plain against BatchNorm."""
+    return Explorer(
+        draw,
+        title="What every layer receives while the network learns",
+        question=(
+            "Before the first step both networks are at peace. After 200 steps, where will the values in layer 5 lie "
+            "without a norm, and where with BatchNorm? Will those with BatchNorm have stayed where they were?"
+        ),
+        description=(
+            "For each of five hidden layers, one under the other, the distribution of the values that enter its "
+            "activation, over 200 images and all units: on the left without a norm, on the right with BatchNorm. "
+            "A grey outline shows the same before training."
+        ),
+        labels={"step": "training steps"},
+        activation=list(ACTIVATIONS),
+        step=STEPS,
+    )
+
+
+def draw(activation: str, step: int):
+    drawn, columns = figure(1, 2, height=4.8, sharex=True, sharey=True)
+    sentences = [f"After {step} training steps, in layer {LAYERS}:"]
+    for norm, axes in zip(("none", "batch"), columns, strict=True):
+        first, now = _trained(norm, activation)[0], _trained(norm, activation)[step]
+        for layer in range(LAYERS):
+            _ridge(axes, now.values[layer], -layer, color=STYLE[norm].colour, fill=True, alpha=0.5)
+            _ridge(axes, first.values[layer], -layer, color=GREY, linewidth=1)
+        axes.set(title=STYLE[norm].label, xlim=(-REACH, REACH), xlabel="value before the activation")
+        axes.spines["left"].set_visible(False)
+        before, after = first.values[-1], now.values[-1]
+        moved = (after.mean(0) - before.mean(0)).abs().mean() / before.std(0).mean()
+        sentences.append(
+            f"{STYLE[norm].label}: standard deviation {after.std():.2f}; the units' means have moved by {moved:.1f} of "
+            f"their first standard deviation. Test accuracy {now.accuracy:.0%}."
+        )
+    columns[0].set(yticks=[-layer for layer in range(LAYERS)], yticklabels=range(1, LAYERS + 1), ylabel="hidden layer")
+    return drawn, "\n".join(sentences)
+
+
+class Snapshot(NamedTuple):
+    """What enters the activation of each layer, (images, units) for each, and the test accuracy."""
+
+    values: list[torch.Tensor]
+    accuracy: float
+
+
+@cache
+def _trained(norm: str, activation: str) -> dict[int, Snapshot]:
+    """A snapshot for each of ``STEPS`` of one training run."""
+    kind = ACTIVATIONS[activation]
+    data = digits().standardized()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = fc_network([784, *[64] * LAYERS, 10], norm=norm, activation=kind)
+    seen = {}
+
+    def look(step: int) -> None:
+        if step in STEPS:
+            seen[step] = Snapshot(_inputs(model, kind, data.train.images[:200]), evaluate(model, data.test).accuracy)
+
+    look(0)
+    fit(model, data.train, epochs=10, batch_size=64, learning_rate=0.1, on_step=look)
+    return seen
+
+
+@torch.no_grad()
+def _inputs(model: nn.Module, kind: type[nn.Module], images: torch.Tensor) -> list[torch.Tensor]:
+    """What enters each layer of ``kind``, in training mode; ``model`` is left as it was found."""
+    probe, inputs = copy.deepcopy(model).train(), []
+    for module in probe.modules():
+        if isinstance(module, kind):
+            module.register_forward_pre_hook(lambda module, given: inputs.append(given[0].cpu()))
+    probe(images.to(next(probe.parameters()).device))
+    return inputs
+
+
+def _ridge(axes, values: torch.Tensor, base: float, **look) -> None:
+    """The distribution of ``values``, as high as its neighbours', standing on ``base``."""
+    heights, edges = np.histogram(values.numpy(), bins=50)
+    axes.stairs(base + 0.85 * heights / heights.max(), edges, baseline=base, **look)

@@ -1,0 +1,84 @@
+"""Chapter 7: over which values each norm takes its mean and variance."""
+
+import numpy as np
+from matplotlib.collections import PatchCollection
+from matplotlib.patches import Rectangle
+
+from ..explore import Explorer
+from ..plotting import BLACK, STYLE, figure
+
+N, C, H, W = 3, 4, 4, 4
+GAP = 0.6  # between the maps, in squares
+GROUPS = 2
+NORMS = {
+    "BatchNorm2d(4)": "batch",
+    "LayerNorm((4, 4, 4))": "layer",
+    "InstanceNorm2d(4)": "instance",
+    "GroupNorm(2, 4)": "group",
+    "RMSNorm((4, 4, 4))": "rms",
+}
+KEPT = {"batch": "its channel", "layer": "its sample", "rms": "its sample", "instance": "its sample and its channel"}
+KEPT |= {"group": "its sample and its group of channels"}
+
+
+def axes() -> Explorer:
+    """The values that share their statistics with one chosen value, in a block of 3 x 4 x 4 x 4."""
+    return Explorer(
+        draw,
+        title="Who shares a mean and a variance?",
+        question=(
+            "The ringed value is about to be normalized. Which other values of the block help to do it, for each norm? "
+            "And for which norms does it matter what else is in the batch?"
+        ),
+        description=(
+            "A block of 3 samples, one in each row, with 4 channels, one in each column, of 4 x 4 values. One value is "
+            "ringed; coloured are all the values whose statistics normalize it."
+        ),
+        norm=list(NORMS),
+        sample=[1, 2, 3],
+        channel=[1, 2, 3, 4],
+    )
+
+
+def draw(norm: str, sample: int, channel: int):
+    name = NORMS[norm]
+    shared = members(name, sample - 1, channel - 1)
+    drawn, axes = figure(height=4.3)
+    colours = np.where(shared, STYLE[name].colour, "#E8E8E8")
+    left, bottom = np.meshgrid(range(W), range(H))
+    corners = np.stack([left, bottom], axis=-1)  # of each value's square in its map, (H, W, 2)
+    for n, c in np.ndindex(N, C):
+        origin = c * (W + GAP), -n * (H + GAP)
+        squares = [Rectangle(corner + origin, 0.94, 0.94) for corner in corners.reshape(-1, 2)]
+        axes.add_collection(PatchCollection(squares, facecolors=colours[n, c].flatten()))
+        if (n, c) == (sample - 1, channel - 1):
+            axes.add_patch(Rectangle(np.add(origin, (0, H - 1)), 0.94, 0.94, fill=False, edgecolor=BLACK, linewidth=3))
+    axes.set(xlim=(-0.2, C * (W + GAP)), ylim=(-(N - 1) * (H + GAP) - 0.2, H + 0.2), aspect="equal")
+    axes.set_xticks([c * (W + GAP) + W / 2 for c in range(C)], [f"channel {c + 1}" for c in range(C)])
+    axes.set_yticks([H / 2 - n * (H + GAP) for n in range(N)], [f"sample {n + 1}" for n in range(N)])
+    axes.tick_params(length=0, labelsize=11, labeltop=True, labelbottom=False)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+    samples = shared.any(axis=(1, 2, 3)).sum()
+    what = "one root mean square" if name == "rms" else "one mean and variance"
+    company = "The rest of the batch matters." if samples > 1 else "The rest of the batch does not matter."
+    return drawn, (
+        f"{norm}: {what} from {shared.sum()} values, all those of {KEPT[name]}. "
+        f"The block has {shared.size // shared.sum()} such sets. {company}"
+    )
+
+
+def members(name: str, n: int, c: int) -> np.ndarray:
+    """Which values of the block share their statistics with those of sample ``n``, channel ``c``: (N, C, H, W)."""
+    samples, channels, _, _ = np.ogrid[:N, :C, :H, :W]
+    same_sample, same_channel = samples == n, channels == c
+    same_group = channels // (C // GROUPS) == c // (C // GROUPS)
+    chosen = {
+        "batch": same_channel,
+        "layer": same_sample,
+        "rms": same_sample,
+        "instance": same_sample & same_channel,
+        "group": same_sample & same_group,
+    }[name]
+    return np.broadcast_to(chosen, (N, C, H, W))

@@ -1,0 +1,81 @@
+"""Chapter 8: what the batch size does to the batch's statistics, and to the accuracy with BatchNorm, GroupNorm, LayerNorm.
+
+The accuracies come from ``batch_size.json``, which ``python -m bncourse.explorers.batch_size_runs`` made.
+"""
+
+import json
+from functools import cache
+from importlib.resources import files
+
+import torch
+
+from ..data import digits
+from ..explore import Explorer
+from ..plotting import GREY, band, figure, label_last, log_ticks
+from .batch_size_runs import NETWORKS, NORMS, SIZES
+
+DRAWS = 2000
+STATISTICS = {"kept while training": "batch", "taken anew from all training data": "recalibrated"}
+
+
+def batch_size() -> Explorer:
+    """How far one batch's mean is off, and what three norms reach, for each batch size."""
+    runs = _runs()
+    return Explorer(
+        draw,
+        title="What small batches cost",
+        question=(
+            "BatchNorm at batch size 2: in which of the two networks will it fail, the fully connected or the "
+            "convolutional one? Would better statistics for the evaluation rescue it?"
+        ),
+        description=(
+            "Above, a histogram of how far the mean of one unit or channel in a batch lies from its mean over all data, "
+            "in standard deviations. Below, test accuracy against batch size with BatchNorm, GroupNorm and LayerNorm: "
+            f"means over {runs['seeds']} seeds with 95% intervals as bands; a dashed line marks the chosen batch size."
+        ),
+        labels={"statistics": "BatchNorm is evaluated with statistics"},
+        network=list(NETWORKS),
+        statistics=list(STATISTICS),
+        batch_size=SIZES,
+    )
+
+
+def draw(network: str, statistics: str, batch_size: int):
+    runs, index = _runs()["accuracy"][network], SIZES.index(batch_size)
+    errors = _mean_errors(network, batch_size)
+    drawn, (above, below) = figure(2, height=5.2, height_ratios=[2, 3])
+    above.hist(errors.numpy(), 120, range=(-2.5, 2.5), color=GREY, alpha=0.6, histtype="stepfilled")
+    above.set(xlim=(-2.5, 2.5), yticks=[], xlabel="error of a batch's mean, in standard deviations")
+    above.spines["left"].set_visible(False)
+    sentences = []
+    for norm in NORMS:
+        samples = 100 * torch.tensor(runs[STATISTICS[statistics] if norm == "batch" else norm])  # (seeds, sizes)
+        band(below, SIZES, samples.numpy(), norm)
+        sentences.append(f"{below.get_lines()[-1].get_label()} {samples[:, index].mean():.1f}%")
+    below.axvline(batch_size, color=GREY, linestyle="--", linewidth=1)
+    log_ticks(below, SIZES)
+    below.set(xlabel="batch size", ylabel="test accuracy, %", ylim=(0, 102))
+    label_last(below)
+    return drawn, (
+        f"Batch size {batch_size}: a batch's mean is off by {errors.abs().mean():.2f} standard deviations on average.\n"
+        f"Test accuracy: {', '.join(sentences)}."
+    )
+
+
+@cache
+def _runs() -> dict:
+    return json.loads(files(__package__).joinpath("batch_size.json").read_text())
+
+
+@cache
+def _mean_errors(network: str, batch_size: int) -> torch.Tensor:
+    """Error of the batch mean of one output of the untrained first layer, in standard deviations, in many batches."""
+    images, random = digits().train.images, torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        first = next(m for m in NETWORKS[network]("batch").modules() if hasattr(m, "weight"))
+        inputs = images.flatten(1) if isinstance(first, torch.nn.Linear) else images
+        outputs = first(inputs)[:, 0]  # (N,) or (N, H, W)
+    own_means = outputs.flatten(1).mean(1) if outputs.ndim > 1 else outputs
+    chosen = torch.randint(len(images), (DRAWS, batch_size), generator=random)
+    return (own_means[chosen].mean(1) - outputs.mean()) / outputs.std()

@@ -1,0 +1,52 @@
+"""Chapter 2: what gamma, beta and eps do to a distribution."""
+
+import math
+
+import numpy as np
+
+from ..explore import Explorer
+from ..plotting import BLUE, GREY, figure
+
+BATCH = 0.3 + 0.1 * np.random.default_rng(0).standard_gamma(4, size=4000) / 2  # skewed: a norm does not make a Gaussian
+
+
+def scale_and_shift() -> Explorer:
+    """One feature before and after BatchNorm, for each gamma, beta and eps."""
+    return Explorer(
+        draw,
+        title="What γ, β and ε do to one feature",
+        question=(
+            "ε is there to avoid a division by zero, and this feature's variance is 0.01. "
+            "How large must ε be before the standard deviation of the output visibly falls below γ?"
+        ),
+        description=(
+            "Two histograms, one over the other: a feature over a batch before BatchNorm, narrow and skewed, and the "
+            "same values after it. A dot and a bar mark the mean and one standard deviation to each side."
+        ),
+        labels={"gamma": "γ (weight)", "beta": "β (bias)", "eps": "ε (eps)"},
+        start={"gamma": 1, "beta": 0},
+        gamma=[0.5, 1, 2],
+        beta=[-2, 0, 2],
+        eps=[1e-5, 1e-3, 1e-2, 1e-1],
+    )
+
+
+def draw(gamma: float, beta: float, eps: float):
+    mean, variance = BATCH.mean(), BATCH.var()
+    output = gamma * (BATCH - mean) / math.sqrt(variance + eps) + beta
+    drawn, (before, after) = figure(2, height=3.8, sharex=True)
+    _histogram(before, BATCH, GREY, "before")
+    _histogram(after, output, BLUE, "after")
+    after.set(xlim=(-5, 8), xlabel="value of the feature")
+    return drawn, (
+        f"Before: mean {mean:.2f}, standard deviation {math.sqrt(variance):.2f}. "
+        f"After: mean {output.mean():.2f}, standard deviation {output.std():.2f}, which is γ × {output.std() / gamma:.3f}."
+    )
+
+
+def _histogram(axes, values, colour, name) -> None:
+    heights, *_ = axes.hist(values, 50, color=colour, alpha=0.5, histtype="stepfilled")
+    level = 1.12 * heights.max()
+    axes.errorbar(values.mean(), level, xerr=values.std(), color=colour, marker="o", capsize=5, linewidth=2.5)
+    axes.set(ylim=(0, 1.28 * heights.max()), yticks=[], title=name)
+    axes.spines["left"].set_visible(False)

@@ -1,0 +1,64 @@
+"""Chapter 9: dropout before BatchNorm makes the variance in training another one than in evaluation."""
+
+import torch
+from torch import nn
+
+from ..explore import Explorer
+from ..layers import BatchNorm1d
+from ..plotting import BLUE, RED, figure
+
+INPUTS = {"zero mean": lambda x: x, "after a ReLU": torch.relu}
+ORDERS = ["dropout, then BatchNorm", "BatchNorm, then dropout"]
+COUNT = 20_000
+
+
+def variance_shift() -> Explorer:
+    """What BatchNorm meets and gives in training and in evaluation, for each dropout rate and order."""
+    return Explorer(
+        draw,
+        title="Dropout in front of BatchNorm",
+        question=(
+            "BatchNorm promises variance 1. With dropout of 0.5 in front of it, "
+            "what will the variance of its output be in evaluation, where nothing is dropped?"
+        ),
+        description=(
+            "Two histograms in one: what BatchNorm puts out in training, and in evaluation once its running statistics "
+            "have settled. Bars above them mark one standard deviation to each side of the mean."
+        ),
+        labels={"rate": "dropout rate", "inputs": "input"},
+        start={"rate": 0.1},
+        order=ORDERS,
+        inputs=list(INPUTS),
+        rate=[0, 0.1, 0.2, 0.3, 0.5, 0.7],
+    )
+
+
+def draw(order: str, inputs: str, rate: float):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        x = INPUTS[inputs](torch.randn(COUNT, 1))
+        norm, dropout = BatchNorm1d(1, affine=False, momentum=1.0), nn.Dropout(rate)
+        model = nn.Sequential(*((dropout, norm) if order == ORDERS[0] else (norm, dropout)))
+        seen = {}
+        norm.register_forward_hook(lambda module, given, put_out: seen.update(before=given[0], after=put_out))
+        variances = {}
+        drawn, axes = figure(height=3.6)
+        for level, (mode, colour) in enumerate({"training": RED, "evaluation": BLUE}.items()):
+            model.train(mode == "training")
+            model(x)
+            variances[mode] = seen["before"].var().item(), seen["after"].var().item()
+            _histogram(axes, seen["after"].flatten(), colour, mode, 1.2 - 0.12 * level)
+    axes.set(xlim=(-4.5, 4.5), ylim=(0, 1.3), yticks=[], xlabel="output of BatchNorm")
+    axes.spines["left"].set_visible(False)
+    (before, after), (before_eval, after_eval) = variances["training"], variances["evaluation"]
+    return drawn, (
+        f"Input of BatchNorm: variance {before:.2f} in training, {before_eval:.2f} in evaluation, so {before_eval / before:.2f} "
+        f"of it; the share kept is {1 - rate:g}. Output: variance {after:.2f} in training, {after_eval:.2f} in evaluation."
+    )
+
+
+def _histogram(axes, values, colour, name, level) -> None:
+    heights, edges = torch.histogram(values, 90, range=(-4.5, 4.5))
+    axes.stairs(heights / heights.max(), edges, color=colour, fill=True, alpha=0.35)
+    axes.errorbar(values.mean(), level, xerr=values.std(), color=colour, marker="o", capsize=4)
+    axes.annotate(name, (-4.4, level), color=colour, va="center")
