@@ -1,0 +1,252 @@
+# %% [markdown]
+# # Exercises 5: The backward pass and deployment
+#
+# These exercises belong to chapters 12 and 13. Write your answer where the code says `...`, run that cell, then the one
+# below it: it checks your answer and says what is wrong. You can check as often as you like.
+
+# %%
+import torch
+from torch import nn
+
+from bncourse.exercises import check
+
+# %% [raw]
+# # BEGIN QUESTION
+# name: backward
+
+# %% [markdown]
+# **Write** the backward pass of BatchNorm in training for batches of features, without autograd: from the gradient `dy`
+# of the loss with respect to the output, the gradients with respect to the input, the weight and the bias.
+#
+# <details><summary>Hint 1</summary>
+# Begin with dbias and dweight: y = weight · x-hat + bias, and every sample contributes.
+# </details>
+# <details><summary>Hint 2</summary>
+# With g = weight · dy, the gradient of x-hat: x reaches the loss directly, through the mean and through the variance.
+# The mean takes away mean(g), the variance takes away x-hat · mean(g · x-hat), and all of it is divided by
+# sqrt(variance + eps).
+# </details>
+
+# %% [raw]
+# # BEGIN SOLUTION
+
+
+# %%
+def backward(dy, x, weight, eps=1e-5):
+    """The gradients (dx, dweight, dbias) for dy and x, (N, C), and weight, (C,)."""
+    # BEGIN SOLUTION
+    scale = (x.var(0, correction=0) + eps).rsqrt()
+    x_hat = (x - x.mean(0)) * scale
+    g = weight * dy
+    dx = scale * (g - g.mean(0) - x_hat * (g * x_hat).mean(0))
+    return dx, (dy * x_hat).sum(0), dy.sum(0)
+    # END SOLUTION
+
+
+# %% [raw]
+# # END SOLUTION
+
+# %% tags=["raises-exception"]
+check("backward", backward)
+
+# %% [markdown]
+# Look at your dx: what is its sum over the batch, and its product with x-hat? Which two directions of x can the loss
+# not see?
+
+# %% [raw]
+# # BEGIN TESTS
+
+
+# %%
+# HIDDEN
+def four_samples_far_from_zero(backward):
+    from bncourse.exercises.compare import sample
+    from bncourse.exercises.deployment import compare_backward
+
+    compare_backward(backward, 4 * sample(4, 5, seed=90) + 20, eps=1e-3)
+
+
+# %%
+# HIDDEN
+def nearly_constant_features(backward):
+    from bncourse.exercises.compare import sample
+    from bncourse.exercises.deployment import compare_backward
+
+    compare_backward(backward, 1e-3 * sample(16, 2, seed=91))
+
+
+# %% [raw]
+# # END TESTS
+
+# %% [raw]
+# # END QUESTION
+
+# %% [raw]
+# # BEGIN QUESTION
+# name: fold
+
+# %% [markdown]
+# In evaluation BatchNorm is a fixed scale and shift by channel, and so it can disappear into the convolution before it.
+# **Write** the function that does it: one new convolution that gives what the pair gave. The pair stays as it is.
+#
+# <details><summary>Hint 1</summary>
+# Write out scale · (W * x + b - mean) + beta with scale = gamma / sqrt(running_var + eps), and collect what multiplies
+# x and what does not.
+# </details>
+# <details><summary>Hint 2</summary>
+# The weight of a convolution is (out, in / groups, kh, kw): the scale belongs to axis 0. A convolution also has a
+# stride, padding, dilation and groups.
+# </details>
+
+# %% [raw]
+# # BEGIN SOLUTION
+
+
+# %%
+def fold(convolution, norm):
+    """One nn.Conv2d that does what `convolution` and then `norm`, an nn.BatchNorm2d, do in evaluation."""
+    # BEGIN SOLUTION
+    folded = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,
+        stride=convolution.stride,
+        padding=convolution.padding,
+        dilation=convolution.dilation,
+        groups=convolution.groups,
+    )
+    with torch.no_grad():
+        scale = (norm.running_var + norm.eps).rsqrt()
+        shift = -norm.running_mean * scale
+        if norm.affine:
+            scale, shift = norm.weight * scale, norm.weight * shift + norm.bias
+        if convolution.bias is not None:
+            shift = shift + convolution.bias * scale
+        folded.weight.copy_(convolution.weight * scale[:, None, None, None])
+        folded.bias.copy_(shift)
+    return folded
+    # END SOLUTION
+
+
+# %% [raw]
+# # END SOLUTION
+
+# %% tags=["raises-exception"]
+check("fold", fold)
+
+# %% [raw]
+# # BEGIN TESTS
+
+
+# %%
+# HIDDEN
+def a_norm_without_weight_and_bias(fold):
+    from bncourse.exercises.deployment import compare_fold
+
+    compare_fold(fold, affine=False, bias=True)
+
+
+# %%
+# HIDDEN
+def a_dilated_convolution(fold):
+    from bncourse.exercises.deployment import compare_fold
+
+    compare_fold(fold, dilation=2, padding=2, bias=True)
+
+
+# %% [raw]
+# # END TESTS
+
+# %% [raw]
+# # END QUESTION
+
+# %% [raw]
+# # BEGIN QUESTION
+# name: recalibrate
+
+# %% [markdown]
+# A model's running statistics can be wrong for the data it will meet: the weights were averaged, the batches were too
+# small, the camera is another one. **Write** the function that computes them anew, in place:
+#
+# - every BatchNorm's running statistics become the plain average, over the given batches, of the statistics of each
+#   batch; nothing of the old ones remains;
+# - nothing else changes: no parameter, no mode of any module, no momentum. Dropout stays off while the batches pass.
+#
+# <details><summary>Hint 1</summary>
+# <code>reset_running_stats()</code> forgets the old statistics. With <code>momentum = None</code> torch's layers take
+# the plain average of all batches since.
+# </details>
+# <details><summary>Hint 2</summary>
+# <code>model.eval()</code> first, then <code>train()</code> for the BatchNorm layers alone. All of them derive from
+# <code>nn.modules.batchnorm._BatchNorm</code>.
+# </details>
+
+# %% [raw]
+# # BEGIN SOLUTION
+
+
+# %%
+def recalibrate(model, batches):
+    """Recompute the running statistics of every BatchNorm of `model` from `batches`, a list of input tensors."""
+    # BEGIN SOLUTION
+    modes = {module: module.training for module in model.modules()}
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for module, mode in modes.items():
+        module.training = mode
+    # END SOLUTION
+
+
+# %% [raw]
+# # END SOLUTION
+
+# %% tags=["raises-exception"]
+check("recalibrate", recalibrate)
+
+# %% [raw]
+# # BEGIN TESTS
+
+
+# %%
+# HIDDEN
+def the_order_of_the_batches_does_not_matter(recalibrate):
+    from bncourse.exercises.compare import expect, require
+    from bncourse.exercises.deployment import stale_model
+
+    forwards, batches = stale_model()
+    recalibrate(forwards, batches)
+    backwards, batches = stale_model()
+    recalibrate(backwards, batches[::-1])
+    expect(forwards[3].running_mean, backwards[3].running_mean, "the running mean")
+    require(bool((forwards[3].running_mean != 7.0).any()), "nothing was recalibrated")
+
+
+# %%
+# HIDDEN
+def a_model_in_training_stays_in_training(recalibrate):
+    import torch
+
+    from bncourse.exercises.compare import expect, require
+    from bncourse.exercises.deployment import stale_model
+
+    model, batches = stale_model()
+    recalibrate(model.train(), batches)
+    require(all(module.training for module in model.modules()), "a module has left training mode")
+    expect(model[0].running_mean, torch.stack([b.mean(0) for b in batches]).mean(0), "the running mean")
+
+
+# %% [raw]
+# # END TESTS
+
+# %% [raw]
+# # END QUESTION

@@ -1,0 +1,165 @@
+"""From each exercise source, make the student notebook, the solution notebook and the autograder.
+
+    python instructor/make.py
+
+A source, `instructor/ex-*.py`, is a notebook in jupytext's percent format with otter's text markers. This script adds
+what all exercises share (headings, points, the public cases of each check), lets otter strip the solutions and writes
+
+    book/exercises/NAME.ipynb                    for students; committed
+    instructor/_build/NAME/solution.ipynb        for instructors; never committed, never in the book
+    instructor/_build/NAME/autograder.json       every case, the hidden ones included, for `bncourse grade`
+
+Needs the extra: pip install -e ".[instructor]".
+"""
+
+import argparse
+import ast
+import contextlib
+import io
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import jupytext
+import nbformat
+import otter.assign
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
+from otter.test_files.exception_test import ExceptionTestFile
+
+from bncourse.exercises import EXERCISES
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tools"))
+from repository import setup_cell  # noqa: E402 (the one place that knows how the package is installed)
+
+POINTS = {"easy": 2, "medium": 3, "hard": 5}
+ASSIGNMENT = """# ASSIGNMENT CONFIG
+init_cell: false
+export_cell: false
+generate: false
+tests:
+    files: true
+    ok_format: false
+"""
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the student notebooks, solutions and autograders.")
+    parser.add_argument("--students", type=Path, default=HERE.parent / "book/exercises", help="where notebooks go")
+    parser.add_argument("--private", type=Path, default=HERE / "_build", help="where solutions and autograders go")
+    parser.add_argument("sources", type=Path, nargs="*", default=sorted(HERE.glob("ex-*.py")))
+    arguments = parser.parse_args()
+    for source in arguments.sources:
+        make(source, arguments.students, arguments.private)
+
+
+def make(source: Path, students: Path, private: Path) -> None:
+    """Make one exercise set: NAME is the source's name without its ending."""
+    name = source.stem
+    with tempfile.TemporaryDirectory() as folder:
+        master = Path(folder) / f"{name}.ipynb"
+        nbformat.write(expand(jupytext.read(source)), master)
+        with contextlib.redirect_stdout(io.StringIO()):
+            otter.assign.main(str(master), str(Path(folder) / "dist"), no_pdfs=True, no_run_tests=True)
+        dist = Path(folder) / "dist"
+        student = tidy(nbformat.read(dist / "student" / master.name, 4), name)
+        solution = tidy(nbformat.read(dist / "autograder" / master.name, 4), name)
+        questions = [autograder(dist / "autograder/tests" / f"{question}.py") for question in question_names(source)]
+    for cell in solution.cells:
+        cell.source = without_prompts(cell.source)
+        cell.metadata.pop("tags", None)  # here a failing check is an error
+    for folder in (students, private / name):
+        folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(student, students / f"{name}.ipynb")
+    nbformat.write(solution, private / name / "solution.ipynb")
+    (private / name / "autograder.json").write_text(json.dumps({"name": name, "questions": questions}, indent=1))
+    cases = sum(len(question["cases"]) for question in questions)
+    print(f"{name}: {len(questions)} exercises, {cases} cases, {sum(q['points'] for q in questions)} points")
+
+
+def expand(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Add to the source what every exercise has: a heading, points, and one test for each public case."""
+    first_code = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    notebook.cells.insert(first_code, new_code_cell(setup_cell(), metadata={"tags": ["setup"]}))
+    cells, number, check = [new_raw_cell(ASSIGNMENT)], 0, None
+    for cell in notebook.cells:
+        cells.append(cell)
+        if begins(cell, "QUESTION"):
+            number += 1
+            exercise = EXERCISES[re.search(r"^name: (.+)$", cell.source, re.MULTILINE)[1]]
+            cell.source += f"\npoints: {POINTS[exercise.level]}\ncheck_cell: false"
+            about = f"Chapter {exercise.chapter}, {exercise.level}, about {exercise.minutes} minutes."
+            cells.append(new_markdown_cell(f"## {number}. {exercise.title}\n\n*{about}*"))
+        elif cell.cell_type == "code" and cell.source.startswith("check("):
+            check = ast.parse(cell.source).body[0].value
+        elif begins(cell, "TESTS"):
+            cells += public_cases(check)
+    notebook.cells, notebook.metadata = cells, nbformat.from_dict(METADATA)
+    return notebook
+
+
+def begins(cell: nbformat.NotebookNode, block: str) -> bool:
+    return cell.cell_type == "raw" and cell.source.startswith(f"# BEGIN {block}")
+
+
+def public_cases(check: ast.Call) -> list[nbformat.NotebookNode]:
+    """One test cell for each case of `check("name", answer)`."""
+    name, answer = ast.literal_eval(check.args[0]), ast.unparse(check.args[1])
+    parameters = ", ".join(dict.fromkeys(node.id for node in ast.walk(check.args[1]) if isinstance(node, ast.Name)))
+    return [
+        new_code_cell(
+            f"def public_{i}({parameters}):\n"
+            f"    {case.name!r}\n"
+            f"    from bncourse.exercises import run_case\n"
+            f"    run_case({name!r}, {case.name!r}, {answer})"
+        )
+        for i, case in enumerate(EXERCISES[name].cases, 1)
+    ]
+
+
+def question_names(source: Path) -> list[str]:
+    return re.findall(r"^# name: (.+)$", source.read_text(), re.MULTILINE)
+
+
+def autograder(tests: Path) -> dict:
+    """A question as data, so that grading needs nothing but Python: see bncourse/grading/assignment.py."""
+    question = ExceptionTestFile.from_file(str(tests))
+    functions = [node for node in ast.parse(question.source).body if isinstance(node, ast.FunctionDef)]
+    cases = []
+    for case, function in zip(question.test_cases, functions, strict=True):
+        function.decorator_list = []
+        title = ast.get_docstring(function) or function.name.replace("_", " ")
+        source = ast.unparse(function)
+        cases.append({"name": title, "hidden": case.hidden, "points": case.points, "source": source})
+    points = round(sum(case["points"] for case in cases), 6)
+    return {"name": question.name, "points": points, "all_or_nothing": question.all_or_nothing, "cases": cases}
+
+
+def tidy(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
+    """A notebook with no outputs, no metadata but tags, and the same cell ids every time."""
+    notebook.metadata, notebook.nbformat_minor = nbformat.from_dict(METADATA), 5
+    for number, cell in enumerate(notebook.cells):
+        tags = [tag for tag in cell.metadata.get("tags", []) if not tag.startswith("otter")]
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.id = f"{name[:5]}-{number:03d}"
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def without_prompts(source: str) -> str:
+    """A solution without the marks that told otter what students get."""
+    source = re.sub(r'^ *""" # BEGIN PROMPT\n.*?^ *""" # END PROMPT\n?', "", source, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(
+        r" *# (BEGIN SOLUTION( NO PROMPT)?|END SOLUTION|SOLUTION)$\n?", "", source, flags=re.MULTILINE
+    ).rstrip()
+
+
+if __name__ == "__main__":
+    main()
