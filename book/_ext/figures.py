@@ -13,6 +13,9 @@ from sphinx.application import Sphinx
 class Renderer(NbElementRenderer):
     """MyST-NB's renderer, with the parts of it that look at an output's metadata."""
 
+    def render_nb_finalise(self, metadata: dict) -> None:
+        """Leave the widgets' state out of the page: explorers bring their own HTML."""
+
     def render_image(self, data: MimeData) -> list[nodes.Element]:
         details = data.output_metadata.get(data.mime_type, {})
         (image,) = super().render_image(data)

@@ -37,6 +37,8 @@ def times(app: Sphinx, pagename: str, context: dict, doctree: nodes.document) ->
 
 
 def complete_page(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    if "body" in context:  # docutils calls the references a list, but their elements are no list items
+        context["body"] = context["body"].replace('role="list" class="citation-list"', 'class="citation-list"')
     context["script_files"] = [script for script in context.get("script_files", []) if not is_thebe(script)]
     if doctree is not None and doctree.get("source", "").endswith(".ipynb"):
         context["body"] = re.sub(

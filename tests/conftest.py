@@ -1,0 +1,66 @@
+"""What the tests of the book share: its pages, built once in a run, a server for them, and a browser."""
+
+import functools
+import http.server
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+
+@pytest.fixture(scope="session")
+def book(request) -> Path:
+    """The folder of the built pages. Several workers may ask; one builds, and nobody a second time in a run."""
+    run = getattr(request.config, "workerinput", {}).get("testrunuid", "alone")
+    folder = ROOT / "_build"
+    folder.mkdir(exist_ok=True)
+    marker = folder / ".built-for-tests"
+    with FileLock(folder / ".lock"):
+        if run == "alone" or not marker.exists() or marker.read_text() != run:
+            result = subprocess.run(
+                [sys.executable, ROOT / "tools" / "build.py"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            marker.write_text(run)
+            if result.returncode:
+                marker.unlink()
+                pytest.fail("the book cannot be built:\n" + result.stdout[-3000:], pytrace=False)
+    return folder / "html"
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def site(book):
+    """The address of a server on this machine that has the built pages."""
+    handler = functools.partial(QuietHandler, directory=str(book))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A chromium that is installed; Playwright is told where it is, since it cannot download one everywhere."""
+    program = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+    if program is None:
+        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()

@@ -1,0 +1,297 @@
+"""The built book, page by page: what it says, that it is whole, and that it reads well in a real browser.
+
+Each page is opened once, in light and in dark, wide and narrow; what was seen is kept, and the tests ask about it.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from toc import notebooks, pages
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = pages()
+NOTEBOOKS = [path.relative_to(ROOT / "book").with_suffix("").as_posix() for path in notebooks()]
+SERIOUS = {"serious", "critical"}
+
+
+def page_of(name: str) -> str:
+    return f"{name}.html"
+
+
+@pytest.mark.parametrize("name", PAGES)
+class TestFile:
+    """What can be seen without a browser."""
+
+    def test_has_its_title(self, book, name):
+        html = (book / page_of(name)).read_text(encoding="utf-8")
+        titles = [re.sub("<.*?>", "", title) for title in re.findall(r"<h1>(.*?)<a class=\"headerlink", html)]
+        assert len(titles) == 1 and titles[0].endswith(first_heading(name))
+
+    def test_has_no_traceback(self, book, name):
+        html = (book / page_of(name)).read_text(encoding="utf-8")
+        assert "Traceback (most recent call last)" not in html
+        assert 'class="output traceback' not in html
+
+    def test_shows_a_picture_for_every_figure_of_the_notebook(self, book, name):
+        executed = book.parent / "jupyter_execute" / f"{name}.ipynb"
+        if not executed.exists():
+            pytest.skip("not a notebook")
+        outputs = [
+            output
+            for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]
+            if cell["cell_type"] == "code"
+            for output in cell["outputs"]
+        ]
+        expected = sum("image/png" in output.get("data", {}) for output in outputs)
+        shown = (book / page_of(name)).read_text(encoding="utf-8").count('src="_images/')
+        assert shown >= expected
+
+    def test_adds_little_to_the_shared_files(self, book, name):
+        html = (book / page_of(name)).read_text(encoding="utf-8")
+        pictures = {book / "_images" / Path(source).name for source in re.findall(r'src="([^"]*_images/[^"]+)"', html)}
+        assert len(html.encode()) + sum(path.stat().st_size for path in pictures) < 1_500_000
+
+
+def first_heading(name: str) -> str:
+    source = next(path for end in (".md", ".ipynb") if (path := ROOT / "book" / f"{name}{end}").exists())
+    text = source.read_text(encoding="utf-8")
+    if source.suffix == ".ipynb":
+        text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+    heading = re.search(r"^# (.*)$", text, re.MULTILINE)[1]
+    return heading.replace("&", "&amp;").replace("`", "")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_can_be_downloaded_bare(book, name):
+    html = (book / page_of(name)).read_text(encoding="utf-8")
+    link = re.search(r'<p class="times">.*?<a href="([^"]+)" download>', html)[1]
+    target = (book / page_of(name)).parent / link
+    assert json.loads(target.read_text(encoding="utf-8")) == json.loads((ROOT / f"book/{name}.ipynb").read_text())
+
+
+def test_whole_book_is_in_one_archive(book):
+    import zipfile
+
+    (archive,) = book.parent.glob("*.zip")
+    with zipfile.ZipFile(archive) as packed:
+        packed_names = {Path(entry).relative_to(archive.stem).as_posix() for entry in packed.namelist()}
+    assert {page_of(name) for name in PAGES} <= packed_names
+    assert any(entry.endswith("tex-chtml.js") for entry in packed_names)
+
+
+def test_solutions_are_not_in_the_book(book):
+    leaks = [
+        path.relative_to(book).as_posix()
+        for path in book.rglob("*")
+        if path.suffix in {".html", ".ipynb", ".md", ".txt"} and "# BEGIN SOLUTION" in path.read_text(encoding="utf-8")
+    ]
+    assert not leaks
+
+
+class Sight(NamedTuple):
+    """What a browser saw on one page."""
+
+    errors: list[str]
+    requests: list[str]
+    links: list[str]
+    images: list[dict]
+    formulas: tuple[int, int]
+    violations: dict[str, list[str]]
+    overflow: int
+
+
+EYES = """() => ({
+    links: [...document.querySelectorAll('a[href]')].map((a) => a.href),
+    images: [...document.images].map((i) => ({
+        alt: i.getAttribute('alt'), seen: i.complete && i.naturalWidth > 0, src: i.getAttribute('src').slice(0, 80)})),
+    formulas: [document.querySelectorAll('.math').length, document.querySelectorAll('mjx-container').length],
+})"""
+
+
+@pytest.fixture(scope="module")
+def look(site, browser):
+    """Open a page, once in a run, and say what was seen."""
+    seen: dict[str, Sight] = {}
+
+    def look_at(name: str) -> Sight:
+        if name not in seen:
+            seen[name] = open_page(browser, site, page_of(name))
+        return seen[name]
+
+    return look_at
+
+
+def open_page(browser, site: str, address: str) -> Sight:
+    from axe_playwright_python.sync_playwright import Axe
+
+    errors, requests, violations, facts = [], [], {}, {}
+    for scheme, width in (("light", 1280), ("dark", 1280), ("light", 360)):
+        with browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}) as context:
+            page = context.new_page()
+            listeners = {
+                "console": lambda message: errors.append(message.text) if message.type == "error" else None,
+                "pageerror": lambda error: errors.append(str(error)),
+                "request": lambda request: requests.append(request.url),
+            }
+            for event, listener in listeners.items():
+                page.on(event, listener)
+            page.goto(site + address, wait_until="load")
+            page.wait_for_function(
+                "!window.MathJax || !document.querySelector('.math') || document.querySelector('mjx-container')"
+            )
+            page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise }")
+            if width == 360:
+                overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+                continue
+            facts = facts or page.evaluate(EYES)
+            for event, listener in listeners.items():
+                page.remove_listener(event, listener)  # axe asks for style sheets itself
+            violations[scheme] = [
+                f"{one['id']}: {node['html'][:200]} {node['any'][:1] and node['any'][0]['message']}"
+                for one in Axe().run(page).response["violations"]
+                if one["impact"] in SERIOUS
+                for node in one["nodes"]
+            ]
+    return Sight(errors, requests, facts["links"], facts["images"], tuple(facts["formulas"]), violations, overflow)
+
+
+@pytest.mark.parametrize("name", PAGES)
+class TestSeen:
+    """What a reader sees."""
+
+    def test_console_is_clean(self, look, name):
+        assert not look(name).errors
+
+    def test_no_request_leaves_the_host(self, look, site, name):
+        assert not [url for url in look(name).requests if not url.startswith((site, "data:", "blob:"))]
+
+    def test_formulas_are_rendered(self, look, name):
+        written, rendered = look(name).formulas
+        assert rendered >= written
+
+    def test_images_are_there_and_described(self, look, name):
+        bad = [image for image in look(name).images if not image["seen"] or len((image["alt"] or "").split()) < 2]
+        assert not bad
+
+    def test_no_serious_accessibility_violation(self, look, name):
+        found = look(name).violations
+        assert found == {"light": [], "dark": []}
+
+    def test_page_does_not_scroll_sideways_on_a_phone(self, look, name):
+        assert look(name).overflow <= 0
+
+    def test_internal_links_and_anchors_lead_somewhere(self, look, site, book, name):
+        broken = []
+        for link in set(look(name).links):
+            if not link.startswith(site):
+                continue
+            address, _, anchor = link.removeprefix(site).partition("#")
+            target = book / (address.partition("?")[0] or "index.html")
+            if not target.is_file() or (anchor and f'id="{anchor}"' not in target.read_text(encoding="utf-8")):
+                broken.append(link)
+        assert not broken
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_explorers_move_by_mouse_and_by_keyboard(site, browser, book, name):
+    count = (book / page_of(name)).read_text(encoding="utf-8").count('class="bn-explorer" role="group"')
+    if not count:
+        pytest.skip("no explorer on this page")
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(site + page_of(name), wait_until="load")
+        explorers = page.locator(".bn-explorer[role=group]")
+        assert explorers.count() == count
+        for number in range(count):
+            explorer = explorers.nth(number)
+            controls = explorer.locator("input, select")
+            assert controls.count() > 0
+            for index in range(controls.count()):
+                for move in (by_keyboard, by_mouse):
+                    before = shown(explorer)
+                    move(controls.nth(index))
+                    page.wait_for_function(CHANGED, arg=[explorer.element_handle(), before[0], before[1]], timeout=5000)
+
+
+CHANGED = """([root, picture, reading]) =>
+    root.querySelector('img').src !== picture && root.querySelector('.bn-reading').textContent !== reading"""
+
+
+def shown(explorer) -> tuple[str, str]:
+    return explorer.locator("img").get_attribute("src"), explorer.locator(".bn-reading").text_content()
+
+
+def is_menu(control) -> bool:
+    return control.evaluate("control => control.tagName") == "SELECT"
+
+
+def by_keyboard(control) -> None:
+    """Step away from the end that the control stands at."""
+    control.focus()
+    if is_menu(control):
+        last = control.evaluate("control => control.selectedIndex === control.options.length - 1")
+        control.press("ArrowUp" if last else "ArrowDown")
+    else:
+        last = control.evaluate("control => control.value === control.max")
+        control.press("ArrowLeft" if last else "ArrowRight")
+
+
+def by_mouse(control) -> None:
+    """Click at the other end of a slider; choose another entry of a menu."""
+    if is_menu(control):
+        chosen = control.evaluate("control => control.selectedIndex")
+        control.select_option(index=0 if chosen else 1)
+        return
+    control.scroll_into_view_if_needed()
+    box = control.bounding_box()
+    high = control.evaluate("control => Number(control.value) > Number(control.max) / 2")
+    control.click(position={"x": 4 if high else box["width"] - 4, "y": box["height"] / 2})
+
+
+def test_search_finds_from_a_file(book, browser):
+    """As on a train: no server, the pages opened from disk."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto((book / "search.html").as_uri() + "?q=momentum")
+        page.wait_for_selector("#search-results li")
+        assert page.locator("#search-results li").count() >= 1
+        assert not errors
+
+
+def test_formulas_are_rendered_from_a_file(book, browser):
+    with browser.new_context() as context:
+        page = context.new_page()
+        failed = []
+        page.on("requestfailed", lambda request: failed.append(request.url))
+        page.goto((book / "glossary.html").as_uri(), wait_until="load")
+        page.wait_for_selector("mjx-container")
+        page.wait_for_timeout(500)
+        assert not failed
+
+
+def test_search_field_is_there_once(site, browser):
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(site)
+        fields = page.locator("button.search-button-field, form.bd-search input:visible")
+        assert sum(fields.nth(index).is_visible() for index in range(fields.count())) == 1
+
+
+def test_theme_can_be_switched_to_dark(site, browser):
+    with browser.new_context(color_scheme="light") as context:
+        page = context.new_page()
+        page.goto(site)
+        assert page.evaluate("document.documentElement.dataset.theme") == "light"
+        button = page.locator("button.theme-switch-button").first
+        for _ in range(3):
+            button.click()
+            if page.evaluate("document.documentElement.dataset.theme") == "dark":
+                break
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", background)[:3])) < 60

@@ -1,0 +1,191 @@
+"""The house is in order: bare notebooks, a complete toc, one set-up cell, exact pins, imports one way, style."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+from toc import notebooks, pages
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = notebooks()
+ROOMS = (  # a room imports only what stands before it
+    *("device", "distributed", "functional", "layers", "models", "progress", "data", "checkpoint", "training"),
+    *("probes", "experiments", "surgery", "doctor", "plotting", "notebook", "explore", "studies", "explorers"),
+    *("exercises", "grading", "cli"),
+)
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """The committed files; all files where git does not run."""
+    try:
+        found = subprocess.run(
+            ["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("git is needed to know which files are part of the course")
+    return [ROOT / name for name in found.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def cells(path: Path, kind: str) -> list[dict]:
+    return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_notebooks_are_committed_bare():
+    dirty = []
+    for path in tracked("*.ipynb"):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        if "widgets" in notebook["metadata"]:
+            dirty.append(f"{name_of(path)}: widget metadata")
+        for cell in cells(path, "code"):
+            if cell["outputs"] or cell["execution_count"]:
+                dirty.append(f"{name_of(path)}: outputs or a count at {''.join(cell['source'])[:40]!r}")
+    assert not dirty
+
+
+def test_every_page_of_the_toc_exists_and_every_notebook_of_the_book_is_in_it():
+    book = ROOT / "book"
+    missing = [name for name in pages() if not any((book / f"{name}{end}").exists() for end in (".md", ".ipynb"))]
+    assert not missing
+    forgotten = [name_of(path) for path in tracked("book/*.ipynb") if path not in NOTEBOOKS]
+    assert not forgotten
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+class TestNotebook:
+    def test_first_code_cell_is_the_setup_cell(self, path):
+        from repository import setup_cell
+
+        first = cells(path, "code")[0]
+        assert "setup" in first["metadata"].get("tags", [])
+        assert "".join(first["source"]) == setup_cell()
+
+    def test_cells_are_short(self, path):
+        long = [source for cell in cells(path, "code") if (source := "".join(cell["source"])).count("\n") >= 20]
+        assert not long
+
+    def test_runs_with_the_default_kernel(self, path):
+        assert json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "python3"
+
+    def test_imports_nothing_that_only_the_book_has(self, path):
+        source = "\n".join("".join(cell["source"]) for cell in cells(path, "code"))
+        assert not re.search(r"import (myst_nb|IPython\.core|sphinx)|from (myst_nb|sphinx)", source)
+
+
+def test_repository_is_said_once_and_everything_agrees():
+    from repository import disagreements
+
+    assert not disagreements()
+
+
+def test_no_link_to_a_repository_that_is_not_ours():
+    """While no repository is set nothing may point a reader at one: somebody else could own it."""
+    url = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    pattern = re.compile(r"(?:github\.com|gitlab\.com|colab\.research\.google\.com/github)/[\w.-]+/[\w.-]+")
+    ours = url.removeprefix("https://")
+    found = [
+        f"{name_of(path)}: {link}"
+        for path in tracked("*.md", "*.ipynb", "*.yml", "*.cff", "*.toml", "Makefile")
+        for link in pattern.findall(path.read_text(encoding="utf-8"))
+        if not (ours and ours in link) and "OWNER/NAME" not in link and "/actions/" not in link
+    ]
+    assert not found
+
+
+def test_requirements_are_exact_and_end_with_the_package():
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[-1] == "-e ."
+    assert not [line for line in lines[:-1] if not re.fullmatch(r"[\w.-]+==[\w.]+", line)]  # nor a +cpu, nor a host
+
+
+def test_requirements_satisfy_every_floor_of_the_package():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pins = {canonicalize_name(name): pin for name, _, pin in (line.partition("==") for line in lines) if pin}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = chain.from_iterable(project["optional-dependencies"].values())
+    for requirement in map(Requirement, [*project["dependencies"], *extras]):
+        pin = pins.get(canonicalize_name(requirement.name))
+        assert pin and requirement.specifier.contains(pin), f"{requirement} against {pin}"
+
+
+def test_version_is_the_same_everywhere():
+    import bncourse
+
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert config["repository"]["branch"] == f"v{version}"
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    assert getattr(bncourse, "__version__", version) == version
+
+
+def test_data_files_of_the_package_are_installed():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    others = [path for path in tracked("bncourse") if path.suffix != ".py" and not any(map(path.match, patterns))]
+    assert not others
+
+
+def test_rooms_import_only_rooms_before_them():
+    wrong = []
+    for path in tracked("bncourse/*.py"):
+        room = path.relative_to(ROOT / "bncourse").parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        assert room in ROOMS, f"{room} is no room that the design knows"
+        for other in imported_rooms(path):
+            if ROOMS.index(other) > ROOMS.index(room):
+                wrong.append(f"{name_of(path)} imports {other}")
+    assert not wrong
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The package's other rooms that a file imports while it is being imported (not inside functions)."""
+    depth = len(path.relative_to(ROOT / "bncourse").parts)
+    found = set()
+    body = [node for node in ast.parse(path.read_text(encoding="utf-8")).body]
+    for node in body:
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.level == depth:
+            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+        elif node.level == 0 and (node.module or "").startswith("bncourse."):
+            found.add(node.module.split(".")[1])
+    return found & set(ROOMS)
+
+
+def test_importing_the_package_loads_torch_and_nothing_heavy():
+    heavy = ("matplotlib", "sklearn", "ipywidgets", "IPython")
+    code = f"import sys, bncourse; print(*[name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+@pytest.mark.parametrize("command", [("check",), ("format", "--check")], ids=" ".join)
+def test_ruff_is_content(command):
+    files = [str(path) for path in tracked("*.py", "*.ipynb")]
+    result = subprocess.run([sys.executable, "-m", "ruff", *command, *files], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def test_nothing_names_a_registry_or_a_path_of_one_machine():
+    private = re.compile(
+        r"https?://(?:[\w-]+\.)*(?:pypi\.org|pythonhosted\.org|pytorch\.org/whl)|/(?:root|home/\w+)/|/tmp/w/"
+    )
+    allowed = {"README.md", "tests/test_house.py"}
+    found = [
+        f"{name_of(path)}: {match[0]}"
+        for path in tracked("*.py", "*.md", "*.txt", "*.toml", "*.yml", "*.ipynb", "Makefile", ".ci/run")
+        if name_of(path) not in allowed and (match := private.search(path.read_text(encoding="utf-8")))
+    ]
+    assert not found

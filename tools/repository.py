@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Say where the course is published, everywhere at once.
+
+usage: python tools/repository.py https://github.com/OWNER/NAME
+       python tools/repository.py ""        (nowhere: no Colab buttons, and the set-up cell explains what to do)
+
+The place is written in _config.yml (`repository`); from it follow the Colab buttons and the set-up cell of every
+notebook, which installs the tag that `branch` names, never a moving branch. Colab opens notebooks from GitHub only.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+FORM = re.compile(r"https://github\.com/[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+")
+
+OPENING = 'import importlib.util\nif importlib.util.find_spec("bncourse") is None:\n    '
+LOCAL = OPENING + (
+    'raise ModuleNotFoundError("bncourse is not installed here: '
+    "run `pip install -e .` in the course's folder, then restart the kernel\")"
+)
+PUBLISHED = OPENING + '%pip install -q "bncourse @ {url}/archive/refs/tags/{tag}.zip"'
+
+
+def place(root: Path = ROOT) -> dict:
+    """The `repository` part of _config.yml."""
+    return yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]
+
+
+def setup_cell(root: Path = ROOT) -> str:
+    """The first code cell of every notebook."""
+    repository = place(root)
+    if not repository["url"]:
+        return LOCAL
+    return PUBLISHED.format(url=repository["url"], tag=repository["branch"])
+
+
+def student_notebooks(root: Path = ROOT) -> list[Path]:
+    """Everything with a set-up cell: the book's chapters and exercises, and the instructor's sources of them."""
+    return sorted(path for folder in ("book", "instructor") for path in (root / folder).rglob("*.ipynb"))
+
+
+def setup_cells(notebook: dict) -> list[dict]:
+    return [cell for cell in notebook["cells"] if "setup" in cell["metadata"].get("tags", [])]
+
+
+def disagreements(root: Path = ROOT) -> list[str]:
+    """Where a notebook's set-up cell is not what _config.yml asks for."""
+    wanted = setup_cell(root)
+    return [
+        f"{path.relative_to(root).as_posix()}: its set-up cell is not that of _config.yml (make repository URL=...)"
+        for path in student_notebooks(root)
+        for cell in setup_cells(json.loads(path.read_text(encoding="utf-8")))
+        if "".join(cell["source"]) != wanted
+    ]
+
+
+def set_repository(url: str, root: Path = ROOT) -> int:
+    """Write ``url`` into _config.yml and all set-up cells; gives back how many notebooks changed.
+
+    Raises:
+        ValueError: ``url`` is not the address of a GitHub repository.
+    """
+    url = url.rstrip("/").removesuffix(".git")
+    if url and not FORM.fullmatch(url):
+        raise ValueError(f"URL={url!r}: expected https://github.com/OWNER/NAME, or nothing to unset it")
+    config = root / "_config.yml"
+    text, count = re.subn(r"(?m)^(  url: ).*$", rf'\g<1>"{url}"', config.read_text(encoding="utf-8"))
+    if count != 1:
+        raise ValueError(f"{config}: expected one line `  url: ...` under repository, found {count}")
+    config.write_text(text, encoding="utf-8")
+    wanted = setup_cell(root).splitlines(keepends=True)
+    changed = 0
+    for path in student_notebooks(root):
+        before = path.read_text(encoding="utf-8")
+        notebook = json.loads(before)
+        for cell in setup_cells(notebook):
+            cell["source"] = wanted
+        after = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+        if json.loads(after) != json.loads(before):
+            path.write_text(after, encoding="utf-8")
+            changed += 1
+    return changed
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    try:
+        print(f"_config.yml set; {set_repository(sys.argv[1])} notebooks changed")
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    if place()["url"]:
+        print(f"Now commit, tag the commit {place()['branch']} and push both: the notebooks install that tag.")
