@@ -7,26 +7,23 @@ for (const root of document.querySelectorAll(".bn-explorer[role=group]:not([data
   const first = [picture, reading.textContent];
   const frames = JSON.parse(root.querySelector("script").textContent).map((frame) => {
     if (!frame) return first;
-    const other = picture.cloneNode();
+    const other = picture.cloneNode(); // its decoding="sync": it is painted with the text, or not at all
     other.src = frame[0];
     return [other, frame[1]];
   });
   const count = (control) => (control.options ? control.options.length : Number(control.max) + 1);
   const chosen = (control) => (control.options ? control.selectedIndex : Number(control.value));
-  let wanted;
 
-  async function show() {
+  function show() {
     for (const control of controls.filter((each) => each.type === "range")) {
       const value = JSON.parse(control.dataset.values)[control.value];
       control.setAttribute("aria-valuetext", value);
       control.previousElementSibling.textContent = value;
     }
-    const frame = frames[controls.reduce((index, control) => index * count(control) + chosen(control), 0)];
-    wanted = frame;
-    await frame[0].decode().catch(() => {}); // a decoded picture replaces the old one without a flash
-    if (wanted !== frame) return;
-    picture.replaceWith(frame[0]);
-    [picture, reading.textContent] = frame;
+    const [next, text] = frames[controls.reduce((index, control) => index * count(control) + chosen(control), 0)];
+    picture.replaceWith(next);
+    picture = next;
+    reading.textContent = text;
   }
 
   root.querySelector(".bn-controls").hidden = false;

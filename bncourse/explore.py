@@ -28,7 +28,7 @@ __all__ = ["Explorer", "Frame"]
 MAX_FRAMES = 200
 MAX_BYTES = 1_000_000
 DPI = 200  # two pixels for each CSS pixel: sharp on a retina screen
-TONES = [5 * round(tone / 5) for tone in range(256)]  # fewer shades of the letters' edges: a fifth smaller, looks the same
+TONES = [5 * round(tone / 5) for tone in range(256)]  # fewer shades: a quarter smaller, and looks the same
 
 
 class Frame(NamedTuple):
@@ -76,7 +76,9 @@ class Explorer:
         self.start = {name: values[0] for name, values in self.grid.items() if values} | dict(start or {})
         self.labels = {name: name.replace("_", " ") for name in self.grid} | dict(labels or {})
         self._check()
-        self.frames = {values: self._frame(values) for values in product(*self.grid.values())}
+        self.frames: dict[tuple, Frame] = {}
+        for values in product(*self.grid.values()):
+            self.frames[values] = self._frame(values)
         self.html = self._html()
 
     def show(self) -> None:
@@ -135,14 +137,18 @@ class Explorer:
 
     def _frame(self, values: tuple) -> Frame:
         """Draw one frame, in the house style."""
-        call = ", ".join(f"{name}={value!r}" for name, value in zip(self.grid, values, strict=True))
-        call = f"{getattr(self.draw, '__name__', 'draw')}({call})"
+        parameters = dict(zip(self.grid, values, strict=True))
         try:
             with matplotlib.rc_context(HOUSE):
-                figure, text = self.draw(**dict(zip(self.grid, values, strict=True)))
-                return Frame(*_render(figure), text)
+                frame = _frame(self.draw(**parameters))
+            for first in self.frames.values():
+                if first.size != frame.size:
+                    raise ValueError(f"size={frame.size} is not that of the first frame; expected {first.size}")
         except Exception as error:
-            raise RuntimeError(f"{call} failed: {type(error).__name__}: {error}") from error
+            call = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+            name = getattr(self.draw, "__name__", "draw")
+            raise RuntimeError(f"{name}({call}) failed: {type(error).__name__}: {error}") from error
+        return frame
 
     @property
     def _first(self) -> Frame:
@@ -163,8 +169,8 @@ class Explorer:
         )
         size = len(page.encode())
         if size > MAX_BYTES:
-            each = size // len(self.frames)
-            raise ValueError(f"explorer has {size:,} bytes in {len(self.frames)} frames of {each:,}; at most {MAX_BYTES:,}")
+            count = len(self.frames)
+            raise ValueError(f"explorer has {size:,} bytes in {count} frames; expected at most {MAX_BYTES:,} bytes")
         return page
 
     def _opening(self) -> str:
@@ -190,8 +196,9 @@ class Explorer:
     def _picture(self, frame: Frame) -> str:
         width, height = frame.size
         return (
-            f'<img class="dark-light" width="{width}" height="{height}" alt="{html.escape(self.description)}" '
-            f'src="{_data_url(frame)}">' + _tag("p", "bn-reading", html.escape(frame.text), 'aria-live="polite"')
+            f'<img class="dark-light" decoding="sync" width="{width}" height="{height}" '
+            f'alt="{html.escape(self.description)}" src="{_data_url(frame)}">'
+            + _tag("p", "bn-reading", html.escape(frame.text), 'aria-live="polite"')
         )
 
 
@@ -200,8 +207,13 @@ def value_label(value: Real | str) -> str:
     return value if isinstance(value, str) else f"{value:g}".replace("e-0", "e-")
 
 
-def _render(figure: Figure) -> tuple[bytes, tuple[int, int]]:
-    """The figure as a WebP file, and its size in CSS pixels."""
+def _frame(drawn: tuple[Figure, str]) -> Frame:
+    """What ``draw`` returned, as a frame."""
+    if not (isinstance(drawn, tuple) and len(drawn) == 2):
+        raise TypeError(f"draw returned {type(drawn).__name__}; expected a figure and a text")
+    figure, text = drawn
+    if not text.strip():
+        raise ValueError(f"text={text!r} says nothing; expected the numbers that the figure shows")
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(DPI)
@@ -211,7 +223,7 @@ def _render(figure: Figure) -> tuple[bytes, tuple[int, int]]:
         raise ValueError("the picture is blank")
     stream = io.BytesIO()
     picture.point(TONES * 3).save(stream, "WEBP", lossless=True, method=4)
-    return stream.getvalue(), (width, height)
+    return Frame(stream.getvalue(), (width, height), text)
 
 
 def _data_url(frame: Frame) -> str:
@@ -234,4 +246,4 @@ def _has_kernel() -> bool:
 
 STYLE = f"<style>{files(__package__).joinpath('explore.css').read_text()}</style>"
 SCRIPT = files(__package__).joinpath("explore.js").read_text()
-FALLBACK = _tag("p", "bn-fallback", "Shown without its controls: they need JavaScript (in a notebook, trust or run it).")
+FALLBACK = _tag("p", "bn-fallback", "Shown without its controls: they need JavaScript, or a notebook that is trusted.")

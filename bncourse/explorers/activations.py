@@ -26,8 +26,8 @@ def activations() -> Explorer:
         draw,
         title="What every layer receives while the network learns",
         question=(
-            "Before the first step both networks are at peace. After 200 steps, where will the values in layer 5 lie "
-            "without a norm, and where with BatchNorm? Will those with BatchNorm have stayed where they were?"
+            "After 200 training steps, where will the values in layer 5 lie without a norm, and where with BatchNorm? "
+            "Will those with BatchNorm have stayed where they began?"
         ),
         description=(
             "For each of five hidden layers, one under the other, the distribution of the values that enter its "
@@ -48,13 +48,13 @@ def draw(activation: str, step: int):
         for layer in range(LAYERS):
             _ridge(axes, now.values[layer], -layer, color=STYLE[norm].colour, fill=True, alpha=0.5)
             _ridge(axes, first.values[layer], -layer, color=GREY, linewidth=1)
-        axes.set(title=STYLE[norm].label, xlim=(-REACH, REACH), xlabel="value before the activation")
+        axes.set(title=STYLE[norm].label, xlim=(-REACH, REACH), xticks=[-5, 0, 5], xlabel="value before the activation")
         axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
         before, after = first.values[-1], now.values[-1]
-        moved = (after.mean(0) - before.mean(0)).abs().mean() / before.std(0).mean()
         sentences.append(
-            f"{STYLE[norm].label}: standard deviation {after.std():.2f}; the units' means have moved by {moved:.1f} of "
-            f"their first standard deviation. Test accuracy {now.accuracy:.0%}."
+            f"{STYLE[norm].label}: mean {after.mean():.2f}, standard deviation {after.std():.2f} "
+            f"(at first {before.mean():.2f} and {before.std():.2f}); test accuracy {now.accuracy:.0%}."
         )
     columns[0].set(yticks=[-layer for layer in range(LAYERS)], yticklabels=range(1, LAYERS + 1), ylabel="hidden layer")
     return drawn, "\n".join(sentences)

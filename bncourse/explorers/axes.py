@@ -43,7 +43,7 @@ def axes() -> Explorer:
 def draw(norm: str, sample: int, channel: int):
     name = NORMS[norm]
     shared = members(name, sample - 1, channel - 1)
-    drawn, axes = figure(height=4.3)
+    drawn, axes = figure(height=4)
     colours = np.where(shared, STYLE[name].colour, "#E8E8E8")
     left, bottom = np.meshgrid(range(W), range(H))
     corners = np.stack([left, bottom], axis=-1)  # of each value's square in its map, (H, W, 2)

@@ -52,7 +52,8 @@ def draw(batch_size: int, sample: str):
     log_ticks(below, [0.001, 0.01, 0.1, 1, 10], "y")
     text = f"Batch size {batch_size}: mean {chosen.mean():.2f}, variance {chosen.var():.3g} over {DRAWS:,} batches."
     if index:
-        text += f" That is {variances[index] / variances[index - 1]:.2f} of the variance at batch size {SIZES[index - 1]}."
+        ratio = variances[index] / variances[index - 1]
+        text += f"\nThat is {ratio:.2f} of the variance at batch size {SIZES[index - 1]}."
     return drawn, text
 
 

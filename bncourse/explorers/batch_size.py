@@ -1,6 +1,6 @@
-"""Chapter 8: what the batch size does to the batch's statistics, and to the accuracy with BatchNorm, GroupNorm, LayerNorm.
+"""Chapter 8: what the batch size does to a batch's statistics, and to the accuracy with three norms.
 
-The accuracies come from ``batch_size.json``, which ``python -m bncourse.explorers.batch_size_runs`` made.
+The accuracies come from ``batch_size.json``, which ``batch_size_runs.py`` made.
 """
 
 import json
@@ -29,9 +29,9 @@ def batch_size() -> Explorer:
             "convolutional one? Would better statistics for the evaluation rescue it?"
         ),
         description=(
-            "Above, a histogram of how far the mean of one unit or channel in a batch lies from its mean over all data, "
-            "in standard deviations. Below, test accuracy against batch size with BatchNorm, GroupNorm and LayerNorm: "
-            f"means over {runs['seeds']} seeds with 95% intervals as bands; a dashed line marks the chosen batch size."
+            "Above, a histogram of how far the mean of one unit or channel in a batch lies from that over all data. "
+            "Below, test accuracy against batch size with BatchNorm, GroupNorm and LayerNorm: means over "
+            f"{runs['seeds']} seeds with 95% intervals as bands. A dashed line marks the chosen batch size."
         ),
         labels={"statistics": "BatchNorm is evaluated with statistics"},
         network=list(NETWORKS),

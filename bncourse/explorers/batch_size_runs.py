@@ -1,4 +1,4 @@
-"""The runs behind the explorer of chapter 8: ``python -m bncourse.explorers.batch_size_runs`` writes batch_size.json.
+"""The runs behind the explorer of chapter 8; ``main`` writes them to batch_size.json.
 
 Two networks, three norms, six batch sizes, five seeds, four epochs on ``digits``; about 10 minutes on one core.
 """

@@ -38,9 +38,10 @@ def draw(gamma: float, beta: float, eps: float):
     _histogram(before, BATCH, GREY, "before")
     _histogram(after, output, BLUE, "after")
     after.set(xlim=(-5, 8), xlabel="value of the feature")
+    spread = output.std()
     return drawn, (
-        f"Before: mean {mean:.2f}, standard deviation {math.sqrt(variance):.2f}. "
-        f"After: mean {output.mean():.2f}, standard deviation {output.std():.2f}, which is γ × {output.std() / gamma:.3f}."
+        f"Before: mean {mean:.2f}, standard deviation {math.sqrt(variance):.2f}.\n"
+        f"After: mean {output.mean():.2f}, standard deviation {spread:.2f}, which is γ × {spread / gamma:.3f}."
     )
 
 

@@ -52,8 +52,9 @@ def draw(order: str, inputs: str, rate: float):
     axes.spines["left"].set_visible(False)
     (before, after), (before_eval, after_eval) = variances["training"], variances["evaluation"]
     return drawn, (
-        f"Input of BatchNorm: variance {before:.2f} in training, {before_eval:.2f} in evaluation, so {before_eval / before:.2f} "
-        f"of it; the share kept is {1 - rate:g}. Output: variance {after:.2f} in training, {after_eval:.2f} in evaluation."
+        f"Variance of BatchNorm's input: {before:.2f} in training, {before_eval:.2f} in evaluation: "
+        f"{before_eval / before:.2f} of it, where dropout keeps {1 - rate:g} of the values.\n"
+        f"Variance of its output: {after:.2f} in training, {after_eval:.2f} in evaluation."
     )
 
 

@@ -1,0 +1,11 @@
+"""The book's explorers, each made once for all tests."""
+
+from functools import cache
+
+from bncourse import explorers
+from bncourse.explore import Explorer
+
+
+@cache
+def explorer(name: str) -> Explorer:
+    return getattr(explorers, name)()
