@@ -42,13 +42,13 @@ def add_noise(model: nn.Module) -> nn.Module:
 
 @dataclass
 class Shift:
-    """How the inputs of a layer moved; each list has one number for every call after the first.
+    """How the inputs of a layer moved; each list has one number for every training step after the first.
 
     A move is the root mean square, over units, of the change of a unit's batch mean.
 
     Attributes:
-        from_start: the move since the first call, in units of the standard deviation that the inputs had then.
-        each_step: the move since the call before, in units of the standard deviation that they had at that call.
+        from_start: the move since the first step, in units of the standard deviation that the inputs had then.
+        each_step: the move since the step before, in units of the standard deviation that they had then.
     """
 
     from_start: list[float] = field(default_factory=list)
@@ -57,11 +57,13 @@ class Shift:
 
 @contextmanager
 def track_shift(layer: nn.Module) -> Iterator[Shift]:
-    """Follow the inputs (N, C) of ``layer`` from call to call, until the block ends."""
+    """Follow the inputs (N, C) of ``layer`` from one training step to the next, until the block ends."""
     shift, seen = Shift(), []
 
     @torch.no_grad()
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if not module.training:
+            return
         mean, std = inputs[0].mean(0), inputs[0].var(0, correction=0).mean().sqrt()
         if seen:
             for moves, (then, scale) in ((shift.from_start, seen[0]), (shift.each_step, seen[-1])):
