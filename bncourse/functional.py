@@ -18,6 +18,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 from bncourse import lean
@@ -39,6 +40,7 @@ def standardize(
     bias: Tensor | None = None,
     eps: float = 1e-5,
     *,
+    shape: tuple[int, ...] | None = None,
     statistics: tuple[Tensor, Tensor] | None = None,
     center: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,8 +51,10 @@ def standardize(
     Args:
         input: any shape, a floating-point type. Half precision is computed in float32.
         dims: the axes over which values share a mean and a variance, counted from 0.
-        weight, bias: of ``input``'s rank, broadcast against it; None leaves them out.
+        weight, bias: None leaves them out.
         eps: added to the variance, so that a constant input gives 0 and not a division by 0.
+        shape: how to view ``weight`` and ``bias`` so that they have ``input``'s rank and broadcast against it; None if
+            they do.
         statistics: mean and variance to use instead of the input's own; no gradient flows through them.
         center: False takes the mean as 0.
 
@@ -61,10 +65,11 @@ def standardize(
     if _torch_takes_the_formula():
         mean, variance = statistics or mean_and_variance(input, dims, center)
         x_hat = (at_least_float32(input) - mean) * (variance + eps).rsqrt()
-        return _scale_and_shift(x_hat, weight, bias).to(input.dtype), mean.detach(), variance.detach()
+        output = _scale_and_shift(x_hat, weight, bias, shape)
+        return output.to(input.dtype), mean.detach(), variance.detach()
     if weight is None and bias is not None:
         weight = torch.ones_like(bias)
-    return _Standardize.apply(input, dims, weight, bias, eps, statistics, center)
+    return _Standardize.apply(input, weight, bias, dims, eps, shape, statistics, center)
 
 
 def mean_and_variance(input: Tensor, dims: tuple[int, ...], center: bool = True) -> tuple[Tensor, Tensor]:
@@ -119,10 +124,11 @@ class _Standardize(torch.autograd.Function):
     """The two formulas as torch's autograd calls them. Kept from forward to backward: the input and its statistics."""
 
     @staticmethod
-    def forward(ctx, input, dims, weight, bias, eps, statistics, center):
-        output, mean, variance = lean.standardize(input, dims, weight, bias, eps, statistics, center)
+    def forward(ctx, input, weight, bias, dims, eps, shape, statistics, center):
+        gamma, beta = _view(weight, shape), _view(bias, shape)
+        output, mean, variance = lean.standardize(input, dims, gamma, beta, eps, statistics, center)
         ctx.save_for_backward(input, weight, mean, variance)
-        ctx.dims, ctx.eps, ctx.own_statistics, ctx.center = dims, eps, statistics is None, center
+        ctx.arguments = dims, eps, shape, statistics is None, center
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
         return output, mean, variance
@@ -130,27 +136,32 @@ class _Standardize(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy, _dmean, _dvariance):
         input, weight, mean, variance = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        if dy is None:
-            return (None,) * len(needs)
-        if torch.is_grad_enabled() or _torch_takes_the_formula() or torch._C._functorch.is_legacy_batchedtensor(dy):
+        dims, eps, shape, own_statistics, center = ctx.arguments
+        gamma, dx, dweight, dbias = _view(weight, shape), None, None, None
+        if dy is not None and (torch.is_grad_enabled() or _torch_takes_the_formula() or is_legacy_batchedtensor(dy)):
             # A derivative of these gradients may be wanted (then the statistics are functions of the input), or many
             # gradients at once: torch has to follow each step.
-            given = None if ctx.own_statistics else (mean, variance)
-            dx, dweight, dbias = standardize_backward(
-                dy, input, ctx.dims, weight, ctx.eps, statistics=given, center=ctx.center
-            )
-        else:
+            given = None if own_statistics else (mean, variance)
+            dx, dweight, dbias = standardize_backward(dy, input, dims, gamma, eps, statistics=given, center=center)
+        elif dy is not None:
             dx, dweight, dbias = lean.standardize_backward(
-                dy, input, ctx.dims, weight, ctx.eps, mean, variance, ctx.own_statistics, ctx.center
+                dy, input, dims, gamma, eps, mean, variance, own_statistics, center
             )
-        return dx, None, dweight if needs[2] else None, dbias if needs[3] else None, None, None, None
+        dweight = dweight.view(weight.shape) if ctx.needs_input_grad[1] and dweight is not None else None
+        dbias = dbias.view(weight.shape) if ctx.needs_input_grad[2] and dbias is not None else None
+        return dx, dweight, dbias, None, None, None, None, None
 
 
-def _scale_and_shift(x_hat: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def _scale_and_shift(
+    x_hat: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...] | None
+) -> Tensor:
     if weight is not None:
-        x_hat = x_hat * weight
-    return x_hat if bias is None else x_hat + bias
+        x_hat = x_hat * _view(weight, shape)
+    return x_hat if bias is None else x_hat + _view(bias, shape)
+
+
+def _view(parameter: Tensor | None, shape: tuple[int, ...] | None) -> Tensor | None:
+    return parameter if parameter is None or shape is None else parameter.view(shape)
 
 
 def _torch_takes_the_formula() -> bool:
@@ -196,7 +207,7 @@ def batch_norm(
         RuntimeError: a size, type or device that does not match ``input``; evaluation without running averages.
     """
     channels, dims = input.size(1), (0, *range(2, input.dim()))
-    count = math.prod(input.size(d) for d in dims)
+    count = math.prod([input.shape[d] for d in dims])
     if training and count == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
     check_eps(eps, training)
@@ -208,16 +219,15 @@ def batch_norm(
         "batch_norm", input, channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     input, shape = _dense(input), (1, channels) + (1,) * (input.dim() - 2)
-    weight, bias = _view(weight, shape), _view(bias, shape)
-    if input.numel() == 0:
-        return _scale_and_shift(input, weight, bias)
+    if count == 0:
+        return _scale_and_shift(input, weight, bias, shape)
     if not training:
         statistics = running_mean.view(shape), running_var.view(shape)
-        return standardize(input, dims, weight, bias, eps, statistics=statistics)[0]
-    output, mean, variance = standardize(input, dims, weight, bias, eps)
+        return standardize(input, dims, weight, bias, eps, shape=shape, statistics=statistics)[0]
+    output, mean, variance = standardize(input, dims, weight, bias, eps, shape=shape)
     if running_mean is not None:
-        _move(running_mean, mean.view(channels), momentum)
-        _move(running_var, variance.view(channels) * (count / (count - 1)), momentum)
+        _move(running_mean, mean, momentum)
+        _move(running_var, variance * (count / (count - 1)), momentum)
     return output
 
 
@@ -239,9 +249,9 @@ def layer_norm(
     """
     check_normalized_shape("layer_norm", input, tuple(normalized_shape), weight=weight, bias=bias)
     if input.numel() == 0:
-        return _scale_and_shift(input, weight, bias)
+        return _scale_and_shift(input, weight, bias, None)
     dims, shape = _last_axes(input, normalized_shape)
-    return standardize(input.contiguous(), dims, _view(weight, shape), _view(bias, shape), eps)[0]
+    return standardize(input.contiguous(), dims, weight, bias, eps, shape=shape)[0]
 
 
 def group_norm(
@@ -262,7 +272,7 @@ def group_norm(
         return input.clone()
     groups = _dense(input).unflatten(1, (num_groups, -1))  # (N, G, C / G, ...)
     dims, shape = tuple(range(2, groups.dim())), (1, *groups.shape[1:3]) + (1,) * (input.dim() - 2)
-    output, _, _ = standardize(groups, dims, _view(weight, shape), _view(bias, shape), eps)
+    output, _, _ = standardize(groups, dims, weight, bias, eps, shape=shape)
     return output.flatten(1, 2)
 
 
@@ -299,13 +309,12 @@ def instance_norm(
         "instance_norm", input, channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     shape = (1, channels) + (1,) * (input.dim() - 2)
-    weight, bias = _view(weight, shape), _view(bias, shape)
     if input.numel() == 0:
-        return _scale_and_shift(input, weight, bias)
-    output, mean, variance = standardize(input.contiguous(), dims, weight, bias, eps)
+        return _scale_and_shift(input, weight, bias, shape)
+    output, mean, variance = standardize(input.contiguous(), dims, weight, bias, eps, shape=shape)
     if running_mean is not None:
-        _move(running_mean, mean.mean(0).view(channels), momentum)
-        _move(running_var, variance.mean(0).view(channels) * (count / (count - 1)), momentum)
+        _move(running_mean, mean.mean(0), momentum)
+        _move(running_var, variance.mean(0) * (count / (count - 1)), momentum)
     return output
 
 
@@ -324,21 +333,21 @@ def rms_norm(
     """
     check_normalized_shape("rms_norm", input, tuple(normalized_shape), weight=weight)
     if input.numel() == 0:
-        return _scale_and_shift(input, weight, None)
+        return _scale_and_shift(input, weight, None, None)
     if eps is None:
         eps = torch.finfo(at_least_float32(input).dtype).eps
     dims, shape = _last_axes(input, normalized_shape)
-    return standardize(_dense(input), dims, _view(weight, shape), eps=eps, center=False)[0]
+    return standardize(_dense(input), dims, weight, eps=eps, shape=shape, center=False)[0]
 
 
 def _move(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:
-    """running = (1 - momentum) * running + momentum * new, in place: a checkpoint or DDP may hold on to the tensor."""
-    with torch.no_grad():
-        running.lerp_(new.to(running.dtype), momentum)
+    """running = (1 - momentum) * running + momentum * new, in place: a checkpoint or DDP may hold on to the tensor.
 
-
-def _view(parameter: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
-    return None if parameter is None else parameter.view(shape)
+    ``new`` carries no gradient (see ``standardize``): no graph grows from step to step.
+    """
+    if new.dtype != running.dtype:
+        new = new.to(running.dtype)
+    running.lerp_(new.view(running.shape), momentum)
 
 
 def _last_axes(input: Tensor, normalized_shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

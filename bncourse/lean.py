@@ -31,9 +31,7 @@ def standardize(input, dims, weight, bias, eps, statistics, center) -> tuple[Ten
         if variance is None:
             variance = mean_square(centred, dims)
         scale = (variance + eps).rsqrt_()
-        torch.mul(centred, scale if gamma is None else scale * gamma, out=buffer)
-        if beta is not None:
-            buffer.add_(beta)
+        scale_and_shift(centred, scale if gamma is None else scale * gamma, beta, buffer)
         if buffer is not y:
             y.copy_(buffer)
         means.append(mean)
@@ -44,16 +42,16 @@ def standardize(input, dims, weight, bias, eps, statistics, center) -> tuple[Ten
 def standardize_backward(dy, input, dims, weight, eps, mean, variance, own_statistics, center):
     """dx, dweight and dbias, as ``functional.standardize_backward``.
 
-    With c = x - mean and s = weight / std, the same formula reads dx = s dy - c mean(s dy c) / std^2 - mean(s dy).
-    The sums in it, and those of dweight and dbias, are all made from the sums of dy and dy c over the axes along
-    which one weight serves many values.
+    With s = weight / std, the same formula reads dx = s dy - x_hat mean(s dy x_hat) - mean(s dy). The means in it, and
+    dweight and dbias, are all made from the sums of dy x_hat and dy over the axes along which one weight serves many
+    values.
     """
     dx = torch.empty_like(input)
-    shared = [d for d in range(dy.dim()) if weight is None or weight.size(d) == 1]
+    shared = [d for d in range(dy.dim()) if weight is None or weight.shape[d] == 1]
     inside = [d for d in shared if d in dims]
     outside = [d for d in shared if d not in dims]
     remaining = [d for d in dims if d not in inside]
-    count = math.prod(input.size(d) for d in dims)
+    count = math.prod([input.shape[d] for d in dims])
     dweights, dbiases = [], []
     axis, parts = in_parts(dims, input, dx, dy, weight, mean, variance)
     for x, dx_part, g, gamma, mean_part, variance_part in parts:
@@ -62,16 +60,15 @@ def standardize_backward(dy, input, dims, weight, eps, mean, variance, own_stati
         inverse_std = (variance_part + eps).rsqrt_()
         scale = inverse_std if gamma is None else inverse_std * gamma
         centred = torch.sub(x, mean_part, out=buffer) if center else x
-        dot = total(g * centred, inside)
-        dweights.append(total(dot * inverse_std, outside))
-        if center:
-            sum_g = total(g, inside)
-            dbiases.append(total(sum_g, outside))
+        dot = total(g * centred, inside).mul_(inverse_std)
+        dweights.append(total(dot, outside))
+        sum_g = total(g, inside) if center else None
+        dbiases.append(total(sum_g, outside) if center else None)
         if own_statistics:
-            slope = total(dot * scale, remaining) * inverse_std.square() / -count
-            torch.mul(centred, slope, out=buffer).addcmul_(g, scale)
-            if center:
-                buffer.sub_(total(sum_g * scale, remaining) / count)
+            share = scale / -count
+            slope = total(dot * share, remaining).mul_(inverse_std)
+            shift = total(sum_g * share, remaining) if center else None
+            scale_and_shift(centred, slope, shift, buffer).addcmul_(g, scale)
         else:
             torch.mul(g, scale, out=buffer)
         if buffer is not dx_part:
@@ -101,6 +98,15 @@ def in_parts(dims, input: Tensor, *others: Tensor | None) -> tuple[int, Iterable
     return axis, zip(*cut, strict=True)
 
 
+def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor | None, out: Tensor) -> Tensor:
+    """out = x * scale + shift. One step is slow, on processors, where both are constant along the last axis."""
+    if shift is None:
+        return torch.mul(x, scale, out=out)
+    if shift.shape[-1] > 1 or not x.is_cpu:
+        return torch.addcmul(shift, x, scale, out=out)
+    return torch.mul(x, scale, out=out).add_(shift)
+
+
 def join(parts: list[Tensor], axis: int) -> Tensor:
     return parts[0] if len(parts) == 1 or parts[0].dim() == 0 else torch.cat(parts, axis)
 
@@ -112,11 +118,11 @@ def total(x: Tensor, dims: list[int]) -> Tensor:
 
 def mean_square(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Mean of x^2. The norm over axes that lie together in memory needs no buffer for the squares."""
-    count = math.prod(x.size(d) for d in dims)
+    if x.dim() - 1 not in dims or x.stride(-1) != 1:
+        return x.square().mean(dims, keepdim=True)
     together = [d for d in dims if all(later in dims for later in range(d, x.dim()))]
-    if not together or x.stride(-1) != 1:
-        return x.square().sum(dims, keepdim=True).div_(count)
     squares = torch.linalg.vector_norm(x, dim=together, keepdim=True).square_()
+    count = math.prod(x.size(d) for d in dims)
     return total(squares, [d for d in dims if d not in together]).div_(count)
 
 
