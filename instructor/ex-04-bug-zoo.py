@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Exercises 4: The bug zoo
 #
-# These exercises belong to chapters 10 and 11. Every creature below has a bug that real courses and code bases have
+# These exercises belong to chapters 6, 10 and 11. Every creature below has a bug that real courses and code bases have
 # shipped. For each of them:
 #
 # 1. **Find it.** Read the symptom, read the code, run the check to see what fails.
@@ -138,8 +138,8 @@ class Amnesiac(nn.Module):
             mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
             with torch.no_grad():
                 unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
-                self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * mean
-                self.running_var = (1 - self.momentum) * self.running_var + self.momentum * unbiased
+                self.running_mean += self.momentum * (mean - self.running_mean)
+                self.running_var += self.momentum * (unbiased - self.running_var)
         else:
             mean, var = self.running_mean, self.running_var
         x_hat = (x - mean[:, None, None]) / (var[:, None, None] + self.eps).sqrt()
@@ -444,8 +444,7 @@ class Dizzy(nn.Module):
             mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
             # END SOLUTION
             """ # BEGIN PROMPT
-            mean = x.mean((0, 2, 3))
-            var = x.square().mean((0, 2, 3)) - mean.square()
+            mean, var = x.mean((0, 2, 3)), x.square().mean((0, 2, 3)) - x.mean((0, 2, 3)).square()
             """  # END PROMPT
             with torch.no_grad():
                 unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
@@ -697,10 +696,11 @@ def a_stack_of_blocks_at_zero(ResidualBlock):
 # %% [raw]
 # # BEGIN QUESTION
 # name: zoo-gradient-check
+# all_or_nothing: true
 
 # %% [markdown]
-# This one is no layer but a check: it should tell whether the gradient of a BatchNorm is right. It has never rejected
-# anything. **Mend it**, so that it accepts a right BatchNorm and rejects a wrong one.
+# This one is no layer but a check: it should tell whether the gradient of a BatchNorm is right. Many a wrong
+# gradient has passed it. **Mend it**, so that it accepts a right BatchNorm and rejects a wrong one.
 #
 # `batch_norm` is a function of one tensor (N, C), in training mode, with weight 1, bias 0 and eps 1e-5.
 #

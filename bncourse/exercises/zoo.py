@@ -1,4 +1,4 @@
-"""Set 4: the bug zoo, and a layer of your own (chapters 10 and 11).
+"""Set 4: the bug zoo, and a layer of your own (chapters 6, 10 and 11).
 
 Every creature has one bug that real courses and code bases have shipped.
 """
@@ -25,7 +25,7 @@ graph = layer_exercise("zoo-graph", "The layer that never lets go", 15, "medium"
 cancellation = layer_exercise("zoo-cancellation", "The layer that is afraid of heights", 15, "medium")
 detached = layer_exercise("zoo-detached", "The layer that learns too little", 15, "medium")
 bias = Exercise("zoo-bias", "The bias that nobody removed", 10, 10, "easy")
-residual = Exercise("zoo-residual", "The shortcut that is none", 10, 15, "medium")
+residual = Exercise("zoo-residual", "The shortcut that is none", 6, 15, "medium")
 gradient_check = Exercise("zoo-gradient-check", "The check that cannot fail", 10, 25, "hard")
 layer = layer_exercise("layer", "A BatchNorm of your own", 45, "hard", chapter=11)
 EXERCISES = (mode, buffers, variance, momentum, graph, cancellation, detached, bias, residual, gradient_check, layer)
@@ -146,7 +146,7 @@ def accepts_right(answer):
     require(
         _verdict(answer, right_batch_norm), "a right BatchNorm is rejected.", "Compare in float64; allow rounding only."
     )
-    require(not _verdict(answer, constant_statistics), "every BatchNorm is accepted.", TOO_EASY)
+    require(not _verdict(answer, no_gradient), "so is one whose gradient is zero.", TOO_EASY)
 
 
 @gradient_check.case("constant mean and variance are rejected")

@@ -1,0 +1,72 @@
+"""What is graded: the questions of an assignment and their cases, as instructor/make.py wrote them."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: a function, as source, whose parameters are names that the notebook should define."""
+
+    name: str
+    hidden: bool
+    points: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question and its cases; with `all_or_nothing` one failed case costs all points."""
+
+    name: str
+    points: float
+    all_or_nothing: bool
+    cases: tuple[Case, ...]
+
+    def score(self, passed: list[bool]) -> float:
+        """The points for cases that passed or failed."""
+        if self.all_or_nothing:
+            return self.points if passed and all(passed) else 0.0
+        return round(sum(case.points for case, ok in zip(self.cases, passed, strict=True) if ok), 4)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A named list of questions; `path` is the file they came from, `digest` changes whenever they do."""
+
+    name: str
+    questions: tuple[Question, ...]
+    path: Path
+    digest: str
+
+    @property
+    def points(self) -> float:
+        return sum(question.points for question in self.questions)
+
+    @classmethod
+    def read(cls, path: Path) -> "Assignment":
+        """Read an autograder.json."""
+        content = path.read_bytes()
+        data = json.loads(content)
+        questions = tuple(
+            Question(q["name"], q["points"], q["all_or_nothing"], tuple(Case(**case) for case in q["cases"]))
+            for q in data["questions"]
+        )
+        return cls(data["name"], questions, path.resolve(), hashlib.sha256(content).hexdigest())
+
+
+def find_assignment(name: str, folder: Path = Path("instructor/_build")) -> Assignment:
+    """The assignment of that name, or from that autograder.json.
+
+    Raises:
+        FileNotFoundError: if there is none, with the names there are.
+    """
+    path = Path(name) if name.endswith(".json") else folder / name / "autograder.json"
+    if not path.is_file():
+        known = ", ".join(sorted(found.parent.name for found in folder.glob("*/autograder.json"))) or "none"
+        raise FileNotFoundError(
+            f"no assignment {name!r} (looked for {path}). There are: {known}. Run `make exercises`."
+        )
+    return Assignment.read(path)
