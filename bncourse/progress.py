@@ -15,12 +15,13 @@ _someone_shows = False
 
 
 @contextmanager
-def progress(total: int, description: str, unit: str) -> Iterator[tqdm]:
+def progress(total: int | None, description: str, unit: str) -> Iterator[tqdm]:
     """A bar to ``update`` while work goes on.
 
     In a notebook it is a widget, in a terminal one line that goes away; a redirected output gets nothing. Where a book
     is built (``BNCOURSE_BOOK`` is set, to anything) one line of text at the end says what was done, because a widget
-    leaves nothing on a page. Work inside other work shows nothing of its own.
+    leaves nothing on a page. Work inside other work shows nothing of its own. Where ``total`` is not known yet it is
+    None, and the bar's own is set later.
     """
     global _someone_shows
     outermost, _someone_shows = not _someone_shows, True
@@ -34,7 +35,7 @@ def progress(total: int, description: str, unit: str) -> Iterator[tqdm]:
         with make(total=total, desc=description, disable=place in ("book", "log"), **options) as bar:
             yield bar
         seconds = time.monotonic() - started
-        if place == "book" and seconds > DELAY:
+        if place == "book" and seconds > DELAY and bar.total:
             done = f"{bar.total / 1e6:.0f} MB" if unit == "B" else f"{bar.total} {unit}s"
             print(f"{description}: {done} in {seconds:.0f} s")
     finally:

@@ -3,8 +3,6 @@
 import json
 import os
 import pickle
-import resource
-import signal
 import subprocess
 import sys
 import textwrap
@@ -96,10 +94,10 @@ def test_a_killed_process_goes_on(path, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if int(line) == 17:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             break
     process.stdout.close()
-    assert process.wait(30) == -signal.SIGKILL
+    assert process.wait(30) != 0
     assert path.exists()
     whole, resumed, steps = make_model(), make_model(), []
     expected = fit(whole, TRAIN, TEST, epochs=8, **RUN)
@@ -189,6 +187,7 @@ def test_a_damaged_file_is_named_and_runs_nothing(path, damage, capfd):
 
 
 def test_a_full_disk_keeps_the_last_whole_file(path, tmp_path):
+    resource = pytest.importorskip("resource")
     fit(make_model(), TRAIN, epochs=1, **RUN, checkpoint=path)
     kept, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))

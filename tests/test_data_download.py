@@ -2,8 +2,8 @@
 
 import multiprocessing
 import os
-import resource
 import time
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
             data.mnist()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the administrator may write everywhere")
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="the administrator may write everywhere")
 def test_a_folder_without_permission(place, monkeypatch):
     place.mkdir()
     place.chmod(0o500)
@@ -146,6 +146,7 @@ def test_a_folder_without_permission(place, monkeypatch):
 
 def test_a_full_disk(place, monkeypatch):
     """A limit on the size of files stands in for a full disk: the write fails half way."""
+    resource = pytest.importorskip("resource")
     with serve(MNIST_FILES) as (address, _):
         use(monkeypatch, "mnist", MNIST_FILES, f"{address}/right")
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -221,6 +222,31 @@ def test_cifar10_is_read_without_unpacking(place, monkeypatch):
         np.testing.assert_allclose(image.numpy(), CIFAR_PIXELS[label] / 255, atol=1e-6)
     for image, label in zip(made.test.images, made.test.labels, strict=True):
         np.testing.assert_allclose(image.numpy(), CIFAR_PIXELS[label - 1] / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("manner", ["right", "slow", "unannounced"])
+def test_a_download_shows_its_bytes(place, monkeypatch, manner):
+    files, bars = {"cifar-10-binary.tar.gz": cifar_archive(CIFAR_RECORDS)}, []
+
+    @contextmanager
+    def shown(total, description, unit):
+        bars.append((SimpleBar(), description, unit))
+        yield bars[-1][0]
+
+    class SimpleBar:
+        n, total = 0, None
+
+        def update(self, count):
+            self.n += count
+
+    monkeypatch.setattr(downloaded, "progress", shown)
+    with serve(files) as (address, _), suppress(ConnectionError):
+        use(monkeypatch, "cifar10", files, f"{address}/{manner}")
+        data.cifar10()
+    size = len(files["cifar-10-binary.tar.gz"])
+    (bar, description, unit) = bars[0]
+    assert (description, unit) == ("cifar-10-binary.tar.gz", "B")
+    assert (bar.n, bar.total) == (size, size) if manner != "unannounced" else bar.total is None and bar.n > 0
 
 
 def test_hashes_and_mirrors_are_well_formed():

@@ -21,8 +21,8 @@ def work(total=4):
     with progress.progress(total, "outer work", "step") as bar:
         for _ in range(total):
             with progress.progress(2, "inner work", "step") as inner:
+                time.sleep(0.1)
                 inner.update(2)
-            time.sleep(0.1)
             bar.update()
 """
 

@@ -148,8 +148,8 @@ def _fetch(data_set: str, name: str) -> Path:
     failures = []
     for mirror in mirrors:
         try:
-            with progress(1, name, "B") as bar:  # pooch tells the bar the real total
-                download = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=TIMEOUT)
+            with progress(None, name, "B") as bar:
+                download = pooch.HTTPDownloader(progressbar=_PoochBar(bar), chunk_size=2**16, timeout=TIMEOUT)
                 found = pooch.retrieve(
                     mirror + name, known_hash=f"sha256:{files[name]}", fname=name, path=folder, downloader=download
                 )
@@ -170,6 +170,23 @@ def _fetch(data_set: str, name: str) -> Path:
         + f"; or set BNCOURSE_DATA to a folder that has it as {data_set}/{name}. "
         'load("digits") and load("photo_digits") need no download.'
     )
+
+
+class _PoochBar:
+    """A bar as pooch calls one: pooch sets ``total``, counts whole chunks, and at the end starts again and fills it."""
+
+    def __init__(self, bar):
+        self.bar, self.total = bar, 0
+
+    def update(self, count: int) -> None:
+        self.bar.total = self.total or None  # 0 is pooch's word for a host that does not say
+        self.bar.update(min(count, self.total - self.bar.n) if self.total else count)
+
+    def reset(self) -> None:
+        """Nothing: ours would show an empty bar."""
+
+    def close(self) -> None:
+        """Nothing: ours is closed by its context."""
 
 
 def _what_went_wrong(error: Exception) -> str:
