@@ -1,4 +1,4 @@
-"""The build: what it runs again, what it refuses, and what an interrupted one leaves behind. On small books of our own."""
+"""The build, on small books of our own: what it runs again, what it refuses, what an interrupted one leaves behind."""
 
 import json
 import os

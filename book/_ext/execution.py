@@ -10,8 +10,12 @@ import os
 import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import myst_nb.core.execute
+from jupyter_cache import get_cache
+from jupyter_cache.cache.db import NbCacheRecord
 from myst_nb.core.execute import cache as cached_execution
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -41,6 +45,20 @@ def choose_cache(app: Sphinx, config) -> None:
     for old in sorted(caches.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     config.nb_execution_cache_path = str(folder)
+
+
+class Client(cached_execution.NotebookClientCache):
+    """MyST-NB's client; an entry that a killed build left half written is executed again instead of failing."""
+
+    def start_client(self) -> None:
+        cache = get_cache(self.nb_config.execution_cache_path)
+        with suppress(KeyError):  # no entry
+            entry = cache.match_cache_notebook(self.notebook)
+            try:
+                cache.get_cache_bundle(entry.pk)
+            except Exception:
+                NbCacheRecord.remove_records([entry.pk], cache.db)
+        super().start_client()
 
 
 class Progress:
@@ -100,5 +118,6 @@ single_nb_execution = cached_execution.single_nb_execution
 def setup(app: Sphinx) -> dict:
     os.environ["BNCOURSE_BOOK"] = "1"  # the notebooks' kernels inherit it: progress as text, not as a widget
     app.connect("config-inited", choose_cache)
+    myst_nb.core.execute.NotebookClientCache = Client
     cached_execution.single_nb_execution = Progress(app).execute
     return {"parallel_read_safe": False}
