@@ -1,0 +1,50 @@
+"""The noise of batch statistics against its formula, and the small sets."""
+
+import pytest
+import torch
+
+from bncourse.data import DataSet, Examples
+from bncourse.studies.regularization import normalized_in_batches, small_sets
+
+
+def test_noise_of_a_normal_distribution_follows_the_formula():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(20_000, 1, generator=generator)
+    for wanted in (0.0, 1.5):
+        sample = (z[:, 0] - wanted).abs().argmin().item()
+        values = normalized_in_batches(z, sample, 64, 20_000, generator)
+        assert values.var().item() == pytest.approx((1 + wanted**2 / 2) / 64, rel=0.1)
+        assert values.mean().item() == pytest.approx(wanted, abs=0.03)
+
+
+def test_a_value_is_bounded_by_its_batch():
+    z = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    values = normalized_in_batches(z, 0, 4, 2000)
+    assert values.abs().max() <= 3**0.5
+
+
+def test_a_batch_of_one_is_refused():
+    with pytest.raises(ValueError, match="batch_size=1"):
+        normalized_in_batches(torch.randn(5, 2), 0, 1, 3)
+
+
+def toy() -> DataSet:
+    labels = torch.arange(2000) % 10
+    images = labels.view(-1, 1, 1, 1).expand(-1, 1, 16, 16).float() / 10  # an image tells its true label
+    return DataSet("toy", Examples(images, labels), Examples(images[:50], labels[:50]))
+
+
+def test_small_sets():
+    (images, labels), (test_images, test_labels) = small_sets(toy(), [3, 3, 4], 1000, wrong=0.2)
+    assert images.shape == (3, 1000, 64) and labels.shape == (3, 1000)
+    assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
+    true = small_sets(toy(), [3, 3, 4], 1000)[0][1]
+    assert (labels != true).float().mean().item() == pytest.approx(0.2, abs=0.04)
+    assert labels.min() >= 0 and labels.max() <= 9
+    order = test_images[:, 0].argsort(stable=True)
+    assert test_labels[order].diff().min() >= 0  # test labels are the true ones
+
+
+def test_too_few_examples_are_refused():
+    with pytest.raises(ValueError, match="count=2001"):
+        small_sets(toy(), [0], 2001)
