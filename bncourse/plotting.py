@@ -123,14 +123,17 @@ def label_last(axes: Axes) -> None:
     log = axes.get_yscale() == "log"
     scale = np.log10 if log else np.asarray
     low, high = scale(low), scale(high)
-    wanted = [(float(scale(line.get_ydata()[-1])) - low) / (high - low) for line in lines]
-    order = np.argsort(wanted)
-    placed: dict[int, float] = {}
-    floor = -np.inf
-    gap = 0.16 / max(axes.get_position().height * axes.figure.get_figheight(), 0.5)
-    for index in order:
-        placed[index] = max(min(max(wanted[index], 0), 1), floor + gap)
-        floor = placed[index]
+    ends = np.array([(float(scale(line.get_ydata()[-1])) - low) / (high - low) for line in lines])
+    letter = 0.17 / max(axes.get_position().height * axes.figure.get_figheight(), 0.5)
+    heights = np.array([letter * (1 + line.get_label().count("\n")) for line in lines])
+    placed, order, ceiling = ends.clip(0, 1), np.argsort(ends), np.inf
+    for index in order[::-1]:  # from the top down: each below the one above
+        placed[index] = min(placed[index], ceiling - heights[index] / 2)
+        ceiling = placed[index] - heights[index] / 2
+    floor = -heights[order[0]] / 2 if lines else 0
+    for index in order:  # from the bottom up: none below the axes
+        placed[index] = max(placed[index], floor + heights[index] / 2)
+        floor = placed[index] + heights[index] / 2
     for index, line in enumerate(lines):
         axes.annotate(
             line.get_label(),
