@@ -157,11 +157,12 @@ def _fetch(data_set: str, name: str) -> Path:
         except (RequestException, ValueError) as error:  # no host, no such file, a broken or wrong transfer
             failures.append(f"  {mirror} {_what_went_wrong(error)}")
         except OSError as error:
-            cause = error if error.errno else error.__cause__ or error  # pooch wraps a missing permission in words
+            if error.errno is None and isinstance(error.__cause__, OSError):
+                error = error.__cause__  # pooch tells a missing permission in words, without the system's number
             raise OSError(
-                getattr(cause, "errno", None),
-                f"{name} could not be kept in {folder}: {getattr(cause, 'strerror', None) or cause}. Set BNCOURSE_DATA to a folder that "
-                'can be written and has room, or use load("digits"), which downloads nothing',
+                error.errno,
+                f"{name} could not be kept in {folder}: {error.strerror or error}. Set BNCOURSE_DATA to a folder "
+                'that can be written and has room, or use load("digits"), which downloads nothing',
             ) from error
     place = folder / name
     raise ConnectionError(
