@@ -156,9 +156,8 @@ def tidy(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
 def without_prompts(source: str) -> str:
     """A solution without the marks that told otter what students get."""
     source = re.sub(r'^ *""" # BEGIN PROMPT\n.*?^ *""" # END PROMPT\n?', "", source, flags=re.DOTALL | re.MULTILINE)
-    return re.sub(
-        r" *# (BEGIN SOLUTION( NO PROMPT)?|END SOLUTION|SOLUTION)$\n?", "", source, flags=re.MULTILINE
-    ).rstrip()
+    source = re.sub(r"^ *# (BEGIN SOLUTION( NO PROMPT)?|END SOLUTION)\n?", "", source, flags=re.MULTILINE)
+    return re.sub(r" *# SOLUTION$", "", source, flags=re.MULTILINE).rstrip()
 
 
 if __name__ == "__main__":

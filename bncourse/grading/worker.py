@@ -86,12 +86,14 @@ def run_cells(cells: list[str], seconds: float, report: Callable[..., None]) -> 
 
 def run_case(source: str, namespace: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Run one case against the names that the notebook defined."""
+    import torch
+
     from bncourse.exercises.compare import Wrong
     from bncourse.exercises.undisturbed import undisturbed
 
-    definitions: dict[str, Any] = {}
+    definitions: dict[str, Any] = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional}  # as in the notebooks
     exec(source, definitions)
-    (function,) = (value for value in definitions.values() if inspect.isfunction(value))
+    function = next(value for value in reversed(definitions.values()) if inspect.isfunction(value))
     names = list(inspect.signature(function).parameters)
     missing = [name for name in names if name not in namespace]
     if missing:

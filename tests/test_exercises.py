@@ -1,0 +1,152 @@
+"""Right answers pass, wrong ones get the hint meant for them, and a check leaves no trace."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from wrong_answers import WRONG, layer
+
+import bncourse
+from bncourse.exercises import EXERCISES, CheckFailed, check, run_case
+from bncourse.exercises.compare import Wrong, expect
+
+CASES = [
+    pytest.param(name, answer, hint, id=f"{name}: {hint}") for name, pairs in WRONG.items() for answer, hint in pairs
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "hint"), CASES)
+def test_wrong_answer_gets_its_hint(name, answer, hint):
+    with pytest.raises(CheckFailed) as failure:
+        check(name, answer)
+    hints = [part for part in " ".join(str(failure.value).split()).split("Hint:")[1:]]
+    assert any(hint in part for part in hints), str(failure.value)
+
+
+def test_every_exercise_has_two_wrong_answers():
+    assert set(WRONG) == set(EXERCISES)
+    assert not [name for name, answers in WRONG.items() if len(answers) < 2]
+
+
+def test_exercises_cover_the_chapters_and_say_what_they_take():
+    assert {exercise.chapter for exercise in EXERCISES.values()} == set(range(1, 14))
+    for exercise in EXERCISES.values():
+        assert exercise.level in ("easy", "medium", "hard") and 5 <= exercise.minutes <= 60
+        names = [case.name for case in exercise.cases]
+        assert len(names) == len(set(names)) >= 2
+
+
+@pytest.mark.parametrize("answer", [nn.BatchNorm2d, bncourse.BatchNorm2d, layer()], ids=["torch", "bncourse", "ours"])
+def test_right_layers_pass_every_case_of_a_layer(answer, capsys):
+    check("layer", answer)
+    assert "all 9 cases pass" in capsys.readouterr().out
+
+
+def test_a_check_leaves_no_trace(capsys):
+    def state():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+
+    def noisy(x, dims, eps):
+        torch.manual_seed(random.randrange(100))
+        np.random.rand(3)  # noqa: NPY002
+        return torch.dropout(x, 0.5, True)
+
+    torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002
+    before = state()
+    with torch.no_grad():
+        check("layer", nn.BatchNorm2d)
+        with pytest.raises(CheckFailed):
+            check("standardize", noisy)
+        assert not torch.is_grad_enabled()
+    assert state() == before
+
+
+def test_a_check_does_not_depend_on_what_the_notebook_set():
+    with torch.no_grad(), torch.device("meta"):
+        check("layer", nn.BatchNorm2d)
+
+
+def test_a_check_says_the_same_every_time():
+    reports = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        with pytest.raises(CheckFailed) as failure:
+            check("standardize", lambda x, dims, eps: torch.randn_like(x))
+        reports.append(str(failure.value))
+    assert reports[0] == reports[1]
+
+
+def stub(x, dims, eps):
+    """Standardize."""
+    ...
+
+
+@pytest.mark.parametrize("answer", [None, ..., stub], ids=["None", "...", "an empty function"])
+def test_an_empty_answer_is_told_so(answer):
+    with pytest.raises(CheckFailed, match="not answered yet"):
+        check("standardize", answer)
+
+
+def test_an_error_names_the_learners_line():
+    def broken(x, dims, eps):
+        return x.means(dims)
+
+    with pytest.raises(CheckFailed, match=r"AttributeError(.|\n)*return x\.means\(dims\)"):
+        check("standardize", broken)
+
+
+def test_an_interrupt_is_not_taken_for_a_failure():
+    def endless(x, dims, eps):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check("standardize", endless)
+
+
+def test_unknown_names_say_what_there_is():
+    with pytest.raises(KeyError, match="batch-norm"):
+        check("batchnorm", None)
+    with pytest.raises(KeyError, match="three steps"):
+        run_case("running-statistics", "no such case", None)
+
+
+def test_run_case_is_what_check_runs():
+    run_case("layer", "the gradient of x", nn.BatchNorm2d)
+    with pytest.raises(Wrong, match="held constant"):
+        run_case("layer", "the gradient of x", layer(detached=True))
+
+
+def test_a_notebook_shows_the_report_and_no_traceback(capsys):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    shell.run_cell("from bncourse.exercises import check\ncheck('signal', lambda gain, depth: gain * depth)")
+    shown = capsys.readouterr().out
+    assert shown.startswith("signal: 3 of 3 cases fail")
+    assert "Hint:" in shown and "Traceback" not in shown and "exercise.py" not in shown
+
+
+class TestExpect:
+    def test_close_values_pass(self):
+        expect(1.00001, 1.0, "x")
+        expect(torch.ones(2, dtype=torch.float64), torch.ones(2), "x")
+        expect(np.ones(2), torch.ones(2), "x")
+
+    @pytest.mark.parametrize(
+        ("got", "expected", "message"),
+        [
+            (torch.ones(2, 1), torch.ones(2), r"shape \(2, 1\); expected \(2,\)"),
+            (2.0, 1.0, "is 2; expected 1"),
+            (torch.tensor([1.0, float("nan")]), torch.ones(2), "1 of 2 values that are not finite"),
+            (torch.tensor([[1.0, 5.0]]), torch.ones(1, 2), r"index \(0, 1\): got 5, expected 1"),
+            (None, 1.0, "is a return missing"),
+            (True, 1.0, "got a bool"),
+            (SimpleNamespace(), 1.0, "got a SimpleNamespace"),
+        ],
+    )
+    def test_wrong_values_are_described(self, got, expected, message):
+        with pytest.raises(Wrong, match=message):
+            expect(got, expected, "x")

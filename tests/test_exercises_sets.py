@@ -1,0 +1,109 @@
+"""The notebooks that make.py makes: solutions score all points, what students get scores none, and nothing leaks."""
+
+import ast
+import json
+
+import pytest
+from exercise_sets import NAMES, ROOT, code_cells, make
+
+from bncourse.exercises import EXERCISES, CheckFailed
+from bncourse.grading.assignment import Assignment
+from bncourse.grading.worker import run_case
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    pytest.importorskip("otter")
+    return make(tmp_path_factory.mktemp("made"))
+
+
+def run(path):
+    """Run a notebook's cells in one namespace; returns it and the checks that failed."""
+    namespace, failed = {}, []
+    for source in code_cells(path):
+        try:
+            exec(source, namespace)
+        except CheckFailed as error:
+            failed.append(str(error).split(":")[0])
+    return namespace, failed
+
+
+def score(assignment, namespace):
+    return {
+        question.name: question.score([run_case(c.source, namespace, 30.0)["passed"] for c in question.cases])
+        for question in assignment.questions
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_solution_scores_every_point(made, name):
+    namespace, failed = run(made / "private" / name / "solution.ipynb")
+    assignment = Assignment.read(made / "private" / name / "autograder.json")
+    assert not failed
+    assert score(assignment, namespace) == {question.name: question.points for question in assignment.questions}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_students_get_scores_nothing(made, name):
+    namespace, failed = run(made / "students" / f"{name}.ipynb")
+    assignment = Assignment.read(made / "private" / name / "autograder.json")
+    assert failed == [question.name for question in assignment.questions]  # every check runs, and fails
+    assert set(score(assignment, namespace).values()) == {0.0}
+
+
+def test_every_exercise_is_in_one_set_and_has_hidden_cases(made):
+    questions = [q for name in NAMES for q in Assignment.read(made / "private" / name / "autograder.json").questions]
+    assert sorted(question.name for question in questions) == sorted(EXERCISES)
+    for question in questions:
+        public = [case.name for case in question.cases if not case.hidden]
+        assert public == [case.name for case in EXERCISES[question.name].cases]
+        assert len(public) < len(question.cases)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_notebook_is_the_one_that_is_made(made, name):
+    committed = ROOT / "book" / "exercises" / f"{name}.ipynb"
+    assert committed.read_bytes() == (made / "students" / f"{name}.ipynb").read_bytes(), "run `make exercises`"
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestStudentNotebook:
+    def read(self, name):
+        return json.loads((ROOT / "book" / "exercises" / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+    def test_imports_nothing_but_torch_and_the_course(self, name):
+        imported = set()
+        for source in code_cells(ROOT / "book" / "exercises" / f"{name}.ipynb"):
+            for node in ast.walk(ast.parse("\n".join(line for line in source.splitlines() if "%pip" not in line))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    imported.add(node.module.split(".")[0])
+        assert imported <= {"importlib", "math", "torch", "bncourse"}
+
+    def test_checks_may_fail_and_nothing_else(self, name):
+        for cell in self.read(name)["cells"]:
+            is_check = "".join(cell["source"]).startswith("check(")
+            assert ("raises-exception" in cell["metadata"].get("tags", [])) == is_check
+
+    def test_holds_no_solution_and_no_trace_of_otter(self, name, made):
+        text = json.dumps(self.read(name))
+        assert "SOLUTION" not in text and "otter" not in text and "HIDDEN" not in text
+        solution = {line for source in code_cells(made / "private" / name / "solution.ipynb") for line in lines(source)}
+        student = {line for source in code_cells(ROOT / "book/exercises" / f"{name}.ipynb") for line in lines(source)}
+        assert len(solution - student) >= len(EXERCISES) // 10
+
+    def test_every_hint_is_folded(self, name):
+        text = "".join("".join(cell["source"]) for cell in self.read(name)["cells"] if cell["cell_type"] == "markdown")
+        assert text.count("<details>") == text.count("</details>") == text.count("<summary>Hint")
+        assert text.count("<details>") >= 3
+
+
+def lines(source):
+    return {line.strip() for line in source.splitlines() if line.strip()}
+
+
+def test_solutions_and_hidden_cases_are_not_committed_into_the_book():
+    for path in (ROOT / "book").rglob("*"):
+        assert path.name not in ("solution.ipynb", "autograder.json")
+    assert "_build/" in (ROOT / ".gitignore").read_text().split()
