@@ -13,6 +13,8 @@ for (const root of document.querySelectorAll(".bn-explorer[role=group]:not([data
   });
   const count = (control) => (control.options ? control.options.length : Number(control.max) + 1);
   const chosen = (control) => (control.options ? control.selectedIndex : Number(control.value));
+  const frame = (moved, position) =>
+    frames[controls.reduce((index, each) => index * count(each) + (each === moved ? position : chosen(each)), 0)];
 
   function show() {
     for (const control of controls.filter((each) => each.type === "range")) {
@@ -20,14 +22,21 @@ for (const root of document.querySelectorAll(".bn-explorer[role=group]:not([data
       control.setAttribute("aria-valuetext", value);
       control.previousElementSibling.textContent = value;
     }
-    const [next, text] = frames[controls.reduce((index, control) => index * count(control) + chosen(control), 0)];
+    const [next, text] = frame();
     picture.replaceWith(next);
     picture = next;
     reading.textContent = text;
   }
 
+  // Decodes what a control can show when the reader reaches for it, so that moving it finds the pictures ready.
+  function prepare({ target }) {
+    if (!controls.includes(target)) return;
+    for (let i = 0; i < count(target); i++) frame(target, i)[0].decode().catch(() => {});
+  }
+
   root.querySelector(".bn-controls").hidden = false;
   root.querySelector(".bn-fallback").hidden = true;
   root.addEventListener("input", show);
+  for (const reach of ["focusin", "pointerover"]) root.addEventListener(reach, prepare);
   show();
 }

@@ -53,8 +53,8 @@ def draw(activation: str, step: int):
         axes.tick_params(axis="y", length=0)
         before, after = first.values[-1], now.values[-1]
         sentences.append(
-            f"{STYLE[norm].label}: mean {after.mean():.2f}, standard deviation {after.std():.2f} "
-            f"(at first {before.mean():.2f} and {before.std():.2f}); test accuracy {now.accuracy:.0%}."
+            f"{STYLE[norm].label}: mean {after.mean():z.2f}, standard deviation {after.std():.2f} "
+            f"(at first {before.mean():z.2f} and {before.std():.2f}); test accuracy {now.accuracy:.0%}."
         )
     columns[0].set(yticks=[-layer for layer in range(LAYERS)], yticklabels=range(1, LAYERS + 1), ylabel="hidden layer")
     return drawn, "\n".join(sentences)

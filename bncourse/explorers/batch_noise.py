@@ -46,11 +46,11 @@ def draw(batch_size: int, sample: str):
     below.loglog(SIZES, variances, color=BLUE)
     below.loglog(SIZES, [variances[-1] * SIZES[-1] / size for size in SIZES], "--", color=GREY, linewidth=1)
     below.plot(batch_size, variances[index], "o", color=BLUE, markersize=10)
-    below.annotate("falls as 1/m", (2, variances[-1] * SIZES[-1] / 2), (0, -16), textcoords="offset points", color=GREY)
+    below.text(2, 0.02, "dashed: falls as 1/m", color=GREY)
     below.set(xlabel="batch size m", ylabel="variance", ylim=(0.001, 20))
     log_ticks(below, SIZES)
     log_ticks(below, [0.001, 0.01, 0.1, 1, 10], "y")
-    text = f"Batch size {batch_size}: mean {chosen.mean():.2f}, variance {chosen.var():.3g} over {DRAWS:,} batches."
+    text = f"Batch size {batch_size}: mean {chosen.mean():z.2f}, variance {chosen.var():.3g} over {DRAWS:,} batches."
     if index:
         ratio = variances[index] / variances[index - 1]
         text += f"\nThat is {ratio:.2f} of the variance at batch size {SIZES[index - 1]}."

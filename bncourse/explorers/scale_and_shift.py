@@ -41,7 +41,7 @@ def draw(gamma: float, beta: float, eps: float):
     spread = output.std()
     return drawn, (
         f"Before: mean {mean:.2f}, standard deviation {math.sqrt(variance):.2f}.\n"
-        f"After: mean {output.mean():.2f}, standard deviation {spread:.2f}, which is γ × {spread / gamma:.3f}."
+        f"After: mean {output.mean():z.2f}, standard deviation {spread:.2f}, which is γ × {spread / gamma:.3f}."
     )
 
 

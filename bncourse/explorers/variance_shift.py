@@ -8,8 +8,8 @@ from ..layers import BatchNorm1d
 from ..plotting import BLUE, RED, figure
 
 INPUTS = {"zero mean": lambda x: x, "after a ReLU": torch.relu}
-ORDERS = ["dropout, then BatchNorm", "BatchNorm, then dropout"]
-COUNT = 20_000
+ORDERS = ["dropout, linear, BatchNorm", "linear, BatchNorm, dropout"]
+COUNT, UNITS = 20_000, 32
 
 
 def variance_shift() -> Explorer:
@@ -22,8 +22,9 @@ def variance_shift() -> Explorer:
             "what will the variance of its output be in evaluation, where nothing is dropped?"
         ),
         description=(
-            "Two histograms in one: what BatchNorm puts out in training, and in evaluation once its running statistics "
-            "have settled. Bars above them mark one standard deviation to each side of the mean."
+            "A unit behind a linear layer of 32 inputs. Two histograms: what its BatchNorm puts out in training, "
+            "and in evaluation with that training's statistics. Bars above them mark one standard deviation to each "
+            "side of the mean."
         ),
         labels={"rate": "dropout rate", "inputs": "input"},
         start={"rate": 0.1},
@@ -34,15 +35,16 @@ def variance_shift() -> Explorer:
 
 
 def draw(order: str, inputs: str, rate: float):
-    with torch.random.fork_rng():
+    dropout, linear = nn.Dropout(rate), nn.Linear(UNITS, 1, bias=False)
+    norm = BatchNorm1d(1, affine=False, momentum=1.0)
+    model = nn.Sequential(*((dropout, linear, norm) if order == ORDERS[0] else (linear, norm, dropout)))
+    seen, variances = {}, {}
+    norm.register_forward_hook(lambda module, given, put_out: seen.update(before=given[0], after=put_out))
+    drawn, axes = figure(height=3.6)
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        x = INPUTS[inputs](torch.randn(COUNT, 1))
-        norm, dropout = BatchNorm1d(1, affine=False, momentum=1.0), nn.Dropout(rate)
-        model = nn.Sequential(*((dropout, norm) if order == ORDERS[0] else (norm, dropout)))
-        seen = {}
-        norm.register_forward_hook(lambda module, given, put_out: seen.update(before=given[0], after=put_out))
-        variances = {}
-        drawn, axes = figure(height=3.6)
+        linear.weight.normal_().div_(linear.weight.norm())
+        x = INPUTS[inputs](torch.randn(COUNT, UNITS))
         for level, (mode, colour) in enumerate({"training": RED, "evaluation": BLUE}.items()):
             model.train(mode == "training")
             model(x)
