@@ -1,0 +1,87 @@
+"""A smoke test of each other environment (what it plans, without installing it), and of the tools for publishing."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from colab import packed_package, write_all
+from environments import COLAB, floors, make_plan, pinned
+from repository import disagreements, set_repository, setup_cell, student_notebooks
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("name", ["colab", "oldest", "newest"])
+def test_environment_has_a_plan(name, monkeypatch):
+    monkeypatch.setattr("environments.has_cpu_torch", lambda python, version: version == pinned("torch"))
+    plan = make_plan(name)
+    assert plan.pins["torch"] == pinned("torch")
+    wanted = {"colab": COLAB, "oldest": floors(), "newest": {}}[name]
+    assert {key: plan.pins[key] for key in wanted if key != "torch"} == {
+        k: v for k, v in wanted.items() if k != "torch"
+    }
+    stays = any("torch stays" in note for note in plan.notes)
+    assert stays == (name != "newest")
+
+
+def test_floors_are_those_of_the_package():
+    assert floors()["torch"] == "2.4.0" and floors()["numpy"] == "1.26.0"
+
+
+@pytest.fixture
+def course(tmp_path) -> Path:
+    """A copy of what says where the course is published."""
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    shutil.copy(ROOT / "_toc.yml", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(ROOT / "book", tmp_path / "book")
+    shutil.copytree(ROOT / "bncourse", tmp_path / "bncourse", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "instructor").mkdir()
+    return tmp_path
+
+
+def test_repository_is_set_and_unset_everywhere(course):
+    set_repository("", course)
+    before = {path: path.read_text() for path in student_notebooks(course)}
+    assert set_repository("https://github.com/someone/somewhere.git", course) == len(before)
+    assert not disagreements(course)
+    cell = setup_cell(course)
+    assert len(cell.splitlines()) <= 3
+    assert re.search(r"somewhere/archive/refs/tags/v\d+\.\d+\.\d+\.zip", cell)
+
+    path = student_notebooks(course)[0]
+    path.write_text(path.read_text().replace("someone/somewhere", "else/where"))
+    assert len(disagreements(course)) == 1
+
+    set_repository("", course)
+    assert {path: json.loads(path.read_text()) for path in before} == {p: json.loads(t) for p, t in before.items()}
+
+
+@pytest.mark.parametrize(
+    "url", ["github.com/a/b", "https://github.com/a", "https://example.org/a/b", "https://github.com/a/b/c", "x y"]
+)
+def test_repository_refuses_what_colab_cannot_open(course, url):
+    before = (course / "_config.yml").read_text()
+    with pytest.raises(ValueError, match="expected https://github"):
+        set_repository(url, course)
+    assert (course / "_config.yml").read_text() == before
+
+
+def test_carrying_notebook_runs_where_the_package_is_not(course, tmp_path):
+    """Its first cell makes bncourse importable in a Python that does not see this checkout."""
+    written = write_all(tmp_path / "carried", course)
+    assert written and packed_package(course) == packed_package(course)
+    cell = next(c for c in json.loads(written[0].read_text())["cells"] if "setup" in c["metadata"].get("tags", []))
+    code = "".join(cell["source"])
+    assert len(code.splitlines()) <= 3
+    hide = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
+    hide += f"sys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n"
+    show = "\nimport bncourse; print(bncourse.__file__)"
+    (tmp_path / "carried.py").write_text(hide + code + show)
+    result = subprocess.run([sys.executable, "-I", "carried.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().startswith(str(tmp_path / "bncourse-"))

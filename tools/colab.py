@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Write notebooks that carry the package inside them, for places that cannot reach a repository.
+
+usage: python tools/colab.py [FOLDER]        (default: _build/colab)
+
+Each copy's set-up cell unpacks bncourse into a folder beside the notebook if it is not installed; nothing else differs.
+"""
+
+import argparse
+import base64
+import io
+import json
+import tomllib
+import zipfile
+from pathlib import Path
+
+from repository import ROOT, setup_cells
+from toc import notebooks
+
+CARRIER = """\
+import base64, importlib.util, io, os, sys, zipfile
+if importlib.util.find_spec("bncourse") is None:
+    zipfile.ZipFile(io.BytesIO(base64.b64decode("{package}"))).extractall("bncourse-{version}"); \
+sys.path.insert(0, os.path.abspath("bncourse-{version}")); os.environ["PYTHONPATH"] = sys.path[0]"""
+
+
+def packed_package(root: Path = ROOT) -> str:
+    """The package's files as a zip in base64; the same files always give the same text."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in sorted((root / "bncourse").rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                entry = zipfile.ZipInfo(path.relative_to(root).as_posix(), date_time=(2026, 1, 1, 0, 0, 0))
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, path.read_bytes())
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def carry(notebook: dict, package: str, version: str) -> dict:
+    """The notebook with the package in its set-up cell."""
+    for cell in setup_cells(notebook):
+        cell["source"] = CARRIER.format(package=package, version=version).splitlines(keepends=True)
+    return notebook
+
+
+def write_all(folder: Path, root: Path = ROOT) -> list[Path]:
+    """A carrying copy of every notebook in the toc; gives back their paths."""
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    package = packed_package(root)
+    written = []
+    for path in notebooks(root):
+        target = folder / path.relative_to(root / "book")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        notebook = carry(json.loads(path.read_text(encoding="utf-8")), package, version)
+        target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        written.append(target)
+    return written
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "_build" / "colab")
+    folder = parser.parse_args().folder
+    paths = write_all(folder)
+    size = max(path.stat().st_size for path in paths) if paths else 0
+    print(f"{len(paths)} notebooks of at most {size / 1e6:.1f} MB in {folder}")

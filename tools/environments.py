@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Try the course with other versions than the pinned ones.
+
+usage: python tools/environments.py colab|oldest|newest [--plan] [--python 3.11]
+
+colab    what Colab has (its published freeze): all notebooks, and the explorers as widgets of ipywidgets 7.7.1
+oldest   the floors of pyproject.toml: the package's tests and all notebooks
+newest   the newest versions that the registry has: the same
+
+Each makes .venv-NAME with the newest Python of 3.13, 3.12 and 3.11 that is found and for which there is a CPU build of
+torch. Where there is none of the wanted torch, the pinned one stays, and the output says so. --plan stops before
+anything is installed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHONS = ("3.13", "3.12", "3.11")
+COLAB = {  # from the freeze that Colab publishes, as of 2026-08-19
+    "torch": "2.11.0",
+    "numpy": "2.1.3",
+    "matplotlib": "3.10.0",
+    "ipython": "7.34.0",
+    "ipykernel": "6.17.1",
+    "ipywidgets": "7.7.1",
+    "traitlets": "5.7.1",
+    "scikit-learn": "1.6.1",
+}
+PACKAGE_ONLY = ("book", "build", "house", "browser", "environments", "grading", "instructor")  # not about versions
+
+
+class Plan(NamedTuple):
+    """What an environment is made of."""
+
+    python: str
+    pins: dict[str, str]
+    notes: list[str]
+
+
+def floors() -> dict[str, str]:
+    """The oldest versions that pyproject.toml allows, padded to three numbers: 2.4 is 2.4.0."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    found = {}
+    for line in wanted:
+        name, version = re.fullmatch(r"([\w-]+)>=([\d.]+)", line).groups()
+        found[name] = ".".join([*version.split("."), "0", "0"][:3])
+    return found
+
+
+def pinned(name: str) -> str:
+    """The version in requirements.txt."""
+    return re.search(rf"(?m)^{re.escape(name)}==(\S+)$", (ROOT / "requirements.txt").read_text())[1]
+
+
+def pythons(version: str) -> Iterator[str]:
+    """Programs that are this version of Python: on the path, or kept by pyenv."""
+    candidates = [shutil.which(f"python{version}")]
+    if shutil.which("pyenv"):
+        names = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True).stdout.split()
+        for name in names:
+            if name.startswith(version + "."):
+                prefix = subprocess.run(["pyenv", "prefix", name], capture_output=True, text=True).stdout.strip()
+                candidates.append(f"{prefix}/bin/python")
+    for program in filter(None, candidates):
+        code = "import sys; print('%d.%d' % sys.version_info[:2])"
+        answer = subprocess.run([program, "-c", code], capture_output=True, text=True)
+        if answer.returncode == 0 and answer.stdout.strip() == version:
+            yield program
+
+
+def has_cpu_torch(python: str, version: str) -> bool:
+    """Whether pip would install a CPU build of this torch. On Linux that is a version that ends in +cpu."""
+    command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet"]
+    command += ["--only-binary=:all:", "--report", "-", f"torch=={version}"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    if answer.returncode:
+        return False
+    (found,) = json.loads(answer.stdout)["install"]
+    return platform.system() != "Linux" or found["metadata"]["version"].endswith("+cpu")
+
+
+def make_plan(name: str, only: str | None = None) -> Plan:
+    """Choose the Python and the pins."""
+    wanted = {"colab": COLAB, "oldest": floors(), "newest": {}}[name]
+    notes = []
+    for version in (only,) if only else PYTHONS:
+        program = next(pythons(version), None)
+        if program is None:
+            notes.append(f"Python {version} is not on this machine")
+            continue
+        torch = wanted.get("torch", pinned("torch"))
+        for candidate in dict.fromkeys((torch, pinned("torch"))):
+            if has_cpu_torch(program, candidate):
+                if candidate != torch:
+                    notes.append(f"torch stays at {candidate}: no CPU build of {torch} for Python {version} was found")
+                return Plan(program, wanted | {"torch": candidate}, notes)
+        notes.append(f"Python {version}: no CPU build of torch was found for it")
+    raise SystemExit("\n".join([*notes, "No Python to try this with."]))
+
+
+def install(name: str, plan: Plan) -> Path:
+    """Make the environment; gives back its Python."""
+    folder = ROOT / f".venv-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run([plan.python, "-m", "venv", folder], check=True)
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    pins = [f"{package}=={version}" for package, version in plan.pins.items()]
+    tools = ["ipykernel", "packaging", "pyyaml", "filelock"]
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pins, *tools]
+    subprocess.run([*command, "-e", f"{ROOT}[test]"], check=True)
+    return python
+
+
+def run_tests(name: str, python: Path) -> int:
+    """The package's tests where versions matter, and every notebook."""
+    from_toc = subprocess.run([python, ROOT / "tools" / "toc.py"], capture_output=True, text=True, check=True)
+    tests = sorted(map(str, (ROOT / "tests").glob("test_*.py")))
+    tests = [path for path in tests if not any(word in Path(path).stem for word in PACKAGE_ONLY)]
+    if name == "colab":
+        tests = [path for path in tests if "explor" in Path(path).stem]
+    command = [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--nbval-lax", "--nbval-current-env", "-q"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
+    return subprocess.run([*command, *tests, *from_toc.stdout.split()], cwd=ROOT, env=environment).returncode
+
+
+def show_versions(python: Path, plan: Plan) -> None:
+    names = sorted({*floors(), *COLAB, *plan.pins})
+    code = "import sys, importlib.metadata as m; print('Python', sys.version.split()[0]); "
+    code += f"[print(name, m.version(name)) for name in {names}]"
+    subprocess.run([python, "-c", code], check=True)
+    print(*plan.notes, sep="\n", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=("colab", "oldest", "newest"))
+    parser.add_argument("--plan", action="store_true", help="say what would be installed, and stop")
+    parser.add_argument("--python", choices=PYTHONS, help="this version only")
+    options = parser.parse_args()
+    plan = make_plan(options.name, options.python)
+    print(f"{options.name}: {plan.python}", *(f"{name} {pin}" for name, pin in plan.pins.items()), sep="\n  ")
+    print(*plan.notes, sep="\n", flush=True)
+    if options.plan:
+        return 0
+    python = install(options.name, plan)
+    result = run_tests(options.name, python)
+    print(f"\n{options.name} ran with:", flush=True)
+    show_versions(python, plan)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
