@@ -218,7 +218,7 @@ def batch_norm(
     check_tensors(
         "batch_norm", input, channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
-    input, shape = _dense(input), (1, channels) + (1,) * (input.dim() - 2)
+    input, shape = dense(input), (1, channels) + (1,) * (input.dim() - 2)
     if count == 0:
         return _scale_and_shift(input, weight, bias, shape)
     if not training:
@@ -226,8 +226,8 @@ def batch_norm(
         return standardize(input, dims, weight, bias, eps, shape=shape, statistics=statistics)[0]
     output, mean, variance = standardize(input, dims, weight, bias, eps, shape=shape)
     if running_mean is not None:
-        _move(running_mean, mean, momentum)
-        _move(running_var, variance * (count / (count - 1)), momentum)
+        move_running_average(running_mean, mean, momentum)
+        move_running_average(running_var, variance * (count / (count - 1)), momentum)
     return output
 
 
@@ -270,7 +270,7 @@ def group_norm(
     check_groups(input, num_groups, weight=weight, bias=bias)
     if input.numel() == 0:
         return input.clone()
-    groups = _dense(input).unflatten(1, (num_groups, -1))  # (N, G, C / G, ...)
+    groups = dense(input).unflatten(1, (num_groups, -1))  # (N, G, C / G, ...)
     dims, shape = tuple(range(2, groups.dim())), (1, *groups.shape[1:3]) + (1,) * (input.dim() - 2)
     output, _, _ = standardize(groups, dims, weight, bias, eps, shape=shape)
     return output.flatten(1, 2)
@@ -313,8 +313,8 @@ def instance_norm(
         return _scale_and_shift(input, weight, bias, shape)
     output, mean, variance = standardize(input.contiguous(), dims, weight, bias, eps, shape=shape)
     if running_mean is not None:
-        _move(running_mean, mean.mean(0), momentum)
-        _move(running_var, variance.mean(0) * (count / (count - 1)), momentum)
+        move_running_average(running_mean, mean.mean(0), momentum)
+        move_running_average(running_var, variance.mean(0) * (count / (count - 1)), momentum)
     return output
 
 
@@ -337,10 +337,10 @@ def rms_norm(
     if eps is None:
         eps = torch.finfo(at_least_float32(input).dtype).eps
     dims, shape = _last_axes(input, normalized_shape)
-    return standardize(_dense(input), dims, weight, eps=eps, shape=shape, center=False)[0]
+    return standardize(dense(input), dims, weight, eps=eps, shape=shape, center=False)[0]
 
 
-def _move(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:
+def move_running_average(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:
     """running = (1 - momentum) * running + momentum * new, in place: a checkpoint or DDP may hold on to the tensor.
 
     ``new`` carries no gradient (see ``standardize``): no graph grows from step to step.
@@ -356,7 +356,7 @@ def _last_axes(input: Tensor, normalized_shape: tuple[int, ...]) -> tuple[tuple[
     return tuple(range(others, input.dim())), (1,) * others + tuple(normalized_shape)
 
 
-def _dense(input: Tensor) -> Tensor:
+def dense(input: Tensor) -> Tensor:
     """``input`` itself if it is contiguous, or channels last; a contiguous copy otherwise."""
     if input.is_contiguous() or _torch_takes_the_formula():
         return input

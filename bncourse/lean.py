@@ -87,7 +87,7 @@ def in_parts(dims, input: Tensor, *others: Tensor | None) -> tuple[int, Iterable
     """
     axis = next((d for d in range(input.dim()) if d not in dims), 0)
     length, pieces = input.size(axis), -(-input.numel() * input.element_size() // PART_BYTES)
-    if pieces == 1 or axis in dims or not input.is_cpu or input.stride(axis) == 1:
+    if pieces <= 1 or axis in dims or not input.is_cpu or input.stride(axis) == 1:
         return axis, [(input, *others)]
     pieces = min(pieces, length)
     cut = [

@@ -7,7 +7,6 @@ checks of first and second derivatives.
 
 import copy
 import pickle
-import re
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ INFOS = [info for info in common_modules.module_db if info.module_cls.__name__ i
 
 def samples(dtype: torch.dtype):
     for info in INFOS:
-        for training in (True, False) if info.train_and_eval_differ else (True,):
+        for training in (True, False):
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 inputs = info.module_inputs_func(info, "cpu", dtype, requires_grad=True, training=training)
@@ -92,8 +91,3 @@ def test_counts(record_property, capsys):
     with capsys.disabled():
         print(f"\ntorch's module cases: {sum(cases[:2])} samples and {cases[2]} error inputs", end=" ")
     assert all(cases)
-
-
-def test_error_messages_are_distinct():
-    """The patterns above would pass on an empty match: they do name something."""
-    assert all(len(re.sub(r"\W", "", case.values[1].error_regex)) > 10 for case in error_inputs())

@@ -2,6 +2,7 @@
 
 from bncourse.layers.batch import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from bncourse.layers.sample import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm, RMSNorm
+from bncourse.layers.sync import SyncBatchNorm
 from bncourse.layers.variants import BatchRenorm, GhostBatchNorm, WeightStandardizedConv2d, renorm_limits
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "InstanceNorm3d",
     "LayerNorm",
     "RMSNorm",
+    "SyncBatchNorm",
     "WeightStandardizedConv2d",
     "renorm_limits",
 ]
