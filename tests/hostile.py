@@ -5,6 +5,7 @@ import json
 RIGHT = "def output_std(gain, depth):\n    return gain**depth"
 WRONG = "def output_std(gain, depth):\n    return gain * depth"
 CHECK = 'from bncourse.exercises import check\ncheck("signal", output_std)'
+LEAVE = 'import subprocess\nsubprocess.Popen(["sleep", "98765"], start_new_session=True)'
 POINTS = 4.0  # what the right answer scores
 
 ASSIGNMENT = {
@@ -94,7 +95,6 @@ torch.allclose = lambda *arguments, **options: True
 bncourse.exercises.EXERCISES["signal"].cases.clear()
 """
     stubborn = "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
-    leave = 'import subprocess\nsubprocess.Popen(["sleep", "98765"], start_new_session=True)'
     fork = "import os, time\nfor _ in range(5):\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(98765)"
     endless_answer = "def output_std(gain, depth):\n    while True:\n        pass"
     home = "import os, shutil\nshutil.rmtree(os.getcwd(), ignore_errors=True)\nos.chdir('/')"
@@ -119,7 +119,7 @@ bncourse.exercises.EXERCISES["signal"].cases.clear()
         "stubborn loop": (notebook(RIGHT, stubborn), "timeout", 0.0),
         "allocates": (notebook(RIGHT, "import torch\nx = torch.ones(10_000_000_000)"), "memory", POINTS),
         "allocates in Python": (notebook(RIGHT, "x = bytearray(20_000_000_000)"), "memory", POINTS),
-        "leaves a child": (notebook(RIGHT, leave), "ok", POINTS),
+        "leaves a child": (notebook(RIGHT, LEAVE), "ok", POINTS),
         "forks": (notebook(RIGHT, fork), "ok", POINTS),
         "ends its process": (notebook(RIGHT, "import os\nos._exit(3)"), "crashed", 0.0),
         "breaks its process": (notebook(RIGHT, "import ctypes\nctypes.string_at(0)"), "crashed", 0.0),

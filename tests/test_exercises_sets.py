@@ -6,7 +6,7 @@ import json
 import pytest
 from exercise_sets import NAMES, ROOT, code_cells, make
 
-from bncourse.exercises import EXERCISES, CheckFailed
+from bncourse.exercises import EXERCISES, CheckFailed, check
 from bncourse.grading.assignment import Assignment
 from bncourse.grading.worker import run_case
 
@@ -107,3 +107,27 @@ def test_solutions_and_hidden_cases_are_not_committed_into_the_book():
     for path in (ROOT / "book").rglob("*"):
         assert path.name not in ("solution.ipynb", "autograder.json")
     assert "_build/" in (ROOT / ".gitignore").read_text().split()
+
+
+class TestInstructorsGuide:
+    GUIDE = (ROOT / "book" / "instructors-guide.md").read_text(encoding="utf-8")
+
+    def test_lists_every_exercise_as_it_is(self):
+        rows = {line for line in self.GUIDE.splitlines() if line.startswith("| `")}
+        assert rows == {
+            f"| `{e.name}` | {e.title} | {e.chapter} | {e.level} | {e.minutes} |" for e in EXERCISES.values()
+        }
+
+    def test_gives_the_points_of_each_set(self, made):
+        for name in NAMES:
+            points = Assignment.read(made / "private" / name / "autograder.json").points
+            assert f"(exercises/{name}.ipynb), {points:g} points" in self.GUIDE
+
+    def test_shows_a_report_as_it_is(self):
+        shown = self.GUIDE.split("```text\n", 1)[1].split("\n```", 1)[0]
+        with pytest.raises(CheckFailed) as failure:
+            check(
+                "standardize",
+                lambda x, dims, eps: (x - x.mean(dims, keepdim=True)) / (x.var(dims, keepdim=True) + eps).sqrt(),
+            )
+        assert str(failure.value).startswith(shown)

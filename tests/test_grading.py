@@ -249,7 +249,8 @@ def test_retry_grades_what_did_not_end_well(tmp_path, assignment):
 def test_without_isolation_a_plain_warning_and_the_same_scores(tmp_path, assignment, monkeypatch):
     monkeypatch.setattr("bncourse.grading.isolation.why_not_isolated", lambda: "this is a test")
     monkeypatch.setattr("bncourse.grading.batch.why_not_isolated", lambda: "this is a test")
-    (tmp_path / "a.ipynb").write_text(hostile.notebook(hostile.RIGHT, 'import os\nos.system("sleep 24680 &")'))
+    leave = hostile.LEAVE.replace("98765", "24680")
+    (tmp_path / "a.ipynb").write_text(hostile.notebook(hostile.RIGHT, leave))
     output = []
     (record,) = grade_folder(tmp_path, assignment, tmp_path / "out" / "grades.csv", limits=LIMITS, say=output.append)
     assert (record.status, record.scores["signal"]) == ("ok", hostile.POINTS)

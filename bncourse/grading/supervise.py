@@ -152,6 +152,7 @@ def _supervise(
     finally:
         os.close(read_end)
         _kill(process)
+        _kill_leftovers(home)
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -268,6 +269,16 @@ def _kill(process: subprocess.Popen) -> None:
             process.stdin.close()
         except OSError:
             pass
+
+
+def _kill_leftovers(home: Path) -> None:
+    """End what left the session, where no namespace held it: on Linux it still carries our HOME."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"HOME={home}".encode() in environment.read_bytes().split(b"\0"):
+                os.kill(int(environment.parent.name), signal.SIGKILL)
+        except OSError:
+            continue  # gone, or somebody else's
 
 
 def _texts(value: Any) -> list[str]:
