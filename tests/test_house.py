@@ -16,21 +16,9 @@ from toc import notebooks, pages
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = notebooks()
 ROOMS = (  # a room imports only what stands before it
-    *(
-        "device",
-        "distributed",
-        "checks",
-        "functional",
-        "layers",
-        "lean",
-        "models",
-        "progress",
-        "data",
-        "checkpoint",
-        "training",
-    ),
-    *("probes", "experiments", "surgery", "doctor", "plotting", "notebook", "explore", "studies", "explorers"),
-    *("exercises", "grading", "cli"),
+    *("device", "distributed", "checks", "lean", "functional", "layers", "models", "progress", "data", "checkpoint"),
+    *("training", "probes", "experiments", "surgery", "doctor", "plotting", "notebook", "explore", "studies"),
+    *("explorers", "exercises", "grading", "cli"),
 )
 
 

@@ -94,7 +94,11 @@ class Progress:
                     f"\r{title}: cell {cell_index + 1} of {len(notebook.cells)}, {elapsed:.0f} s  ", end="", flush=True
                 )
 
-        result = single_nb_execution(notebook, on_cell_start=show_cell, **options)
+        try:
+            result = single_nb_execution(notebook, on_cell_start=show_cell, **options)
+        except Exception as error:  # not a cell's own: the kernel is gone
+            reason = f"its kernel was stopped: interrupted, or out of memory ({type(error).__name__})"
+            raise NotebookFailed(f"{self.current}.ipynb: {reason}") from error
         self.seconds += result.time
         if result.err is not None:
             raise NotebookFailed(describe_failure(self.current, notebook, result.err))
