@@ -95,7 +95,8 @@ class Progress:
                 )
 
         try:
-            result = single_nb_execution(notebook, on_cell_start=show_cell, **options)
+            quiet = ["--IPKernelApp.log_level=40"]  # errors only
+            result = single_nb_execution(notebook, on_cell_start=show_cell, extra_arguments=quiet, **options)
         except Exception as error:  # not a cell's own: the kernel is gone
             reason = f"its kernel was stopped: interrupted, or out of memory ({type(error).__name__})"
             raise NotebookFailed(f"{self.current}.ipynb: {reason}") from error
