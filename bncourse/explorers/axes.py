@@ -43,7 +43,9 @@ def axes() -> Explorer:
 def draw(norm: str, sample: int, channel: int):
     name = NORMS[norm]
     shared = members(name, sample - 1, channel - 1)
-    drawn, axes = figure(height=4)
+    drawn, axes = figure(height=3.9)
+    drawn.set_layout_engine("none")  # the layout never changes: much faster
+    axes.set_position((0.16, 0, 0.84, 0.92))
     colours = np.where(shared, STYLE[name].colour, "#E8E8E8")
     left, bottom = np.meshgrid(range(W), range(H))
     corners = np.stack([left, bottom], axis=-1)  # of each value's square in its map, (H, W, 2)
@@ -60,12 +62,11 @@ def draw(norm: str, sample: int, channel: int):
     axes.grid(False)
     axes.spines[:].set_visible(False)
 
-    samples = shared.any(axis=(1, 2, 3)).sum()
     what = "one root mean square" if name == "rms" else "one mean and variance"
-    company = "The rest of the batch matters." if samples > 1 else "The rest of the batch does not matter."
+    company = "matters" if shared.any(axis=(1, 2, 3)).sum() > 1 else "does not matter"
     return drawn, (
-        f"{norm}: {what} from {shared.sum()} values, all those of {KEPT[name]}. "
-        f"The block has {shared.size // shared.sum()} such sets. {company}"
+        f"Sample {sample}, channel {channel}: {norm} takes {what} from {shared.sum()} values, all those of {KEPT[name]}; "
+        f"the block has {shared.size // shared.sum()} such sets. The rest of the batch {company}."
     )
 
 

@@ -39,8 +39,8 @@ def draw(momentum: float, batch_size: int):
         running = _follow(means, weight)
         axes.plot(running, color=colour, linewidth=2.5, label=f"{name}: {1 - weight:g} × running + {weight:g} × new")
         sentences.append(
-            f"{name}: {1 - (1 - weight) ** 10:.0%} warmed up after 10 batches, {running[-1]:.2f} after {BATCHES}; "
-            f"{np.abs(np.diff(running[-21:])).mean():.3f} from one batch to the next."
+            f"{name}: {1 - (1 - weight) ** 10:.0%} warmed up after 10 batches; "
+            f"at the end it moves by {np.abs(np.diff(running[-21:])).mean():.3f} a batch."
         )
     axes.set(xlabel="batches seen", ylabel="mean", xlim=(0, BATCHES + 0.5), ylim=(-0.8, 4.8))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), handlelength=1.2)
