@@ -112,4 +112,5 @@ def _line(record: Record, count: int, total: int, assignment: Assignment) -> str
     position = f"[{count:>{len(str(total))}}/{total}]"
     score = f"{sum(record.scores.values()):g} of {assignment.points:g}"
     replaced = f"  replaced: {' '.join(record.flags)}" if record.flags else ""
-    return f"{position} {record.student[:30]:30} {record.status:10} {score:>12} {record.seconds:6.1f} s{replaced}"
+    student = "".join(letter if letter.isprintable() else "?" for letter in record.student[:30])
+    return f"{position} {student:30} {record.status:10} {score:>12} {record.seconds:6.1f} s{replaced}"

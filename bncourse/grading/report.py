@@ -53,7 +53,7 @@ def write_feedback(folder: Path, record: Record, assignment: Assignment) -> None
         score = record.scores.get(question.name, 0.0)
         lines += ["", f"## {question.name}: {score:g} of {question.points:g}", ""]
         lines += _cases(question, record.outcomes.get(question.name))
-    (folder / f"{record.student}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / f"{record.student.replace('/', '_')}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _cases(question: Question, outcomes: list[Outcome] | None) -> list[str]:

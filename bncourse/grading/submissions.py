@@ -1,9 +1,12 @@
 """What was handed in: one notebook per student, or the reason why there is none."""
 
 import json
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+LARGEST = 50 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -31,22 +34,30 @@ def find_submissions(folder: Path, assignment: str, roster: list[str] | None = N
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"submissions: {folder} is not a folder")
-    found: dict[str, list[Path]] = {student: [] for student in roster or []}
+    found: dict[str, list[Path]] = {_same_everywhere(student): [] for student in roster or []}
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            hidden = [path for path in entry.rglob(".*")]
-            notebooks = [p for p in sorted(entry.rglob("*.ipynb")) if not any(h in (p, *p.parents) for h in hidden)]
-            found.setdefault(entry.name, []).extend(notebooks)
+            visible = [path for path in sorted(entry.rglob("*.ipynb")) if not _is_hidden(path.relative_to(entry))]
+            found.setdefault(_same_everywhere(entry.name), []).extend(path for path in visible if path.is_file())
         elif entry.suffix == ".ipynb":
-            found.setdefault(entry.stem, []).append(entry)
+            found.setdefault(_same_everywhere(entry.stem), []).append(entry)
     return [_choose(student, found[student], assignment) for student in sorted(found)]
 
 
 def ignored_files(folder: Path) -> list[str]:
     """Files in the folder that are not notebooks: most likely a submission in another form."""
     return sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix != ".ipynb" and p.name[0] != ".")
+
+
+def _same_everywhere(name: str) -> str:
+    """A name as the roster has it, also where a Mac wrote its accents as characters of their own."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _choose(student: str, notebooks: list[Path], assignment: str) -> Submission:
@@ -58,12 +69,21 @@ def _choose(student: str, notebooks: list[Path], assignment: str) -> Submission:
     return Submission(student, None, f"{len(notebooks)} notebooks; keep one, or name one {assignment}.ipynb")
 
 
-def read_code_cells(content: bytes) -> list[str]:
+def read_notebook(path: Path) -> list[str]:
     """The sources of a notebook's code cells, in order. Metadata and duplicates do not matter.
 
     Raises:
-        Unreadable: if the content is no notebook.
+        Unreadable: if the file is no notebook, or larger than one should be.
     """
+    if not path.is_file():
+        raise Unreadable("not a notebook: not a regular file")
+    if path.stat().st_size > LARGEST:
+        raise Unreadable(f"larger than {LARGEST >> 20} MB; clear its outputs and hand it in again")
+    return read_code_cells(path.read_bytes())
+
+
+def read_code_cells(content: bytes) -> list[str]:
+    """The same for a notebook's content."""
     try:
         notebook = json.loads(content.decode("utf-8-sig"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:

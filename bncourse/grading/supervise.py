@@ -19,7 +19,7 @@ from typing import Any
 
 from bncourse.grading.assignment import Assignment
 from bncourse.grading.isolation import folders_to_hide, wrap
-from bncourse.grading.submissions import Submission, Unreadable, read_code_cells
+from bncourse.grading.submissions import Submission, Unreadable, read_notebook
 
 STATUSES = ("ok", "timeout", "memory", "crashed", "unreadable", "missing")
 REPORT_LIMIT = 20 << 20  # bytes; what an honest submission reports is a thousandth of it
@@ -78,12 +78,12 @@ class Stopped(Exception):
 
 
 def digest_of(submission: Submission, assignment: Assignment) -> str:
-    """Changes whenever the notebook or the assignment does, so that a second run knows what is done."""
+    """Changes whenever the notebook's code or the assignment does, so that a second run knows what is done."""
     try:
-        content = submission.path.read_bytes() if submission.path else submission.problem.encode()
-    except OSError as error:
-        content = str(error).encode()
-    return hashlib.sha256(assignment.digest.encode() + content).hexdigest()
+        content = "\n".join(read_notebook(submission.path)) if submission.path else submission.problem
+    except (Unreadable, OSError) as error:
+        content = str(error)
+    return hashlib.sha256((assignment.digest + content).encode(errors="surrogatepass")).hexdigest()
 
 
 def grade(
@@ -102,7 +102,7 @@ def grade(
         return record
     started = time.monotonic()
     try:
-        cells = read_code_cells(submission.path.read_bytes())
+        cells = read_notebook(submission.path)
     except (Unreadable, OSError) as error:
         record.status, record.reason = "unreadable", str(error)
         return record
@@ -121,7 +121,7 @@ def _supervise(
 ) -> None:
     read_end, write_end = os.pipe()
     command = [sys.executable, "-m", "bncourse.grading.worker", str(write_end)]
-    command += [str(limits.megabytes), str(limits.seconds / 3), str(limits.seconds / 10)]
+    command += [str(limits.megabytes), str(limits.seconds), str(limits.seconds / 3), str(limits.seconds / 10)]
     with open(home / "stderr", "wb") as stderr:
         process = subprocess.Popen(
             wrap(command, hide),

@@ -22,11 +22,12 @@ class TimeLimit(BaseException):
 
 
 def main() -> None:
-    reports, memory, cell_seconds, case_seconds = int(sys.argv[1]), *map(float, sys.argv[2:])
+    reports, megabytes, seconds, cell_seconds, case_seconds = int(sys.argv[1]), *map(float, sys.argv[2:])
     # Limits come first, so that they also hold for torch and for every process that a submission starts.
-    resource.setrlimit(resource.RLIMIT_DATA, (int(memory * MEGABYTE),) * 2)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100 * MEGABYTE,) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit(resource.RLIMIT_DATA, megabytes * MEGABYTE)
+    limit(resource.RLIMIT_FSIZE, 100 * MEGABYTE)
+    limit(resource.RLIMIT_CPU, 2 * seconds)  # ends a loop even where the grader was killed
+    limit(resource.RLIMIT_CORE, 0)
     os.set_inheritable(reports, False)
     cases_from = os.fdopen(os.dup(0), "rb")  # out of the reach of input() and of child processes
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -53,6 +54,14 @@ def main() -> None:
         report(event="question", token=message["token"], name=question["name"], outcomes=outcomes, changed=late)
     report(event="done", token=message["token"])
     os._exit(0)  # whatever threads a submission left
+
+
+def limit(kind: int, value: float) -> None:
+    """Set a resource limit, as far as the system knows it."""
+    try:
+        resource.setrlimit(kind, (int(value), int(value)))
+    except (OSError, ValueError):
+        pass  # macOS refuses some
 
 
 class Reporter:
