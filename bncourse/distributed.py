@@ -3,8 +3,11 @@
 ``launch`` is for experiments and tests; training jobs are started with ``torchrun``.
 """
 
+import signal
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -62,8 +65,24 @@ def launch(function: Callable, processes: int, *arguments, timeout: float = 60) 
         max_restarts=0,
         monitor_interval=0.1,
     )
-    results = elastic_launch(config, _in_group)(function, timeout, *arguments)
+    with _own_signal_handlers():
+        results = elastic_launch(config, _in_group)(function, timeout, *arguments)
     return [results[rank] for rank in range(processes)]
+
+
+@contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Put the signal handlers back afterwards: torch replaces them, and a notebook could not be interrupted any more."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
 
 
 def _in_group(function: Callable, timeout: float, *arguments):
