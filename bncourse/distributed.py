@@ -72,7 +72,7 @@ def launch(function: Callable, processes: int, *arguments, timeout: float = 60) 
 
 @contextmanager
 def _own_signal_handlers() -> Iterator[None]:
-    """Put the signal handlers back afterwards: torch replaces them, and a notebook could not be interrupted any more."""
+    """Put the signal handlers back afterwards: torch replaces them, and a notebook could not be interrupted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
