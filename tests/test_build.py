@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -55,6 +56,10 @@ def build(root: Path) -> tuple[bool, str]:
     command = [sys.executable, ROOT / "tools" / "build.py", root]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return result.returncode == 0, result.stdout
+
+
+def index(root: Path) -> str:
+    return (root / "_build" / "html" / "index.html").read_text()
 
 
 def was_run(output: str) -> bool:
@@ -151,11 +156,13 @@ def test_ledger_follows_the_chapters(small):
     succeeded, output = build(small)
     assert not succeeded and f"no claim settles P6 ({CHAPTER})" in output
 
+    (small / "book" / "index.md").write_text("# A course\n\nVerdicts: {verdict}`P1 P6`.\n")
     write(small, *claims(*ids, "P6"), *claims("P1", text="Said twice."))
     succeeded, output = build(small)
     assert succeeded, output
     page = (small / "_build" / "html" / "ledger.html").read_text()
     assert "6 statements examined: 6 “holds”." in page
+    assert re.sub("<[^>]+>", "", index(small)).count("Verdicts: P1 holds; P6 holds.") == 1
     assert f'href="{CHAPTER}.html#claim-P1"' in page and f'href="{CHAPTER}.html#claim-P1-2"' in page
     chapter = (small / "_build" / "html" / f"{CHAPTER}.html").read_text()
     assert 'id="claim-P1"' in chapter and 'id="claim-P1-2"' in chapter
@@ -164,6 +171,7 @@ def test_ledger_follows_the_chapters(small):
     assert build(small)[0]
     page = (small / "_build" / "html" / "ledger.html").read_text()
     assert "5 “holds”, 1 “does not hold”" in page and "It is otherwise." in page and "Said twice." not in page
+    assert "P6 does not hold." in re.sub("<[^>]+>", "", index(small)) and 'href="ledger.html#ledger-P6"' in index(small)
 
     write(small, *claims(*ids))
     for _ in range(2):

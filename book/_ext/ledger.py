@@ -9,7 +9,7 @@ import re
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +61,44 @@ class LedgerDirective(SphinxDirective):
         return [ledger("", *targets)]
 
 
+class verdict(nodes.General, nodes.Inline, nodes.Element):
+    """A place for the verdicts on some statements, filled when the page is written."""
+
+
+class VerdictRole(SphinxRole):
+    """The role ``verdict`` on "P1 P2": each statement's id with the verdicts of its claims, linked to the ledger."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        from bncourse.experiments import statements
+
+        self.env.metadata[self.env.docname]["has_ledger"] = True  # written anew in every build, like the ledger
+        names = self.text.split()
+        for name in names:
+            if name not in statements():
+                logger.warning(f"verdict role: no statement has the id {name!r}", location=self.get_location())
+        return [verdict("", statements=names)], []
+
+
 def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Replace the place by a summary and one table for each chapter of the toc."""
+    """Replace the ledger's place by a summary and one table for each chapter, and a verdict's place by badges."""
     for place in list(doctree.findall(ledger)):
         place.replace_self(make_ledger(app, docname))
+    for place in list(doctree.findall(verdict)):
+        place.replace_self(make_verdicts(app, docname, place["statements"]))
+
+
+def make_verdicts(app: Sphinx, docname: str, names: list[str]) -> list[nodes.Node]:
+    """For each statement its id and each of its verdicts once, in the order of the claims."""
+    result: list[nodes.Node] = []
+    for name in names:
+        claims = [claim for _, page in sorted(all_claims(app.env).items()) for claim in page if claim["id"] == name]
+        found = list(dict.fromkeys(claim["verdict"] for claim in claims)) or ["not examined yet"]
+        result.append(nodes.Text(f"{'; ' if result else ''}{name}"))
+        for one in found:
+            badge = nodes.inline("", "", classes=["verdict", "verdict-" + one.replace(" ", "-")])
+            badge += link(app, docname, "ledger", f"ledger-{name}", one)
+            result += [nodes.Text(", " if one != found[0] else " "), badge]
+    return result
 
 
 def make_ledger(app: Sphinx, docname: str) -> list[nodes.Node]:
@@ -147,6 +181,8 @@ def link(app: Sphinx, docname: str, page: str, anchor: str, text: str) -> nodes.
 def setup(app: Sphinx) -> dict:
     app.add_node(ledger)
     app.add_directive("ledger", LedgerDirective)
+    app.add_node(verdict)
+    app.add_role("verdict", VerdictRole())
     app.connect("env-purge-doc", forget)
     app.connect("env-merge-info", merge)
     app.connect("env-get-updated", pages_with_ledger)
