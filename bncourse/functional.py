@@ -269,7 +269,7 @@ def group_norm(
     """
     check_groups(input, num_groups, weight=weight, bias=bias)
     if input.numel() == 0:
-        return input.clone()
+        return _scale_and_shift(input, weight, bias, (-1,) + (1,) * (input.dim() - 2))
     groups = dense(input).unflatten(1, (num_groups, -1))  # (N, G, C / G, ...)
     dims, shape = tuple(range(2, groups.dim())), (1, *groups.shape[1:3]) + (1,) * (input.dim() - 2)
     output, _, _ = standardize(groups, dims, weight, bias, eps, shape=shape)
@@ -347,7 +347,7 @@ def move_running_average(running: Tensor, new: Tensor, momentum: float | Tensor)
     """
     if new.dtype != running.dtype:
         new = new.to(running.dtype)
-    running.lerp_(new.view(running.shape), momentum)
+    running.mul_(1 - momentum).add_(momentum * new.view(running.shape))
 
 
 def _last_axes(input: Tensor, normalized_shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -104,7 +104,7 @@ class GroupNorm(NormWithoutMemory, nn.GroupNorm):
         bias: False leaves out the shift.
 
     Raises:
-        ValueError: groups that do not divide the channels.
+        ValueError: fewer than one group, or groups that do not divide the channels.
     """
 
     def __init__(
@@ -118,6 +118,8 @@ class GroupNorm(NormWithoutMemory, nn.GroupNorm):
         *,
         bias: bool = True,
     ) -> None:
+        if num_groups < 1:
+            raise ValueError(f"num_groups must be at least 1, but got {num_groups}")
         if num_channels % num_groups != 0:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
         NormWithoutMemory.__init__(self, (num_channels,), affine, bias, device, dtype)

@@ -1,0 +1,74 @@
+"""torch.compile without graph breaks, and torch.export, in training and evaluation; momentum=None too."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from norm_cases import ALL, BATCH, ONE_EACH, Case, gradients
+
+import bncourse
+
+NO_AVERAGE = Case("BatchNorm2d", (3,), {"momentum": None}, (4, 3, 5, 5))
+VARIANTS = [
+    Case("GhostBatchNorm", (3, 2), {}, (4, 3, 5, 5)),
+    Case("BatchRenorm", (3,), {}, (4, 3, 5, 5)),
+]
+slow = pytest.mark.skipif(shutil.which("gcc") is None and shutil.which("clang") is None, reason="no C compiler")
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", [*ALL, NO_AVERAGE, *VARIANTS], ids=str)
+def test_one_graph_forward_and_backward(case, training):
+    """The whole layer and its gradients are traced into one graph each (torch's tracer, without making machine code)."""
+    plain, compiled = (case.build().train(training) for _ in range(2))
+    traced = torch.compile(compiled, fullgraph=True, backend="aot_eager")
+    for seed in range(2):
+        torch.testing.assert_close(
+            gradients(traced, case.input(seed=seed)), gradients(plain, case.input(seed=seed)), rtol=1e-7, atol=1e-7
+        )
+    torch.testing.assert_close(dict(compiled.state_dict()), dict(plain.state_dict()))
+
+
+@slow
+@pytest.mark.parametrize("case", [BATCH[0], NO_AVERAGE, ONE_EACH[-1]], ids=str)
+def test_machine_code(case):
+    plain, compiled = (case.build(dtype=torch.float32) for _ in range(2))
+    traced = torch.compile(compiled, fullgraph=True)
+    x = case.input(torch.float32)
+    torch.testing.assert_close(gradients(traced, x), gradients(plain, x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(dict(compiled.state_dict()), dict(plain.state_dict()))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", [*ONE_EACH, NO_AVERAGE, *VARIANTS], ids=str)
+def test_export(case, training):
+    plain, other = (case.build().train(training) for _ in range(2))
+    x = case.input().detach()
+    exported = torch.export.export(other, (x,)).module()
+    torch.testing.assert_close(exported(x), plain(x))
+    torch.testing.assert_close(
+        dict(exported.state_dict()), dict(plain.state_dict()), check_dtype=True, msg=lambda m: f"{case}: {m}"
+    )
+
+
+def test_export_with_any_batch_size():
+    layer = bncourse.BatchNorm2d(3).eval()
+    x = torch.randn(4, 3, 5, 5)
+    exported = torch.export.export(layer, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=64)},))
+    torch.testing.assert_close(exported.module()(x[:3]), layer(x[:3]))
+
+
+def test_import_loads_the_layers_and_nothing_else():
+    code = (
+        "import sys, bncourse; loaded = {name.split('.')[0] for name in sys.modules};"
+        "print(sorted(loaded & {'matplotlib', 'sklearn', 'ipywidgets', 'IPython', 'pooch', 'tqdm', 'scipy'}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
