@@ -1,6 +1,7 @@
 """The engine of the interactive figures: frames, errors, HTML, widgets; and what the seven figures say."""
 
 import base64
+import html
 import io
 import json
 import re
@@ -225,3 +226,17 @@ def test_every_explorer_is_small_and_asks_before_it_shows(name):
         series = [[made.frames[*rest[:position], value, *rest[position:]] for value in values] for rest in rests]
         assert any(len({frame.picture for frame in frames}) == len(values) for frames in series), parameter
         assert any(len({frame.text for frame in frames}) == len(values) for frames in series), parameter
+
+
+@pytest.mark.parametrize("name", explorers.__all__)
+def test_every_explorer_follows_its_widgets(name):
+    made = explorer(name)
+    _, *controls, shown = made.widget().children
+    values = dict(made.start)
+    for control, (parameter, choices) in zip(controls, made.grid.items(), strict=True):
+        assert control.description == made.labels[parameter]
+        for value in choices:
+            control.value = values[parameter] = value
+            frame = made.frames[tuple(values[each] for each in made.grid)]
+            assert base64.b64encode(frame.picture).decode() in shown.value
+            assert html.escape(frame.text) in shown.value

@@ -187,6 +187,8 @@ def test_on_a_phone_nothing_runs_over_and_all_can_use_it(open_page, name, dark):
     page = open_page(explorer(name).html, width=360, device_scale_factor=2, has_touch=True)
     page.evaluate("dark => document.documentElement.dataset.theme = dark ? 'dark' : 'light'", dark)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    edges = "all => all.map(element => element.getBoundingClientRect()).filter(box => box.left < 0 || box.right > 360)"
+    assert roots(page).locator("*").evaluate_all(edges) == []
     picture = roots(page).locator("img").bounding_box()
     assert picture["x"] >= 0 and picture["x"] + picture["width"] <= 360 and picture["width"] > 270
     for control in controls(roots(page)):

@@ -66,7 +66,8 @@ def draw(norm: str, sample: int, channel: int):
     company = "matters" if shared.any(axis=(1, 2, 3)).sum() > 1 else "does not matter"
     return drawn, (
         f"Sample {sample}, channel {channel}: {norm} takes {what} from {shared.sum()} values, "
-        f"all those of {KEPT[name]}; the block has {shared.size // shared.sum()} such sets. The rest of the batch {company}."
+        f"all those of {KEPT[name]}. "
+        f"The block has {shared.size // shared.sum()} such sets. The rest of the batch {company}."
     )
 
 
