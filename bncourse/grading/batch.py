@@ -60,7 +60,7 @@ def grade_folder(
     to_do = [submission for submission in submissions if submission.student not in done]
 
     if ignored := ignored_files(folder):
-        say(f"Warning: {len(ignored)} files are no notebooks and are ignored: {', '.join(ignored[:5])}")
+        say(_printable(f"Warning: {len(ignored)} files are no notebooks and are ignored: {', '.join(ignored[:5])}"))
     if reason := why_not_isolated():
         say(NOT_ISOLATED.format(reason))
     say(f"{assignment.name}: {len(submissions)} students, {len(done)} graded before, {jobs} at a time")
@@ -76,15 +76,17 @@ def grade_folder(
                 for record in map(Future.result, finished):
                     done[record.student] = record
                     log.add(record)
-                    write_feedback(feedback, record, assignment)
                     write_table(out, done.values(), assignment)
-                    say(_line(record, len(done), len(submissions), assignment))
+                    say(_printable(_line(record, len(done), len(submissions), assignment)))
         except BaseException:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     for record in done.values():
-        write_feedback(feedback, record, assignment)
+        try:
+            write_feedback(feedback, record, assignment)
+        except OSError as error:  # a name that no file can have
+            say(_printable(f"Warning: no feedback for {record.student}: {error}"))
     write_table(out, done.values(), assignment)
     return sorted(done.values(), key=lambda record: record.student)
 
@@ -112,5 +114,8 @@ def _line(record: Record, count: int, total: int, assignment: Assignment) -> str
     position = f"[{count:>{len(str(total))}}/{total}]"
     score = f"{sum(record.scores.values()):g} of {assignment.points:g}"
     replaced = f"  replaced: {' '.join(record.flags)}" if record.flags else ""
-    student = "".join(letter if letter.isprintable() else "?" for letter in record.student[:30])
-    return f"{position} {student:30} {record.status:10} {score:>12} {record.seconds:6.1f} s{replaced}"
+    return f"{position} {record.student[:30]:30} {record.status:10} {score:>12} {record.seconds:6.1f} s{replaced}"
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -31,7 +31,7 @@ def write_table(path: Path, records: Iterable[Record], assignment: Assignment) -
         row += [record.reason, " ".join(record.flags), record.seconds, record.file]
         writer.writerow([_harmless(value) for value in row])
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
+    temporary.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
     os.replace(temporary, path)
 
 

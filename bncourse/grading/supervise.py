@@ -48,6 +48,12 @@ class Outcome:
     hint: str | None = None
     kind: str = ""
 
+    @classmethod
+    def from_report(cls, report: dict[str, Any]) -> "Outcome":
+        """From what the worker sent: of the right types, and of text that can be written to a file."""
+        hint = report.get("hint")
+        return cls(report["passed"] is True, _text(report["message"]), hint and _text(hint), _text(report["kind"]))
+
 
 @dataclass
 class Record:
@@ -135,10 +141,10 @@ def _supervise(
         )
     os.close(write_end)
     token = secrets.token_hex()
-    progress: dict[str, Any] = {"errors": [], "started": False}
+    progress: dict[str, Any] = {"errors": []}
     try:
         for event in _events(read_end, time.monotonic() + limits.seconds, stop):
-            if event.get("event") == "executed":
+            if event.get("event") == "executed" and not progress.get("executed"):
                 record.flags += _texts(event.get("changed"))
                 threading.Thread(target=_send, args=(process, token, assignment), daemon=True).start()
             _note(record, assignment, event, token, progress)
@@ -206,7 +212,8 @@ def _note(record: Record, assignment: Assignment, event: dict[str, Any], token: 
     if kind == "cell":
         progress["cell"] = event.get("number")
     elif kind == "error":
-        progress["errors"].append((str(event.get("kind")), f"cell {event.get('number')}: {event.get('message')}"[:400]))
+        message = f"cell {event.get('number')}: {event.get('message')}"
+        progress["errors"].append((str(event.get("kind")), _text(message)[:400]))
     elif kind == "executed":
         progress["executed"] = True
     elif event.get("token") == token and kind == "done":
@@ -214,14 +221,14 @@ def _note(record: Record, assignment: Assignment, event: dict[str, Any], token: 
     elif event.get("token") == token and kind == "question":
         question = next((q for q in assignment.questions if q.name == event.get("name")), None)
         try:
-            outcomes = [Outcome(**outcome) for outcome in event["outcomes"]]
-        except (KeyError, TypeError):
+            outcomes = [Outcome.from_report(outcome) for outcome in event["outcomes"]]
+        except (KeyError, TypeError, AttributeError):
             return
         if question is None or len(outcomes) != len(question.cases):
             return
         record.flags += [name for name in _texts(event.get("changed")) if name not in record.flags]
         record.outcomes[question.name] = outcomes
-        record.scores[question.name] = question.score([outcome.passed is True for outcome in outcomes])
+        record.scores[question.name] = question.score([outcome.passed for outcome in outcomes])
 
 
 def _judge(record: Record, progress: dict[str, Any], code: int, stderr: Path) -> None:
@@ -282,4 +289,9 @@ def _kill_leftovers(home: Path) -> None:
 
 
 def _texts(value: Any) -> list[str]:
-    return [str(item)[:100] for item in value[:50]] if isinstance(value, list) else []
+    return [_text(item)[:100] for item in value[:50]] if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    """As text that every file and terminal takes: no lone surrogates."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
