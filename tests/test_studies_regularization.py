@@ -38,8 +38,10 @@ def test_small_sets():
     (images, labels), (test_images, test_labels) = small_sets(toy(), [3, 3, 4], 1000, wrong=0.2)
     assert images.shape == (3, 1000, 64) and labels.shape == (3, 1000)
     assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
-    true = small_sets(toy(), [3, 3, 4], 1000)[0][1]
+    pixels = toy().train.images
+    true = (10 * (images[..., 0] * pixels.std() + pixels.mean())).round().long()
     assert (labels != true).float().mean().item() == pytest.approx(0.2, abs=0.04)
+    assert torch.equal(small_sets(toy(), [3, 3, 4], 1000)[0][1], true)  # none wrong unless asked for
     assert labels.min() >= 0 and labels.max() <= 9
     order = test_images[:, 0].argsort(stable=True)
     assert test_labels[order].diff().min() >= 0  # test labels are the true ones
