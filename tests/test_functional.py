@@ -215,7 +215,7 @@ def test_offset(name):
 
 
 def test_offset_in_the_gradient():
-    """About as exact as torch: a float32 mean near 1e4 is itself off by one or two steps of 1e-3."""
+    """A few times torch's error at most: a float32 mean near 1e4 is itself off by one or two steps of 1e-3."""
     torch.manual_seed(0)
     x = torch.randn(16, 4, 6, 6) + 1e4
     _, exact = gradients(torch.nn.BatchNorm2d(4).double(), x.double().requires_grad_())
@@ -227,7 +227,7 @@ def test_offset_in_the_gradient():
         for layer in (bncourse.BatchNorm2d(4), torch.nn.BatchNorm2d(4))
     )
     for our_error, their_error in zip(ours, theirs, strict=True):
-        assert our_error <= 2 * their_error + 4e-3
+        assert our_error <= 6 * their_error + 1e-3
 
 
 def test_constant_input_gives_zero():

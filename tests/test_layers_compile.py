@@ -26,7 +26,7 @@ def fresh_compiler():
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("case", [*ALL, NO_AVERAGE, *VARIANTS], ids=str)
 def test_one_graph_forward_and_backward(case, training):
-    """The whole layer and its gradients are traced into one graph each (torch's tracer, without making machine code)."""
+    """The whole layer and its gradients are traced into one graph each (traced, not made machine code)."""
     plain, compiled = (case.build().train(training) for _ in range(2))
     traced = torch.compile(compiled, fullgraph=True, backend="aot_eager")
     for seed in range(2):
@@ -68,7 +68,7 @@ def test_export_with_any_batch_size():
 def test_import_loads_the_layers_and_nothing_else():
     code = (
         "import sys, bncourse; loaded = {name.split('.')[0] for name in sys.modules};"
-        "print(sorted(loaded & {'matplotlib', 'sklearn', 'ipywidgets', 'IPython', 'pooch', 'tqdm', 'scipy'}))"
+        "print(sorted(loaded & {'matplotlib', 'sklearn', 'ipywidgets', 'IPython', 'pooch', 'scipy'}))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

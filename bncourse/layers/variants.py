@@ -86,10 +86,9 @@ class BatchRenorm(AnyRank):
             weight = r if weight is None else weight * r
         return super().normalize(input, weight, bias, momentum)
 
-    @torch.no_grad()
     def corrections(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """r and d, (C,): they turn the batch's statistics into the running averages, as far as the limits allow."""
-        mean, variance = mean_and_variance(input, (0, *range(2, input.dim())))
+        mean, variance = mean_and_variance(input.detach(), (0, *range(2, input.dim())))
         running_std = (self.running_var + self.eps).sqrt()
         r = (variance.flatten() + self.eps).sqrt() / running_std
         d = (mean.flatten() - self.running_mean) / running_std
