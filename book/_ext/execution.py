@@ -17,6 +17,7 @@ import myst_nb.core.execute
 from jupyter_cache import get_cache
 from jupyter_cache.cache.db import NbCacheRecord
 from myst_nb.core.execute import cache as cached_execution
+from nbclient.exceptions import CellTimeoutError
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
@@ -109,11 +110,12 @@ class Progress:
 
 def describe_failure(name: str, notebook, error: Exception) -> str:
     """The notebook, the cell (counted from 1, its code with it) and the error."""
+    late = "took too long: " if isinstance(error, CellTimeoutError) else ""
     for index, cell in enumerate(notebook.cells, start=1):
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 code = "\n".join(f"    {line}" for line in cell.source.splitlines())
-                return f"{name}.ipynb, cell {index} of {len(notebook.cells)}: {output.ename}: {output.evalue}\n{code}"
+                return f"{name}.ipynb, cell {index} of {len(notebook.cells)}: {late}{output.ename}: {output.evalue}\n{code}"
     return f"{name}.ipynb: {type(error).__name__}: {error}"
 
 
