@@ -115,7 +115,8 @@ def describe_failure(name: str, notebook, error: Exception) -> str:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 code = "\n".join(f"    {line}" for line in cell.source.splitlines())
-                return f"{name}.ipynb, cell {index} of {len(notebook.cells)}: {late}{output.ename}: {output.evalue}\n{code}"
+                where = f"{name}.ipynb, cell {index} of {len(notebook.cells)}"
+                return f"{where}: {late}{output.ename}: {output.evalue}\n{code}"
     return f"{name}.ipynb: {type(error).__name__}: {error}"
 
 
