@@ -88,16 +88,17 @@ def test_repository_is_said_once_and_everything_agrees():
     assert not disagreements()
 
 
-def test_no_link_to_a_repository_that_is_not_ours():
-    """While no repository is set nothing may point a reader at one: somebody else could own it."""
-    url = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
-    pattern = re.compile(r"(?:github\.com|gitlab\.com|colab\.research\.google\.com/github)/[\w.-]+/[\w.-]+")
-    ours = url.removeprefix("https://")
+def test_nothing_installs_or_opens_a_repository_that_is_not_ours():
+    """While no repository is set nothing may send a reader to one for the course: somebody else could own it."""
+    ours = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    pattern = re.compile(
+        r"colab\.research\.google\.com/github/\S+|git\+https?://\S+|https://github\.com/\S+/archive/\S+"
+    )
     found = [
         f"{name_of(path)}: {link}"
         for path in tracked("*.md", "*.ipynb", "*.yml", "*.cff", "*.toml", "Makefile")
         for link in pattern.findall(path.read_text(encoding="utf-8"))
-        if not (ours and ours in link) and "OWNER/NAME" not in link and "/actions/" not in link
+        if not ours or ours.removeprefix("https://github.com/") not in link
     ]
     assert not found
 
