@@ -1,4 +1,4 @@
-"""Dropout beside BatchNorm: the variance shift of Li et al. 2018, and networks with the two in any order.
+"""Dropout beside BatchNorm: the variance shift of Li et al. 2019, and networks with the two in any order.
 
 Torch's ``nn.Dropout(p)`` takes the probability to DROP; the paper's p is the probability to KEEP. Here it is ``drop``
 or ``keep``, never p.
@@ -16,7 +16,7 @@ __all__ = ["dropout_network", "measured_ratio", "variance_ratio", "with_wrong_la
 
 
 def variance_ratio(x: torch.Tensor, keep: float) -> float:
-    """The variance of ``x`` over that of ``x`` after dropout in training, by the theory of Li et al. 2018.
+    """The variance of ``x`` over that of ``x`` after dropout in training, by the theory of Li et al. 2019.
 
     Dropout multiplies each value by a / keep, where a is 1 with probability ``keep`` and otherwise 0. The mean stays,
     the mean square grows to E[x²] / keep.
