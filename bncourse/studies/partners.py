@@ -1,12 +1,9 @@
 """Ask a norm itself over which values it takes its statistics."""
 
-import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from torch import Tensor, nn
 
-__all__ = ["draw", "partners", "sharing"]
+__all__ = ["partners", "sharing"]
 
 
 def partners(norm: nn.Module, shape: tuple[int, ...], at: tuple[int, ...] | None = None) -> Tensor:
@@ -29,13 +26,3 @@ def sharing(norm: nn.Module, shape: tuple[int, ...]) -> list[int]:
     mask = partners(norm, shape)
     axes = range(mask.dim())
     return [int(mask.any(dim=[a for a in axes if a != axis]).sum()) for axis in axes]
-
-
-def draw(axes: Axes, mask: Tensor, colour: str, title: str = "") -> None:
-    """Draw ``mask`` (N, C, H, W): samples downwards, channels to the right, each channel a map of H x W squares."""
-    tiles = torch.nn.functional.pad(mask.float(), (0, 1, 0, 1), value=torch.nan)  # a gap after each map
-    picture = np.concatenate(np.concatenate(tiles.numpy(), axis=1), axis=1)[:-1, :-1]
-    axes.pcolormesh(picture[::-1], cmap=ListedColormap(["#E8E8E8", colour]), vmin=0, vmax=1, edgecolors="white", lw=0.5)
-    axes.set(xticks=[], yticks=[], aspect="equal", title=title)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
