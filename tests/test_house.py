@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = notebooks()
 ROOMS = (  # a room imports only what stands before it
     *("device", "distributed", "checks", "lean", "functional", "layers", "models", "progress", "data", "checkpoint"),
-    *("training", "probes", "experiments", "surgery", "doctor", "plotting", "notebook", "explore", "studies"),
+    *("training", "probes", "experiments", "surgery", "doctor", "plotting", "axes", "notebook", "explore", "studies"),
     *("explorers", "exercises", "grading", "cli"),
 )
 
