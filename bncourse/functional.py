@@ -347,7 +347,10 @@ def move_running_average(running: Tensor, new: Tensor, momentum: float | Tensor)
     """
     if new.dtype != running.dtype:
         new = new.to(running.dtype)
-    running.mul_(1 - momentum).add_(momentum * new.view(running.shape))
+    if _torch_takes_the_formula():
+        running.mul_(1 - momentum).add_(momentum * new.view(running.shape))
+    else:  # the same in one step
+        running.lerp_(new.view(running.shape), momentum)
 
 
 def _last_axes(input: Tensor, normalized_shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -65,9 +65,8 @@ def standardize_backward(dy, input, dims, weight, eps, mean, variance, own_stati
         sum_g = total(g, inside) if center else None
         dbiases.append(total(sum_g, outside) if center else None)
         if own_statistics:
-            share = scale / -count
-            slope = total(dot * share, remaining).mul_(inverse_std)
-            shift = total(sum_g * share, remaining) if center else None
+            slope = total(dot * scale, remaining).mul_(inverse_std / -count)
+            shift = total(sum_g * scale, remaining).div_(-count) if center else None
             scale_and_shift(centred, slope, shift, buffer).addcmul_(g, scale)
         else:
             torch.mul(g, scale, out=buffer)

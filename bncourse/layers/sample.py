@@ -63,7 +63,7 @@ class LayerNorm(NormWithoutMemory, nn.LayerNorm):
         )
 
 
-class RMSNorm(NormWithoutMemory, getattr(nn, "RMSNorm", nn.Module)):
+class RMSNorm(NormWithoutMemory, nn.RMSNorm):
     """Divide each sample by its root mean square (Zhang and Sennrich 2019, arXiv 1910.07467).
 
     Args:
