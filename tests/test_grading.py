@@ -20,9 +20,9 @@ from bncourse import cli
 from bncourse.grading import Limits, find_assignment, grade_folder
 from bncourse.grading.assignment import Assignment
 from bncourse.grading.isolation import folders_to_hide, why_not_isolated
+from bncourse.grading.record import Record
 from bncourse.grading.report import Log
 from bncourse.grading.submissions import Unreadable, find_submissions, read_code_cells, read_notebook
-from bncourse.grading.supervise import Record
 from bncourse.grading.workspace import workspace
 
 LIMITS = Limits(seconds=30, megabytes=3000)
@@ -186,6 +186,13 @@ def processes_of(folder):
     return found
 
 
+def wait_until_a_cell_runs(folder, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not list(folder.glob("*/*/ipython")):  # IPython has started in the worker's folder
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def wait_until_gone(folder, seconds=10):
     deadline = time.monotonic() + seconds
     while running := processes_of(folder):
@@ -206,9 +213,7 @@ def test_a_killed_run_leaves_nothing_and_goes_on(tmp_path, assignment):
     for line in first.stdout:
         if line.startswith("[1/2] a"):
             break
-    while not list(temporary.glob("*/*/cells.json")):
-        time.sleep(0.05)
-    time.sleep(1)
+    wait_until_a_cell_runs(temporary)
     first.send_signal(signal.SIGKILL)
     first.wait()
     first.stdout.close()
@@ -229,8 +234,7 @@ def test_an_interrupted_run_stops_its_workers(tmp_path, assignment):
     environment = os.environ | {"TMPDIR": str(temporary)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.readline()
-    while not list(temporary.glob("*/*/cells.json")):
-        time.sleep(0.05)
+    wait_until_a_cell_runs(temporary)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130 and "goes on where it was" in errors

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from bncourse.grading.assignment import Assignment
 from bncourse.grading.isolation import why_not_isolated
+from bncourse.grading.record import Record
 from bncourse.grading.report import Log, write_feedback, write_table
 from bncourse.grading.submissions import Submission, find_submissions, ignored_files
-from bncourse.grading.supervise import Limits, Record, Stopped, digest_of, grade
+from bncourse.grading.supervise import Limits, Stopped, digest_of, grade
 from bncourse.grading.workspace import workspace
 
 NOT_ISOLATED = (

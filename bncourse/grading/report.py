@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bncourse.grading.assignment import Assignment, Question
-from bncourse.grading.supervise import Outcome, Record
+from bncourse.grading.record import Outcome, Record
 
 EXPLANATIONS = {
     "ok": "Your notebook ran and was graded.",

@@ -13,15 +13,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bncourse.grading.assignment import Assignment
 from bncourse.grading.isolation import folders_to_hide, wrap
+from bncourse.grading.record import Outcome, Record, text, texts
 from bncourse.grading.submissions import Submission, Unreadable, read_notebook
 
-STATUSES = ("ok", "timeout", "memory", "crashed", "unreadable", "missing")
 REPORT_LIMIT = 20 << 20  # bytes; what an honest submission reports is a thousandth of it
 
 
@@ -37,46 +37,6 @@ class Limits:
 
     seconds: float = 180.0
     megabytes: float = 4096.0
-
-
-@dataclass
-class Outcome:
-    """How one case went; `message` and `hint` are for the student if the case is public."""
-
-    passed: bool
-    message: str = ""
-    hint: str | None = None
-    kind: str = ""
-
-    @classmethod
-    def from_report(cls, report: dict[str, Any]) -> "Outcome":
-        """From what the worker sent: of the right types, and of text that can be written to a file."""
-        hint = report.get("hint")
-        return cls(report["passed"] is True, _text(report["message"]), hint and _text(hint), _text(report["kind"]))
-
-
-@dataclass
-class Record:
-    """All that grading one submission brought."""
-
-    student: str
-    file: str
-    digest: str
-    status: str
-    reason: str = ""
-    flags: list[str] = field(default_factory=list)
-    scores: dict[str, float] = field(default_factory=dict)
-    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Record":
-        data = json.loads(text)
-        data["outcomes"] = {name: [Outcome(**o) for o in outcomes] for name, outcomes in data["outcomes"].items()}
-        return cls(**data)
 
 
 class Stopped(Exception):
@@ -145,7 +105,7 @@ def _supervise(
     try:
         for event in _events(read_end, time.monotonic() + limits.seconds, stop):
             if event.get("event") == "executed" and not progress.get("executed"):
-                record.flags += _texts(event.get("changed"))
+                record.flags += texts(event.get("changed"))
                 threading.Thread(target=_send, args=(process, token, assignment), daemon=True).start()
             _note(record, assignment, event, token, progress)
             if progress.get("done"):
@@ -213,7 +173,7 @@ def _note(record: Record, assignment: Assignment, event: dict[str, Any], token: 
         progress["cell"] = event.get("number")
     elif kind == "error":
         message = f"cell {event.get('number')}: {event.get('message')}"
-        progress["errors"].append((str(event.get("kind")), _text(message)[:400]))
+        progress["errors"].append((str(event.get("kind")), text(message)[:400]))
     elif kind == "executed":
         progress["executed"] = True
     elif event.get("token") == token and kind == "done":
@@ -226,7 +186,7 @@ def _note(record: Record, assignment: Assignment, event: dict[str, Any], token: 
             return
         if question is None or len(outcomes) != len(question.cases):
             return
-        record.flags += [name for name in _texts(event.get("changed")) if name not in record.flags]
+        record.flags += [name for name in texts(event.get("changed")) if name not in record.flags]
         record.outcomes[question.name] = outcomes
         record.scores[question.name] = question.score([outcome.passed for outcome in outcomes])
 
@@ -247,12 +207,12 @@ def _judge(record: Record, progress: dict[str, Any], code: int, stderr: Path) ->
         )
         return
     for status in ("timeout", "memory"):
-        found = [text for kind, text in errors if kind == status]
+        found = [what for kind, what in errors if kind == status]
         if found:
             record.status, record.reason = status, f"{found[0]} (the rest was graded)"
             return
     record.status = "ok"
-    record.reason = "; ".join(text for kind, text in errors if not kind)[:500]
+    record.reason = "; ".join(what for kind, what in errors if not kind)[:500]
 
 
 def _exit_code(process: subprocess.Popen) -> int:
@@ -286,12 +246,3 @@ def _kill_leftovers(home: Path) -> None:
                 os.kill(int(environment.parent.name), signal.SIGKILL)
         except OSError:
             continue  # gone, or somebody else's
-
-
-def _texts(value: Any) -> list[str]:
-    return [_text(item)[:100] for item in value[:50]] if isinstance(value, list) else []
-
-
-def _text(value: Any) -> str:
-    """As text that every file and terminal takes: no lone surrogates."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
