@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 import torch
-from norm_cases import ALL, BATCH, INSTANCE, ONE_EACH, gradients
+from norm_cases import ALL, BATCH, INSTANCE, ONE_EACH, gradients, recent
 from torch import nn
 
 import bncourse
@@ -36,6 +36,7 @@ def same_error(ours, theirs, exact=True):
 # 1. Signature and 2. state
 
 
+@recent
 @all_cases(ONE_EACH)
 def test_signature(case):
     ours, theirs = (inspect.signature(getattr(module, case.name).__init__).parameters for module in (bncourse, nn))
@@ -44,6 +45,7 @@ def test_signature(case):
     ][1:]
 
 
+@recent
 @all_cases(ALL)
 def test_state_and_attributes(case):
     ours, theirs = getattr(bncourse, case.name), getattr(nn, case.name)
@@ -177,6 +179,7 @@ def test_update_bn_finds_our_layers():
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(3,), (4, 3), (4, 3, 2), (4, 3, 2, 2), (4, 3, 2, 2, 2), (4, 3, 2, 2, 2, 2)], ids=len)
 @pytest.mark.parametrize("norm", ["BatchNorm", "InstanceNorm"])
+@recent
 def test_wrong_rank(norm, rank, shape):
     ours, theirs = (getattr(module, f"{norm}{rank}d")(3) for module in (bncourse, nn))
     x = torch.randn(shape)
@@ -215,6 +218,7 @@ def test_wrong_rank(norm, rank, shape):
         ("SyncBatchNorm", (3,), {}, (3, 0), True),
     ],
 )
+@recent
 def test_wrong_shape_or_eps(name, arguments, options, shape, training):
     layers = [getattr(module, name)(*arguments, **options).train(training) for module in (bncourse, nn)]
     same_error(*(lambda layer=layer: layer(torch.randn(shape)) for layer in layers))
@@ -229,6 +233,7 @@ def test_wrong_groups():
             bncourse.GroupNorm(groups, 6)
 
 
+@recent
 def test_wrong_running_averages():
     x, mean, var = torch.randn(4, 6), torch.zeros(5), torch.ones(5)
     calls = [(x, mean, var, None, None, True), (x, None, None), (x, torch.zeros(6), None, None, None, True)]
@@ -255,6 +260,7 @@ def test_instance_norm_without_affine_warns_of_other_channels():
 
 
 @all_cases(ONE_EACH)
+@recent
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
 def test_input_that_is_no_number_with_a_point(case, dtype):
     x = torch.ones(case.shape, dtype=dtype)
@@ -264,6 +270,7 @@ def test_input_that_is_no_number_with_a_point(case, dtype):
 
 
 @all_cases([case for case in ONE_EACH if case.name != "RMSNorm"])
+@recent
 def test_mixed_types_and_devices(case):
     if case in INSTANCE:
         case = INSTANCE[2]
