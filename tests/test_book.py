@@ -61,7 +61,7 @@ def first_heading(name: str) -> str:
     if source.suffix == ".ipynb":
         text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
     heading = re.search(r"^# (.*)$", text, re.MULTILINE)[1]
-    return heading.replace("&", "&amp;").replace("`", "")
+    return heading.replace("&", "&amp;").replace("`", "").replace("'", "’")
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
