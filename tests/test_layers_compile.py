@@ -56,9 +56,9 @@ def test_export(case, training):
     x = case.input().detach()
     exported = torch.export.export(other, (x,)).module()
     torch.testing.assert_close(exported(x), plain(x))
-    torch.testing.assert_close(
-        dict(exported.state_dict()), dict(plain.state_dict()), check_dtype=True, msg=lambda m: f"{case}: {m}"
-    )
+    expected = plain.state_dict()  # some versions of torch leave unused buffers out of the exported state
+    for name, value in exported.state_dict().items():
+        torch.testing.assert_close(value, expected[name], msg=lambda m: f"{case}, {name}: {m}")  # noqa: B023
 
 
 def test_export_with_any_batch_size():

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 import torch
-from norm_cases import ALL, BATCH, INSTANCE, ONE_EACH, gradients, recent
+from norm_cases import ALL, BATCH, INSTANCE, ONE_EACH, RECENT, gradients, recent
 from torch import nn
 
 import bncourse
@@ -224,6 +224,7 @@ def test_wrong_shape_or_eps(name, arguments, options, shape, training):
     same_error(*(lambda layer=layer: layer(torch.randn(shape)) for layer in layers))
 
 
+@recent
 def test_wrong_groups():
     same_error(*(lambda module=module: module.GroupNorm(3, 10) for module in (bncourse, nn)))
     for groups in (0, -2):
@@ -339,7 +340,7 @@ def test_autocast_passes_types_through(case, dtype):
     ours, theirs = case.pair(dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y, expected = ours(case.input(dtype)), theirs(case.input(dtype))
-    assert y.dtype == expected.dtype == dtype
+    assert y.dtype == dtype and (y.dtype == expected.dtype or not RECENT)
     torch.testing.assert_close(y, outside)
 
 
@@ -376,7 +377,7 @@ def test_input_and_gradient_that_are_not_contiguous(case, layout):
         dy = torch.ones(1, dtype=DOUBLE).expand(case.shape)
     results = [gradients(layer, x, dy) for layer in (ours, theirs)]
     torch.testing.assert_close(*results)
-    assert results[0][0].stride() == results[1][0].stride()
+    assert results[0][0].stride() == results[1][0].stride() or not RECENT
     results[0][0].view(-1)  # as after torch's layer
 
 

@@ -91,4 +91,4 @@ def test_counts(record_property, capsys):
     record_property("cases", cases)
     with capsys.disabled():
         print(f"\ntorch's module cases: {sum(cases[:2])} samples and {cases[2]} error inputs", end=" ")
-    assert all(cases)
+    assert cases[0] == cases[1] > 80 and (cases[2] > 0 or not RECENT)
