@@ -133,16 +133,18 @@ def make_ledger(app: Sphinx, docname: str) -> list[nodes.Node]:
 
 
 def summary(found: dict) -> nodes.paragraph:
-    """How many statements have which verdict (the first claim of each)."""
+    """How many statements have which verdict; where there are several, the first in the chapter counts."""
     verdicts = [claims[0][1]["verdict"] for claims in found.values()]
     counts = [f"{verdicts.count(verdict)} “{verdict}”" for verdict in sorted(set(verdicts), key=verdicts.index)]
-    return nodes.paragraph("", f"{len(found)} statements examined: {', '.join(counts) or 'none yet'}.")
+    return nodes.paragraph(
+        "", f"{len(found)} statements examined. Their first verdicts: {', '.join(counts) or 'none yet'}."
+    )
 
 
 def table(rows: list[nodes.row]) -> nodes.table:
-    heads = ["", "The source says", "We find", "Measured"]
-    group = nodes.tgroup("", *[nodes.colspec(colwidth=width) for width in (6, 30, 40, 24)], cols=4)
-    group += nodes.thead("", nodes.row("", *[nodes.entry("", nodes.paragraph("", text)) for text in heads[0:]]))
+    heads = ["", "The source says", "We find"]
+    group = nodes.tgroup("", *[nodes.colspec(colwidth=width) for width in (6, 32, 62)], cols=3)
+    group += nodes.thead("", nodes.row("", *[nodes.entry("", nodes.paragraph("", text)) for text in heads]))
     group += nodes.tbody("", *rows)
     return nodes.table("", group, classes=["ledger"])
 
@@ -150,17 +152,15 @@ def table(rows: list[nodes.row]) -> nodes.table:
 def row(app: Sphinx, docname: str, statement, claims: list[tuple[str, dict]]) -> nodes.row:
     name = nodes.entry("", nodes.paragraph("", "", nodes.strong("", statement.id)))
     said = nodes.entry("", nodes.paragraph("", statement.source))
-    verdict, measured = nodes.entry(), nodes.entry()
+    found = nodes.entry()
     for page, claim in claims:
-        finding = nodes.paragraph()
         badge = nodes.inline("", "", classes=["verdict", "verdict-" + claim["verdict"].replace(" ", "-")])
         badge += link(app, docname, page, claim["anchor"], claim["verdict"])
-        finding += [badge, nodes.Text(" " + claim["text"])]
-        verdict += finding
-        measured += nodes.paragraph("", describe(claim))
+        found += nodes.paragraph("", "", badge, nodes.Text(" " + claim["text"]))
+        found += nodes.paragraph("", describe(claim), classes=["measured"])
     if not claims:
-        verdict += nodes.paragraph("", "not examined yet")
-    return nodes.row("", name, said, verdict, measured, ids=[f"ledger-{statement.id}"])
+        found += nodes.paragraph("", "not examined yet")
+    return nodes.row("", name, said, found, ids=[f"ledger-{statement.id}"])
 
 
 def describe(claim: dict) -> str:
@@ -169,7 +169,8 @@ def describe(claim: dict) -> str:
     if claim["count"] == 1:
         return f"{claim['mean']:.4g}{unit} (one exact or fixed run; asserted {claim['condition']})"
     text = f"{claim['mean']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}]{unit}, {claim['count']} seeds"
-    margin = f", margin {claim['margin']:.1f} standard errors" if claim.get("margin") is not None else ""
+    margin = claim.get("margin")
+    margin = "" if margin is None else f", margin {margin:.1f} standard errors" if margin < 100 else ", margin over 100"
     return f"{text} (asserted {claim['condition']}{margin})"
 
 
