@@ -21,8 +21,9 @@ from bncourse.exercises import check
 # all_or_nothing: true
 
 # %% [markdown]
-# It trains. It evaluates, as long as nobody asks for a gradient. Then somebody makes a saliency map of a trained model
-# in evaluation mode, and the map changes with the other images in the batch.
+# It trains. It evaluates, as long as nobody asks for a gradient. Then somebody makes a saliency map (the gradient of a
+# score with respect to the image) of a trained model in evaluation mode, and the map changes with the other images in
+# the batch.
 #
 # <details><summary>Hint</summary>
 # Who decides which statistics are used: the mode of the layer, or something that only happens to agree with it most of
@@ -106,7 +107,7 @@ def half_frozen(Sleepless):
 # all_or_nothing: true
 
 # %% [markdown]
-# You train it, save a checkpoint, load it tomorrow, and the accuracy is that of a coin. On a GPU it does not even
+# You train it, save a checkpoint, load it tomorrow, and the accuracy is that of guessing. On a GPU it does not even
 # start: "expected all tensors to be on the same device".
 #
 # <details><summary>Hint</summary>
