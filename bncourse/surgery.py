@@ -1,16 +1,19 @@
-"""Change a model that is already there: give its batch norms the statistics of a whole data set."""
+"""Change a model that is already there: recalibrate, freeze or fold its batch norms, drop the biases they cancel."""
 
+import copy
+from collections import Counter
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from .functional import batch_norm, mean_and_variance
 from .layers.batch import BatchNorm
 
-__all__ = ["recalibrate"]
+__all__ = ["FrozenBatchNorm", "drop_redundant_biases", "fold", "freeze", "recalibrate"]
 
 BATCH_NORMS = (BatchNorm, nn.modules.batchnorm._BatchNorm)  # ours and torch's
+LINEAR_MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # their weight has the output channels first
 
 
 class Moments:
@@ -85,3 +88,139 @@ def _run(model: nn.Module, batches: Iterable) -> int:
         model(inputs.to(device))
         count += 1
     return count
+
+
+class FrozenBatchNorm(BatchNorm):
+    """The batch norm ``norm`` in evaluation for good: ``train()`` does not reach it, nothing moves its statistics.
+
+    It takes over the tensors of ``norm``, so that parameters in an optimizer and keys of the state stay valid. Tools
+    that look for torch's batch norm (``update_bn``, conversion to SyncBatchNorm) do not take it for one.
+    """
+
+    ranks = (2, 3, 4, 5)
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, bias=norm.bias is not None)
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            setattr(self, name, getattr(norm, name))
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenBatchNorm":
+        return super().train(False)
+
+
+def freeze(model: nn.Module, affine: bool = True) -> nn.Module:
+    """Put a ``FrozenBatchNorm`` in the place of every batch norm in ``model`` that tracks statistics.
+
+    Each normalizes with its running averages from now on, in training too (FrozenBN: Wu and Johnson 2021, arXiv
+    2105.07576). ``requires_grad=False`` would not do it: it stops gamma and beta, not the statistics.
+
+    Args:
+        affine: stop the training of gamma and beta as well.
+
+    Returns:
+        The model, changed in place; the new layer, if the model itself is a batch norm.
+
+    Raises:
+        ValueError: no batch norm that tracks statistics.
+    """
+    frozen = {m: FrozenBatchNorm(m) for m in model.modules() if _remembers(m)}
+    if not frozen:
+        raise ValueError("model has no batch norm with running statistics; expected at least one")
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            setattr(parent, name, frozen.get(child, child))
+    if affine:
+        for norm in frozen.values():
+            norm.requires_grad_(False)
+    return frozen.get(model, model)
+
+
+@torch.no_grad()
+def fold(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` whose batch norms are folded into the linear or convolution layer before them.
+
+    In evaluation a batch norm is a fixed scale and shift of each channel, s = gamma / sqrt(variance + eps) and
+    beta - s * mean. Both go into the weight and the bias before it; an ``nn.Identity`` takes its place. The output is
+    the same up to rounding. ``torch.fx`` finds what stands before a norm. A norm stays if that is another layer (a
+    transposed convolution, or one that computes its weight), if something else reads the layer's output, or if either
+    is used twice.
+
+    Args:
+        model: with its batch norms in evaluation mode. A norm after a linear layer must get (N, C).
+
+    Raises:
+        ValueError: a batch norm in training mode, nothing to fold, or a forward pass that ``torch.fx`` cannot follow.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, BATCH_NORMS) and module.training:
+            raise ValueError(f"batch norm {name!r} is in training mode; expected evaluation: call model.eval() first")
+    folded = copy.deepcopy(model)
+    pairs = [(layer, norm, place) for layer, norm, place in _pairs(folded) if _remembers(norm)]
+    if not pairs:
+        raise ValueError(
+            "model has nothing to fold; expected a linear or convolution layer directly before a batch norm"
+        )
+    for layer, norm, (parent, name) in pairs:
+        scale = (norm.running_var + norm.eps).rsqrt()
+        scale = scale if norm.weight is None else scale * norm.weight
+        shift = ((0 if layer.bias is None else layer.bias) - norm.running_mean) * scale
+        shift = shift if norm.bias is None else shift + norm.bias
+        trained = layer.weight.requires_grad
+        scaled = layer.weight * scale.reshape(-1, *[1] * (layer.weight.dim() - 1))
+        layer.weight = nn.Parameter(scaled.to(layer.weight.dtype), trained)
+        layer.bias = nn.Parameter(shift.to(layer.weight.dtype), trained)
+        setattr(parent, name, nn.Identity())
+    return folded
+
+
+@torch.no_grad()
+def drop_redundant_biases(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` without the biases that a batch norm right after them cancels.
+
+    The running mean loses what the bias added, so that the model stays the same in both modes. The layers are found as
+    in ``fold``. Make the optimizer afterwards, for the copy's parameters.
+
+    Raises:
+        ValueError: a forward pass that ``torch.fx`` cannot follow.
+    """
+    lean = copy.deepcopy(model)
+    for layer, norm, _ in _pairs(lean):
+        if layer.bias is not None:
+            if norm.running_mean is not None:
+                norm.running_mean -= layer.bias
+            layer.bias = None
+    return lean
+
+
+def _remembers(module: nn.Module) -> bool:
+    return isinstance(module, BATCH_NORMS) and module.running_mean is not None
+
+
+class _Tracer(fx.Tracer):
+    """Follows the forward pass down to the layers that have no parts, ours as well as torch's."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return super().is_leaf_module(module, name) or not any(module.children())
+
+
+def _pairs(model: nn.Module) -> list[tuple[nn.Module, nn.Module, tuple[nn.Module, str]]]:
+    """Each layer of ``LINEAR_MAPS`` that only a batch norm reads, that norm, and its place: a module and a name."""
+    try:
+        nodes = _Tracer().trace(model).nodes
+    except Exception as error:  # whatever a forward pass does with stand-ins for its tensors
+        raise ValueError(f"model has a forward pass that torch.fx cannot follow: {error}") from error
+    owners = {"call_module": lambda name: name, "get_attr": lambda name: name.rpartition(".")[0]}
+    uses = Counter(owners[node.op](node.target) for node in nodes if node.op in owners)
+    found = []
+    for node in nodes:
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        layer, norm = model.get_submodule(before.target), model.get_submodule(node.target)
+        if not isinstance(norm, BATCH_NORMS) or type(layer) not in LINEAR_MAPS or "weight" not in layer._parameters:
+            continue
+        if uses[before.target] == uses[node.target] == 1 and len(layer.weight) == norm.num_features:
+            parent, _, name = node.target.rpartition(".")
+            found.append((layer, norm, (model.get_submodule(parent), name)))
+    return found

@@ -1,13 +1,22 @@
-"""Recalibration against the moments of the whole data set, computed at once."""
+"""Recalibration against the moments of the whole data set, computed at once; folding against torch's own."""
 
 import copy
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from bncourse.layers import BatchNorm1d, BatchNorm2d, BatchRenorm, GhostBatchNorm
-from bncourse.surgery import recalibrate
+from bncourse.layers import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchRenorm,
+    GhostBatchNorm,
+    SyncBatchNorm,
+    WeightStandardizedConv2d,
+)
+from bncourse.models import small_cnn
+from bncourse.surgery import FrozenBatchNorm, drop_redundant_biases, fold, freeze, recalibrate
 
 SORTED = torch.linspace(-3, 5, 60).reshape(60, 1).repeat(1, 4) + torch.randn(60, 4, generator=torch.Generator())
 
@@ -97,3 +106,151 @@ def test_errors_say_what_was_expected_and_leave_the_model_as_found(model, batche
         recalibrate(model, batches)
     assert all(torch.equal(was, now) for was, now in zip(before.values(), model.state_dict().values(), strict=True))
     assert not model._forward_hooks and model.training
+
+
+def lived_in(model):
+    """The model in float64, with statistics, gammas and betas as after some training, in evaluation."""
+    torch.manual_seed(3)
+    for module in model.double().modules():
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, GhostBatchNorm, BatchRenorm)):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                if tensor is not None:
+                    tensor.data.uniform_(0.5, 2)
+    return model.eval()
+
+
+def same(ours, theirs, *inputs):
+    torch.testing.assert_close(ours(*inputs), theirs(*inputs), rtol=1e-11, atol=1e-11)
+
+
+class TestFold:
+    @pytest.mark.parametrize("bias", [False, True])
+    @pytest.mark.parametrize(
+        ("layer", "norm", "shape"),
+        [
+            (lambda bias: nn.Linear(4, 6, bias), nn.BatchNorm1d(6), (5, 4)),
+            (lambda bias: nn.Linear(4, 6, bias), BatchNorm1d(6, eps=0.1), (5, 4)),
+            (lambda bias: nn.Conv1d(4, 6, 3, bias=bias), BatchNorm1d(6, eps=0.1), (5, 4, 7)),
+            (lambda bias: nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2, bias=bias), BatchNorm2d(6), (2, 4, 7, 7)),
+            (lambda bias: nn.Conv3d(4, 6, 2, bias=bias), nn.BatchNorm3d(6, affine=False), (2, 4, 3, 3, 3)),
+            (lambda bias: nn.Linear(4, 6, bias), GhostBatchNorm(6, 2), (5, 4)),
+            (lambda bias: nn.Linear(4, 6, bias), BatchRenorm(6), (5, 4)),
+        ],
+    )
+    def test_equals_the_pair_and_torchs_fusion(self, layer, norm, shape, bias):
+        model = lived_in(nn.Sequential(layer(bias), norm))
+        before = copy.deepcopy(model.state_dict())
+        folded = fold(model)
+        same(folded, model, torch.randn(shape, dtype=torch.float64))
+        fuse = fuse_linear_bn_eval if isinstance(model[0], nn.Linear) else fuse_conv_bn_eval
+        theirs = fuse(model[0], model[1])
+        torch.testing.assert_close([folded[0].weight, folded[0].bias], [theirs.weight, theirs.bias])
+        assert isinstance(folded[1], nn.Identity)
+        torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+
+    def test_nested_models_and_blocks_with_a_shortcut(self):
+        class Block(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.norm, self.last = nn.Conv2d(3, 3, 1), BatchNorm2d(3), nn.BatchNorm2d(3)
+
+            def forward(self, x):
+                return self.last(torch.relu(self.norm(self.conv(x)) + x))
+
+        model = lived_in(nn.Sequential(Block(), small_cnn()))
+        folded = fold(model)
+        same(folded, model, torch.randn(2, 3, 16, 16, dtype=torch.float64))
+        assert isinstance(folded[0].norm, nn.Identity)
+        assert isinstance(folded[0].last, nn.BatchNorm2d)  # what stands before it is not linear
+
+    def test_a_layer_that_something_else_uses_stays(self):
+        class Uses(nn.Module):
+            def __init__(self, kind):
+                super().__init__()
+                self.layer, self.norm, self.kind = nn.Linear(4, 4), BatchNorm1d(4), kind
+                self.other = nn.Sequential(nn.Linear(4, 4), BatchNorm1d(4))
+
+            def forward(self, x):
+                x = self.other(x)
+                y = self.layer(x)
+                if self.kind == "output":
+                    return self.norm(y) + y
+                if self.kind == "layer twice":
+                    return self.norm(self.layer(y))
+                if self.kind == "norm twice":
+                    return self.norm(self.layer(self.norm(y)))
+                return self.norm(y) + x @ self.layer.weight
+
+        x = torch.randn(5, 4, dtype=torch.float64)
+        for kind in ("output", "layer twice", "norm twice", "weight"):
+            model = lived_in(Uses(kind))
+            folded = fold(model)
+            same(folded, model, x)
+            assert isinstance(folded.norm, BatchNorm1d) and isinstance(folded.other[1], nn.Identity)
+
+    def test_what_cannot_be_folded_is_refused(self):
+        class Undecided(nn.Sequential):
+            def forward(self, x):
+                return super().forward(x) if x.sum() > 0 else x
+
+        for model, message in [
+            (nn.Sequential(nn.Linear(4, 4), BatchNorm1d(4)), "batch norm '1' is in training mode"),
+            (nn.Sequential(BatchNorm1d(4), nn.Linear(4, 4)).eval(), "nothing to fold"),
+            (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), BatchNorm1d(4)).eval(), "nothing to fold"),
+            (nn.Sequential(nn.Linear(4, 4), BatchNorm1d(4, track_running_stats=False)).eval(), "nothing to fold"),
+            (nn.Sequential(WeightStandardizedConv2d(3, 4, 1), BatchNorm2d(4)).eval(), "nothing to fold"),
+            (nn.Sequential(nn.ConvTranspose2d(4, 4, 1), BatchNorm2d(4)).eval(), "nothing to fold"),
+            (Undecided(nn.Linear(4, 4), BatchNorm1d(4)).eval(), "torch.fx cannot follow"),
+        ]:
+            with pytest.raises(ValueError, match=message):
+                fold(model)
+
+
+class TestFreeze:
+    @pytest.mark.parametrize("affine", [True, False])
+    @pytest.mark.parametrize("kind", [nn.BatchNorm1d, BatchNorm1d, BatchRenorm])
+    def test_training_leaves_the_statistics_and_if_asked_gamma_and_beta(self, kind, affine):
+        model = lived_in(nn.Sequential(nn.Linear(4, 4), kind(4), nn.ReLU(), nn.Linear(4, 2)))
+        x, expected = torch.randn(8, 4, dtype=torch.float64), copy.deepcopy(model)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        assert freeze(model, affine=affine) is model
+        before = copy.deepcopy(model.state_dict())
+        assert before.keys() == expected.state_dict().keys()
+        model.train()
+        same(model, expected, x)
+        model(x).square().sum().backward()
+        optimizer.step()
+        moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        linear = {"0.weight", "0.bias", "3.weight", "3.bias"}
+        assert moved == (linear if affine else linear | {"1.weight", "1.bias"})
+        assert model[0].training and not model[1].training
+
+    def test_stays_frozen_when_copied_and_out_of_the_reach_of_tools(self):
+        model = copy.deepcopy(freeze(lived_in(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))))).train()
+        before = statistics(model[1])
+        x = torch.randn(8, 4, dtype=torch.float64)
+        torch.optim.swa_utils.update_bn([x], model)
+        assert isinstance(SyncBatchNorm.convert_sync_batchnorm(model)[1], FrozenBatchNorm)
+        assert torch.equal(statistics(model[1]), before)
+        same(fold(model), model, x)
+
+    def test_a_shared_norm_stays_shared_and_a_norm_alone_is_returned(self):
+        norm = BatchNorm1d(4)
+        model = freeze(nn.Sequential(norm, nn.Sequential(norm)))
+        assert model[0] is model[1][0] and isinstance(model[0], FrozenBatchNorm)
+        assert isinstance(freeze(norm), FrozenBatchNorm)
+        with pytest.raises(ValueError, match="no batch norm with running statistics"):
+            freeze(nn.Linear(4, 4))
+
+
+class TestDropRedundantBiases:
+    @pytest.mark.parametrize("training", [True, False])
+    def test_the_model_computes_and_remembers_the_same(self, training):
+        model = lived_in(small_cnn()).train(training)
+        model.append(nn.Linear(10, 10).double())  # not before a norm
+        lean = drop_redundant_biases(model)
+        images = torch.randn(6, 3, 16, 16, dtype=torch.float64)
+        same(lean, model, images)
+        same(lean.eval(), model.eval(), images)
+        dropped = dict(model.named_parameters()).keys() - dict(lean.named_parameters()).keys()
+        assert dropped == {"0.0.bias", "2.0.bias"}
