@@ -36,7 +36,8 @@ def glue(name: str, value, text: str | None = None) -> None:
 
     shown = text if text is not None else str(value)
     metadata = {"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}
-    display({"application/papermill.record/text/plain": shown}, metadata=metadata, raw=True)
+    quoted = repr(shown)  # the book evaluates it: without the quotes "1,000" would become a pair
+    display({"application/papermill.record/text/plain": quoted}, metadata=metadata, raw=True)
 
 
 def show_source(thing) -> None:

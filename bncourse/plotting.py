@@ -57,9 +57,9 @@ STYLE = {
 
 HOUSE = {
     "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "axes.labelsize": 11,
+    "font.size": 12,
+    "axes.titlesize": 12,
+    "axes.labelsize": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -67,9 +67,9 @@ HOUSE = {
     "axes.prop_cycle": matplotlib.cycler(color=[BLUE, RED, GREEN, ORANGE, PINK, SKY, BLACK]),
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.7,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 10,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.fontsize": 11,
     "legend.frameon": False,
     "lines.linewidth": 2,
     "lines.markersize": 5,
@@ -124,7 +124,7 @@ def label_last(axes: Axes) -> None:
     scale = np.log10 if log else np.asarray
     low, high = scale(low), scale(high)
     ends = np.array([(float(scale(line.get_ydata()[-1])) - low) / (high - low) for line in lines])
-    letter = 0.17 / max(axes.get_position().height * axes.figure.get_figheight(), 0.5)
+    letter = 0.19 / max(axes.get_position().height * axes.figure.get_figheight(), 0.5)
     heights = np.array([letter * (1 + line.get_label().count("\n")) for line in lines])
     placed, order, ceiling = ends.clip(0, 1), np.argsort(ends), np.inf
     for index in order[::-1]:  # from the top down: each below the one above
@@ -141,5 +141,5 @@ def label_last(axes: Axes) -> None:
             xycoords="axes fraction",
             color=line.get_color(),
             va="center",
-            fontsize=10,
+            fontsize=11,
         )

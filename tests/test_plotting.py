@@ -1,5 +1,6 @@
 """The house style: one colour a norm, nothing left behind, labels apart, a description on every figure."""
 
+import ast
 import base64
 import io
 
@@ -81,5 +82,5 @@ def test_glue_and_source_are_displayed(shown):
     show_source(glue)
     (glued, options), (source, _) = shown
     assert options["metadata"]["scrapbook"]["name"] == "accuracy"
-    assert list(glued.values()) == ["12%"]
+    assert [ast.literal_eval(text) for text in glued.values()] == ["12%"]
     assert "def glue(" in source.data
