@@ -27,6 +27,8 @@ from bncourse.lean import at_least_float32
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "standardize"]
 
+# Older compilers cannot follow _CompiledStandardize everywhere; they get the formula. (Seen to work: 2.13.)
+COMPILES_FUNCTIONS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The one operation
@@ -62,14 +64,22 @@ def standardize(
         output, of ``input``'s shape and type; the mean and variance used, with size 1 along ``dims``. The gradient of
         the output includes what flows through its statistics; the mean and variance handed back carry none.
     """
-    if _torch_takes_the_formula():
-        mean, variance = statistics or mean_and_variance(input, dims, center)
-        x_hat = (at_least_float32(input) - mean) * (variance + eps).rsqrt()
-        output = _scale_and_shift(x_hat, weight, bias, shape)
-        return output.to(input.dtype), mean.detach(), variance.detach()
     if weight is None and bias is not None:
         weight = torch.ones_like(bias)
+    if COMPILES_FUNCTIONS and torch.compiler.is_dynamo_compiling() and statistics is None and not _transformed():
+        return _CompiledStandardize.apply(input, _view(weight, shape), _view(bias, shape), dims, eps, center)
+    if _torch_takes_the_formula():
+        output, mean, variance = _formula(
+            input, _view(weight, shape), _view(bias, shape), dims, eps, statistics, center
+        )
+        return output, mean.detach(), variance.detach()
     return _Standardize.apply(input, weight, bias, dims, eps, shape, statistics, center)
+
+
+def _formula(input, weight, bias, dims, eps, statistics, center) -> tuple[Tensor, Tensor, Tensor]:
+    mean, variance = statistics or mean_and_variance(input, dims, center)
+    x_hat = (at_least_float32(input) - mean) * (variance + eps).rsqrt()
+    return _scale_and_shift(x_hat, weight, bias).to(input.dtype), mean, variance
 
 
 def mean_and_variance(input: Tensor, dims: tuple[int, ...], center: bool = True) -> tuple[Tensor, Tensor]:
@@ -90,6 +100,7 @@ def standardize_backward(
     eps: float = 1e-5,
     *,
     statistics: tuple[Tensor, Tensor] | None = None,
+    given: bool = False,
     center: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients of ``standardize`` in closed form, given the gradient ``dy`` of its output.
@@ -101,6 +112,12 @@ def standardize_backward(
 
     The first part stays if the mean is taken as 0; both stay if the statistics were given: then dx = g / std.
 
+    Args:
+        dy: of ``input``'s shape.
+        input, dims, weight, eps, center: as for ``standardize``; ``weight`` of ``input``'s rank.
+        statistics: the mean and variance of the forward pass; None computes them again.
+        given: whether they were given to ``standardize``.
+
     Returns:
         dx, dweight and dbias; the last two are None without a weight.
     """
@@ -110,7 +127,7 @@ def standardize_backward(
     x_hat = (x - mean) * inverse_std
     g = dy if weight is None else dy * weight
     dx = g
-    if statistics is None:
+    if not given:
         dx = dx - x_hat * (g * x_hat).mean(dims, keepdim=True)
         if center:
             dx = dx - g.mean(dims, keepdim=True)
@@ -141,8 +158,10 @@ class _Standardize(torch.autograd.Function):
         if dy is not None and (torch.is_grad_enabled() or _torch_takes_the_formula() or is_legacy_batchedtensor(dy)):
             # A derivative of these gradients may be wanted (then the statistics are functions of the input), or many
             # gradients at once: torch has to follow each step.
-            given = None if own_statistics else (mean, variance)
-            dx, dweight, dbias = standardize_backward(dy, input, dims, gamma, eps, statistics=given, center=center)
+            statistics = None if own_statistics else (mean, variance)
+            dx, dweight, dbias = standardize_backward(
+                dy, input, dims, gamma, eps, statistics=statistics, given=not own_statistics, center=center
+            )
         elif dy is not None:
             dx, dweight, dbias = lean.standardize_backward(
                 dy, input, dims, gamma, eps, mean, variance, own_statistics, center
@@ -152,12 +171,33 @@ class _Standardize(torch.autograd.Function):
         return dx, dweight, dbias, None, None, None, None, None
 
 
-def _scale_and_shift(
-    x_hat: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...] | None
-) -> Tensor:
+class _CompiledStandardize(torch.autograd.Function):
+    """The two formulas for torch.compile, which fuses their steps: left to itself it would go over the input 7 times
+    where these need 5."""
+
+    @staticmethod
+    def forward(ctx, input, weight, bias, dims, eps, center):
+        output, mean, variance = _formula(input, weight, bias, dims, eps, None, center)
+        ctx.save_for_backward(input, weight, mean, variance)
+        ctx.dims, ctx.eps, ctx.center, ctx.shifted = dims, eps, center, bias is not None
+        ctx.mark_non_differentiable(mean, variance)
+        return output, mean, variance
+
+    @staticmethod
+    def backward(ctx, dy, _dmean, _dvariance):
+        input, weight, mean, variance = ctx.saved_tensors
+        dx, dweight, dbias = standardize_backward(
+            dy, input, ctx.dims, weight, ctx.eps, statistics=(mean, variance), center=ctx.center
+        )
+        if weight is not None:
+            dweight, dbias = dweight.to(weight.dtype), dbias.to(weight.dtype) if ctx.shifted else None
+        return dx, dweight, dbias, None, None, None
+
+
+def _scale_and_shift(x_hat: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     if weight is not None:
-        x_hat = x_hat * _view(weight, shape)
-    return x_hat if bias is None else x_hat + _view(bias, shape)
+        x_hat = x_hat * weight
+    return x_hat if bias is None else x_hat + bias
 
 
 def _view(parameter: Tensor | None, shape: tuple[int, ...] | None) -> Tensor | None:
@@ -166,12 +206,11 @@ def _view(parameter: Tensor | None, shape: tuple[int, ...] | None) -> Tensor | N
 
 def _torch_takes_the_formula() -> bool:
     """Whether torch works on the formula itself: torch.compile and export, tracing, torch.func, forward mode."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or torch.jit.is_tracing()
-    )
+    return torch.compiler.is_compiling() or _transformed() or torch.jit.is_tracing()
+
+
+def _transformed() -> bool:
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -220,7 +259,7 @@ def batch_norm(
     )
     input, shape = dense(input), (1, channels) + (1,) * (input.dim() - 2)
     if count == 0:
-        return _scale_and_shift(input, weight, bias, shape)
+        return _scale_and_shift(input, _view(weight, shape), _view(bias, shape))
     if not training:
         statistics = running_mean.view(shape), running_var.view(shape)
         return standardize(input, dims, weight, bias, eps, shape=shape, statistics=statistics)[0]
@@ -249,7 +288,7 @@ def layer_norm(
     """
     check_normalized_shape("layer_norm", input, tuple(normalized_shape), weight=weight, bias=bias)
     if input.numel() == 0:
-        return _scale_and_shift(input, weight, bias, None)
+        return _scale_and_shift(input, weight, bias)
     dims, shape = _last_axes(input, normalized_shape)
     return standardize(input.contiguous(), dims, weight, bias, eps, shape=shape)[0]
 
@@ -269,7 +308,8 @@ def group_norm(
     """
     check_groups(input, num_groups, weight=weight, bias=bias)
     if input.numel() == 0:
-        return _scale_and_shift(input, weight, bias, (-1,) + (1,) * (input.dim() - 2))
+        shape = (-1,) + (1,) * (input.dim() - 2)
+        return _scale_and_shift(input, _view(weight, shape), _view(bias, shape))
     groups = dense(input).unflatten(1, (num_groups, -1))  # (N, G, C / G, ...)
     dims, shape = tuple(range(2, groups.dim())), (1, *groups.shape[1:3]) + (1,) * (input.dim() - 2)
     output, _, _ = standardize(groups, dims, weight, bias, eps, shape=shape)
@@ -310,7 +350,7 @@ def instance_norm(
     )
     shape = (1, channels) + (1,) * (input.dim() - 2)
     if input.numel() == 0:
-        return _scale_and_shift(input, weight, bias, shape)
+        return _scale_and_shift(input, _view(weight, shape), _view(bias, shape))
     output, mean, variance = standardize(input.contiguous(), dims, weight, bias, eps, shape=shape)
     if running_mean is not None:
         move_running_average(running_mean, mean.mean(0), momentum)
@@ -333,7 +373,7 @@ def rms_norm(
     """
     check_normalized_shape("rms_norm", input, tuple(normalized_shape), weight=weight)
     if input.numel() == 0:
-        return _scale_and_shift(input, weight, None, None)
+        return _scale_and_shift(input, weight, None)
     if eps is None:
         eps = torch.finfo(at_least_float32(input).dtype).eps
     dims, shape = _last_axes(input, normalized_shape)

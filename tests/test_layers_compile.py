@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from norm_cases import ALL, BATCH, ONE_EACH, Case, gradients
+from norm_cases import ALL, BATCH, ONE_EACH, Case, gradients, recent
 
 import bncourse
 
@@ -75,3 +75,17 @@ def test_import_loads_the_layers_and_nothing_else():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@recent
+def test_compiled_transforms():
+    """torch.func inside torch.compile: vmap, gradient and forward mode of a layer."""
+    layer, x = bncourse.LayerNorm(6), torch.randn(4, 3, 6)
+    functions = [
+        torch.vmap(layer),
+        lambda x: torch.func.grad(lambda x: layer(x).pow(3).sum())(x),
+        lambda x: torch.func.jvp(layer, (x,), (2 * x + 1,))[1],
+    ]
+    for function in functions:
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), function(x))
