@@ -34,6 +34,15 @@ def test_noise_moves_the_outputs_in_training_only():
     torch.testing.assert_close(noisy(x), expected(x))
 
 
+def test_noise_of_the_batch_keeps_the_samples_apart_and_noise_of_the_sample_does_not():
+    """A shift and scale common to the batch keep the order of the samples in a unit, and their correlation at 1."""
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    for per_sample, low, high in ((False, 0.999, 1.001), (True, 0.5, 0.95)):
+        norm = add_noise(torch.nn.Sequential(bncourse.BatchNorm1d(8)), per_sample)
+        correlation = torch.corrcoef(torch.stack([x[:, 0], norm(x)[:, 0].detach()]))[0, 1]
+        assert low < correlation < high
+
+
 def test_a_walk_on_a_quadratic_has_known_losses_and_leaves_the_model():
     """For one weight w and the loss log(1 + exp(-w)), everything is known in closed form."""
     model = nn.Sequential(nn.Linear(1, 2, bias=False))

@@ -19,24 +19,34 @@ class NoisyBatchNorm1d(BatchNorm1d):
     """BatchNorm followed, in training, by noise whose distribution is drawn anew at every step.
 
     At every step each unit gets a shift of its own from U(-2, 2) and a scale of its own from U(0.5, 1.5), so the next
-    layer's inputs never settle. (N, C) to (N, C).
+    layer's inputs never settle. With ``per_sample`` each sample adds to that a shift from U(-1, 1) and a scale from
+    U(0.5, 1.5): then the noise also hides what the sample was. (N, C) to (N, C).
     """
+
+    per_sample = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = super().forward(x)
         if not self.training:
             return y
-        units = y.shape[1]
-        scale = torch.empty(units, device=y.device).uniform_(0.5, 1.5)
-        shift = torch.empty(units, device=y.device).uniform_(-2, 2)
-        return y * scale + shift
+        y = _scale(y[0]) * y + _shift(y[0], 2)
+        return _scale(y) * y + _shift(y, 1) if self.per_sample else y
 
 
-def add_noise(model: nn.Module) -> nn.Module:
+def _scale(like: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(like).uniform_(0.5, 1.5)
+
+
+def _shift(like: torch.Tensor, reach: float) -> torch.Tensor:
+    return torch.empty_like(like).uniform_(-reach, reach)
+
+
+def add_noise(model: nn.Module, per_sample: bool = False) -> nn.Module:
     """Make every ``BatchNorm1d`` of the model noisy, in place; returns the model."""
     for module in model.modules():
         if type(module) is BatchNorm1d:
             module.__class__ = NoisyBatchNorm1d
+            module.per_sample = per_sample
     return model
 
 

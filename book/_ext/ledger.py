@@ -132,13 +132,18 @@ def make_ledger(app: Sphinx, docname: str) -> list[nodes.Node]:
     return result
 
 
+def overall(claims: list[tuple[str, dict]]) -> str:
+    """A statement's verdict: its claims' if they agree; otherwise it holds under conditions, unless the first decides."""
+    verdicts = [claim["verdict"] for _, claim in claims]
+    decided = [verdict for verdict in verdicts if verdict != "undecided here"] or verdicts
+    return decided[0] if len(set(verdicts)) == 1 or decided[0] == "does not hold" else "holds if"
+
+
 def summary(found: dict) -> nodes.paragraph:
-    """How many statements have which verdict; where there are several, the first in the chapter counts."""
-    verdicts = [claims[0][1]["verdict"] for claims in found.values()]
+    """How many statements have which verdict."""
+    verdicts = [overall(claims) for claims in found.values()]
     counts = [f"{verdicts.count(verdict)} “{verdict}”" for verdict in sorted(set(verdicts), key=verdicts.index)]
-    return nodes.paragraph(
-        "", f"{len(found)} statements examined. Their first verdicts: {', '.join(counts) or 'none yet'}."
-    )
+    return nodes.paragraph("", f"{len(found)} statements examined: {', '.join(counts) or 'none yet'}.")
 
 
 def table(rows: list[nodes.row]) -> nodes.table:
@@ -153,6 +158,10 @@ def row(app: Sphinx, docname: str, statement, claims: list[tuple[str, dict]]) ->
     name = nodes.entry("", nodes.paragraph("", "", nodes.strong("", statement.id)))
     said = nodes.entry("", nodes.paragraph("", statement.source))
     found = nodes.entry()
+    if len({claim["verdict"] for _, claim in claims}) > 1:
+        verdict = overall(claims)
+        text = nodes.strong("", f"All in all: {verdict}.", classes=["verdict-" + verdict.replace(" ", "-")])
+        found += nodes.paragraph("", "", text)
     for page, claim in claims:
         badge = nodes.inline("", "", classes=["verdict", "verdict-" + claim["verdict"].replace(" ", "-")])
         badge += link(app, docname, page, claim["anchor"], claim["verdict"])
