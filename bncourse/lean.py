@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-PART_BYTES = 4 * 2**20  # of one part of the input: about what the caches of two cores hold
+PART_BYTES = 2 * 2**20  # of one part of the input: about what a processor keeps close to its cores
 
 
 def standardize(input, dims, weight, bias, eps, statistics, center) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,10 +85,10 @@ def in_parts(dims, input: Tensor, *others: Tensor | None) -> tuple[int, Iterable
     a small input, other devices than the processor, values that lie side by side along the axis.
     """
     axis = next((d for d in range(input.dim()) if d not in dims), 0)
-    length, pieces = input.size(axis), -(-input.numel() * input.element_size() // PART_BYTES)
-    if pieces <= 1 or axis in dims or not input.is_cpu or input.stride(axis) == 1:
+    length, nbytes = input.size(axis), input.numel() * input.element_size()
+    if nbytes <= PART_BYTES or axis in dims or not input.is_cpu or input.stride(axis) == 1:
         return axis, [(input, *others)]
-    pieces = min(pieces, length)
+    pieces = -(-length // max(1, PART_BYTES * length // nbytes))  # rounded up
     cut = [
         [tensor] * pieces if tensor is None or tensor.dim() == 0 or tensor.size(axis) == 1
         else tensor.tensor_split(pieces, axis)
