@@ -336,9 +336,13 @@ def instance_norm(
         momentum: the weight of the NEW value in the running averages.
 
     Raises:
-        ValueError: one spatial element.
-        RuntimeError: a size, type or device that does not match ``input``.
+        ValueError: one spatial element; one running average only.
+        RuntimeError: a size, type or device that does not match ``input``; no running averages to use instead.
     """
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
+    if not use_input_stats and running_mean is None:
+        raise RuntimeError("Expected running_mean and running_var to be defined when use_input_stats is false")
     if not use_input_stats:
         return batch_norm(input.contiguous(), running_mean, running_var, weight, bias, False, momentum, eps)
     count = math.prod(input.shape[2:])
@@ -365,12 +369,14 @@ def rms_norm(
 
     Args:
         input: (..., *normalized_shape).
-        weight: of shape ``normalized_shape``, or None.
+        weight: of shape ``normalized_shape``, or None; of any floating-point type, the output has that of ``input``.
         eps: added to the mean square; None takes the machine epsilon of the type computed in.
 
     Raises:
-        RuntimeError: a shape, type or device that does not match.
+        RuntimeError: a shape or device that does not match.
     """
+    if weight is not None and weight.dtype != input.dtype:
+        weight = weight.to(torch.promote_types(input.dtype, torch.float32))
     check_normalized_shape("rms_norm", input, tuple(normalized_shape), weight=weight)
     if input.numel() == 0:
         return _scale_and_shift(input, weight, None)

@@ -7,6 +7,7 @@ import pickle
 import re
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from norm_cases import ALL, BATCH, INSTANCE, ONE_EACH, RECENT, gradients, recent
@@ -101,6 +102,33 @@ def test_devices_and_types_of_state(case):
         assert tensor.dtype == (torch.int64 if name == "num_batches_tracked" else torch.float16)
 
 
+@pytest.mark.parametrize("name", ["LayerNorm", "RMSNorm"])
+def test_a_size_may_be_numpys(name):
+    layer = getattr(bncourse, name)(np.int64(4))
+    assert layer.normalized_shape == (4,) and layer(torch.randn(3, 4)).shape == (3, 4)
+
+
+@all_cases(ONE_EACH)
+def test_a_subclass_resets_with_the_attributes_at_hand(case):
+    seen = []
+    for module in (bncourse, nn):
+
+        class Sub(getattr(module, case.name)):
+            def reset_parameters(self):
+                super().reset_parameters()
+                seen.append({name for name in vars(self) if not name.startswith("_")} | set(self._parameters))
+
+        Sub(*case.arguments, **case.options)
+    assert seen[0] >= seen[1]
+
+
+@all_cases(ONE_EACH)
+@recent
+def test_input_has_torchs_name(case):
+    ours, theirs = (inspect.signature(getattr(module, case.name).forward).parameters for module in (bncourse, nn))
+    assert list(ours) == list(theirs)
+
+
 def test_checkpoint_without_counter_loads_strictly():
     old = nn.BatchNorm2d(3)
     old.running_mean.fill_(7)
@@ -149,6 +177,16 @@ def test_tracking_switched_off_later():
         x = torch.randn(6, 3)
         torch.testing.assert_close(ours(x), theirs(x))
         torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()))
+
+
+def test_running_averages_taken_away_later():
+    """As people do to make a trained layer use the batch's statistics; the counter stays."""
+    results = []
+    for module in (bncourse, nn):
+        layer = module.BatchNorm1d(3, momentum=None)
+        layer.running_mean = layer.running_var = None
+        results.append((layer(torch.arange(12.0).view(4, 3).cos()), layer.num_batches_tracked))
+    torch.testing.assert_close(*results)
 
 
 @all_cases(BATCH)
@@ -244,6 +282,11 @@ def test_wrong_running_averages():
         )
     with pytest.raises(RuntimeError, match="must be defined in evaluation mode"):
         bncourse.functional.batch_norm(*calls[1])
+    maps = torch.randn(2, 6, 4)
+    for arguments in ((maps, torch.zeros(6)), (maps, None, torch.ones(6)), (maps, *[None] * 4, False)):
+        same_error(
+            *(lambda f=f, a=arguments: f(*a) for f in (bncourse.functional.instance_norm, nn.functional.instance_norm))
+        )
     for key in ("weight", "bias"):
         for function in (bncourse.functional, nn.functional):
             with pytest.raises(RuntimeError, match=f"{key} should contain 6 elements not 5"):
@@ -342,6 +385,28 @@ def test_autocast_passes_types_through(case, dtype):
         y, expected = ours(case.input(dtype)), theirs(case.input(dtype))
     assert y.dtype == dtype and (y.dtype == expected.dtype or not RECENT)
     torch.testing.assert_close(y, outside)
+
+
+@pytest.mark.parametrize("input", [*HALF, torch.float32, DOUBLE])
+@pytest.mark.parametrize("parameters", [*HALF, torch.float32, DOUBLE])
+@pytest.mark.parametrize("compiled", [False, True])
+@recent
+def test_rms_norm_mixes_types(input, parameters, compiled):
+    """As torch's, and only this layer: models keep float32 activations and bfloat16 weights."""
+    case = next(case for case in ONE_EACH if case.name == "RMSNorm")
+    ours, theirs = case.pair(dtype=parameters)
+    if compiled:
+        torch.compiler.reset()
+        ours.compile(backend="aot_eager", fullgraph=True)
+    tolerance = {torch.bfloat16: 0.03, torch.float16: 4e-3}.get(input, 1e-5)
+    rounded = {torch.bfloat16: 0.03, torch.float16: 4e-3}.get(parameters, tolerance)
+    (y, (dx, dweight)), (expected, (dx_expected, dweight_expected)) = (
+        gradients(layer, case.input(input)) for layer in (ours, theirs)
+    )
+    torch.testing.assert_close((y, dx), (expected, dx_expected), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        dweight, dweight_expected, rtol=max(tolerance, rounded), atol=5 * max(tolerance, rounded)
+    )
 
 
 # 7. Layout

@@ -114,7 +114,8 @@ class BatchNorm(NormWithMemory):
         """Count this batch if it is tracked, and give the weight it gets in the running averages."""
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # a tensor, not a number: torch.compile and torch.export can follow it
+            if self.momentum is None and self.running_mean is not None:
+                # a tensor, not a number: torch.compile and torch.export can follow it
                 return 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
         return 0.0 if self.momentum is None else self.momentum
 

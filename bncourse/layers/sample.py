@@ -1,6 +1,7 @@
 """Norms of one sample at a time: the batch plays no part, training and evaluation agree."""
 
 import warnings
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,8 @@ __all__ = ["GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "L
 class NormWithoutMemory(nn.Module):
     """What layer, RMS and group norm have in common: gamma, and beta where there is one."""
 
-    def __init__(self, shape: tuple[int, ...], weight: bool, bias: bool, device, dtype) -> None:
-        nn.Module.__init__(self)
+    def _make_parameters(self, shape: tuple[int, ...], weight: bool, bias: bool, device, dtype) -> None:
+        """Last in ``__init__``: the ``reset_parameters`` of a subclass may read any attribute."""
         for name, wanted in (("weight", weight), ("bias", weight and bias)):
             values = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
             self.register_parameter(name, values)
@@ -49,9 +50,10 @@ class LayerNorm(NormWithoutMemory, nn.LayerNorm):
         device=None,
         dtype=None,
     ) -> None:
-        shape = _as_shape(normalized_shape)
-        NormWithoutMemory.__init__(self, shape, elementwise_affine, bias, device, dtype)
-        self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
+        nn.Module.__init__(self)
+        self.normalized_shape, self.eps = _as_shape(normalized_shape), eps
+        self.elementwise_affine = elementwise_affine
+        self._make_parameters(self.normalized_shape, elementwise_affine, bias, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -81,12 +83,13 @@ class RMSNorm(NormWithoutMemory, nn.RMSNorm):
         device=None,
         dtype=None,
     ) -> None:
-        shape = _as_shape(normalized_shape)
-        NormWithoutMemory.__init__(self, shape, elementwise_affine, False, device, dtype)
-        self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
+        nn.Module.__init__(self)
+        self.normalized_shape, self.eps = _as_shape(normalized_shape), eps
+        self.elementwise_affine = elementwise_affine
+        self._make_parameters(self.normalized_shape, elementwise_affine, False, device, dtype)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return rms_norm(input, self.normalized_shape, self.weight, self.eps)
+    def forward(self, x: Tensor) -> Tensor:  # torch's name for it, here only
+        return rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
@@ -122,8 +125,9 @@ class GroupNorm(NormWithoutMemory, nn.GroupNorm):
             raise ValueError(f"num_groups must be at least 1, but got {num_groups}")
         if num_channels % num_groups != 0:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
-        NormWithoutMemory.__init__(self, (num_channels,), affine, bias, device, dtype)
+        nn.Module.__init__(self)
         self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
+        self._make_parameters((num_channels,), affine, bias, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
@@ -220,4 +224,4 @@ class InstanceNorm3d(InstanceNorm, nn.InstanceNorm3d):
 
 
 def _as_shape(normalized_shape: int | list[int] | torch.Size) -> tuple[int, ...]:
-    return (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    return (normalized_shape,) if isinstance(normalized_shape, Integral) else tuple(normalized_shape)
