@@ -156,7 +156,12 @@ class ResultsFile:
         """The result of ``run(seed)``: the kept one if there is one, else a new one, which is kept."""
         by_seed = self.kept[variant]
         if str(seed) not in by_seed:
-            by_seed[str(seed)] = np.asarray(run(seed), dtype=float).tolist()
+            result = run(seed)
+            if result is None:
+                raise TypeError(
+                    f"{variant!r} returned nothing for seed {seed}; expected a number or a sequence of them"
+                )
+            by_seed[str(seed)] = np.asarray(result, dtype=float).tolist()
             if self.path is not None:
                 write_whole(self.path, json.dumps(self.kept, indent=1).encode())
         return by_seed[str(seed)]

@@ -58,9 +58,11 @@ def interval(samples: Iterable[float]) -> Interval:
     """The mean of independent samples and its 95% interval by Student's t.
 
     Raises:
-        ValueError: fewer than two samples.
+        ValueError: fewer than two samples, or samples that are not single numbers.
     """
     values = np.asarray(list(samples), dtype=float)
+    if values.ndim > 1:
+        raise ValueError(f"samples has the shape {values.shape}; expected one number for each seed: choose a column")
     if len(values) < 2:
         raise ValueError(f"samples has {len(values)} value(s); an interval needs at least 2")
     error = float(values.std(ddof=1) / math.sqrt(len(values)))
@@ -95,7 +97,9 @@ class Comparison:
         """The mean of the paired differences ``variant - baseline``, seed by seed."""
         return interval(self.values[variant] - self.values[baseline])
 
-    def _repr_markdown_(self) -> str:
+    def _repr_markdown_(self) -> str | None:
+        if any(values.ndim > 1 for values in self.values.values()):
+            return None  # curves are for a figure
         rows = ["| variant | mean | 95% interval | seeds |", "|---|---|---|---|"]
         for name in self.values:
             i = self.interval(name)
@@ -119,8 +123,9 @@ def compare(
             change.
 
     Raises:
-        ValueError: no variants, fewer than two different seeds, or a checkpoint that is damaged or of another
-            comparison.
+        TypeError: a variant that is not a function, or whose result is nothing.
+        ValueError: no variants, fewer than two different seeds, results of a variant that differ in length, or a
+            checkpoint that is damaged or of another comparison.
         OSError: the checkpoint cannot be written.
     """
     seeds = tuple(seeds)
@@ -128,12 +133,20 @@ def compare(
         raise ValueError("variants is empty; expected at least one name with its function")
     if len(set(seeds)) < max(2, len(seeds)):
         raise ValueError(f"seeds={seeds} are too few or repeat; expected at least two different ones")
+    for name, run in variants.items():
+        if not callable(run):
+            raise TypeError(f"variants has {name!r}: {run!r}; expected a function of the seed")
     file = ResultsFile(checkpoint, variants)
     results = {name: [] for name in variants}
     with progress(len(variants) * len(seeds), "compare", "run") as bar:
         for name, run in variants.items():
             for seed in seeds:
                 results[name].append(file.get(name, seed, run))
+                first, last = np.shape(results[name][0]), np.shape(results[name][-1])
+                if first != last:
+                    raise ValueError(
+                        f"{name!r} gave an array of shape {last} for seed {seed}; expected {first}, as for {seeds[0]}"
+                    )
                 bar.update()
     return Comparison({name: np.array(values, dtype=float) for name, values in results.items()}, seeds)
 

@@ -55,8 +55,9 @@ class Explorer:
         grid: the values of each parameter: numbers become a slider, strings a menu.
 
     Raises:
-        ValueError: an empty grid, more than 200 frames, more than 1 MB, a value to start from that is not in the grid,
-            or a description that describes nothing.
+        TypeError: a parameter whose values are no sequence.
+        ValueError: an empty grid, a value twice, a label for no parameter, more than 200 frames, more than 1 MB, a
+            value to start from that is not in the grid, or a description that describes nothing.
         RuntimeError: ``draw`` failed or drew nothing; the message has the parameters' values.
     """
 
@@ -72,7 +73,7 @@ class Explorer:
         **grid: Sequence[Real | str],
     ):
         self.draw, self.title, self.question, self.description = draw, title, question, description
-        self.grid = {name: list(values) for name, values in grid.items()}
+        self.grid = {name: _values(name, values) for name, values in grid.items()}
         self.start = {name: values[0] for name, values in self.grid.items() if values} | dict(start or {})
         self.labels = {name: name.replace("_", " ") for name in self.grid} | dict(labels or {})
         self._check()
@@ -125,6 +126,10 @@ class Explorer:
                 raise ValueError(f"{name}=[] has no values; expected at least one")
             if not (all(isinstance(v, str) for v in values) or all(isinstance(v, Real) for v in values)):
                 raise ValueError(f"{name}={values!r} is mixed; expected numbers only or strings only")
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}={values!r} has a value twice; expected different values")
+        if unknown := self.labels.keys() - self.grid.keys():
+            raise ValueError(f"labels has {', '.join(sorted(unknown))}; expected parameters of the grid, {self.grid}")
         count = math.prod(map(len, self.grid.values()))
         if count > MAX_FRAMES:
             sizes = " x ".join(f"{len(values)} of {name}" for name, values in self.grid.items())
@@ -200,6 +205,15 @@ class Explorer:
             f'alt="{html.escape(self.description)}" src="{_data_url(frame)}">'
             + _tag("p", "bn-reading", html.escape(frame.text), 'aria-live="polite"')
         )
+
+
+def _values(name: str, values: Sequence[Real | str]) -> list[Real | str]:
+    try:
+        return list(values)
+    except TypeError:
+        raise TypeError(
+            f"{name}={values!r} is no sequence of values; expected for example {name}=[0.5, 1, 2]"
+        ) from None
 
 
 def value_label(value: Real | str) -> str:

@@ -82,7 +82,7 @@ def _groups(num_features: int) -> int:
 def fc_block(in_features: int, out_features: int, dropout: float = 0.0, norm: str = "batch") -> nn.Sequential:
     """Linear, norm, ReLU, and dropout if there is any: (N, in_features) to (N, out_features)."""
     layers = [nn.Linear(in_features, out_features), norm_layer(norm, out_features), nn.ReLU()]
-    if dropout > 0:
+    if dropout != 0:  # nn.Dropout refuses what is no probability
         layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)
 

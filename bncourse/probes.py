@@ -38,6 +38,7 @@ def record(
 
     Raises:
         ValueError: the model has no layer of these kinds.
+        TypeError: in the model's forward pass, a layer whose input or output is not one tensor of numbers.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
     if not layers:
@@ -45,7 +46,7 @@ def record(
             f"model has no layer of kinds={kinds}; its layers are {[type(m).__name__ for m in model.modules()]}"
         )
     records = {name: LayerRecord() for name in layers}
-    handles = [layer.register_forward_hook(_watch(records[name])) for name, layer in layers.items()]
+    handles = [layer.register_forward_hook(_watch(name, records[name])) for name, layer in layers.items()]
     try:
         yield records
     finally:
@@ -53,8 +54,15 @@ def record(
             handle.remove()
 
 
-def _watch(seen: LayerRecord):
+def _watch(name: str, seen: LayerRecord):
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        for role, value in (("input", inputs[0] if inputs else None), ("output", output)):
+            if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+                kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+                raise TypeError(
+                    f"{type(module).__name__} {name!r} has an {role} of {kind}; expected a tensor of floating-point "
+                    "numbers, given by position: leave its class out of kinds"
+                )
         with torch.no_grad():
             seen.input_mean.append(inputs[0].mean().item())
             seen.input_std.append(inputs[0].std(correction=0).item())

@@ -48,7 +48,7 @@ def recalibrate(model: nn.Module, batches: Iterable) -> None:
             as memory allows: the inputs of the second batch norm depend on the statistics used by the first.
 
     Raises:
-        ValueError: no batch norm that tracks statistics, no batches, or a batch with one value per channel.
+        ValueError: no batch norm that tracks statistics, no batches, or a batch with no or one value per channel.
     """
     layers = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.running_mean is not None]
     if not layers:
@@ -57,8 +57,10 @@ def recalibrate(model: nn.Module, batches: Iterable) -> None:
 
     def normalize_as_in_training(layer: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
         x = inputs[0]
-        mean, variance = mean_and_variance(x, (0, *range(2, x.dim())))
-        moments[layer].add(x.numel() // x.size(1), mean.double().flatten(), variance.double().flatten())
+        if x.numel() == 0:
+            raise ValueError(f"a batch of shape {tuple(x.shape)} reached a batch norm; expected at least one sample")
+        mean, variance = (value.flatten().cpu().double() for value in mean_and_variance(x, (0, *range(2, x.dim()))))
+        moments[layer].add(x.numel() // x.size(1), mean, variance)  # there: Apple's MPS has no double precision
         return batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=layer.eps)
 
     modes = [(module, module.training) for module in model.modules()]

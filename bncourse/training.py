@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -87,14 +88,18 @@ def fit(
             the last epoch that it finished; on a CPU all numbers are those of a run without the interruption.
 
     Raises:
-        ValueError: an argument out of its range, fewer examples than one batch, or a checkpoint that is damaged or of
-            another model or run.
+        TypeError: examples that are no pair of tensors, a number that is not whole, an ``optimizer`` or ``on_step``
+            that cannot be called.
+        ValueError: an argument out of its range, images and labels that differ in number, fewer examples than one
+            batch, or a checkpoint that is damaged or of another model or run.
         OSError: the checkpoint cannot be written.
     """
-    images, labels = train
-    _check(len(labels), epochs, batch_size, accumulate, optimizer)
+    images, labels = _examples("train", train)
+    if test is not None:
+        _examples("test", test)
+    _check(len(labels), epochs, batch_size, accumulate, seed, optimizer, on_step)
     device = best_device()
-    model.to(device).train()
+    model.to(device)
     make = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
     stepper = make(model.parameters(), lr=learning_rate)
     settings = {"batch_size": int(batch_size), "learning_rate": float(learning_rate), "optimizer": _name(optimizer)}
@@ -106,6 +111,7 @@ def fit(
         torch.manual_seed(seed)
         done, kept = file.load()
         history = History(**kept)
+        model.train()
         if done > epochs:
             raise ValueError(f"epochs={epochs} is too few; checkpoint={str(checkpoint)!r} already has {done}")
         file.save(done, history._plain())  # at once: a place that cannot be written is known before the work
@@ -142,13 +148,14 @@ def evaluate(model: nn.Module, examples, batch_size: int = 256) -> Evaluation:
 
     Args:
         examples: a pair (images, labels) of tensors, (N, ...) and (N,).
+        batch_size: examples in each forward pass; the result does not depend on it.
 
     Raises:
-        ValueError: no examples.
+        TypeError: ``examples`` is no pair of tensors, or ``batch_size`` is not whole.
+        ValueError: no examples, images and labels that differ in number, or ``batch_size`` below one.
     """
-    images, labels = examples
-    if len(labels) == 0:
-        raise ValueError("examples is empty; expected at least one")
+    images, labels = _examples("examples", examples)
+    _check_count("batch_size", batch_size)
     device = next((p.device for p in model.parameters()), best_device())
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -175,10 +182,43 @@ def _name(optimizer: str | Callable) -> str:
     return optimizer if isinstance(optimizer, str) else getattr(optimizer, "__qualname__", type(optimizer).__qualname__)
 
 
-def _check(count: int, epochs: int, batch_size: int, accumulate: int, optimizer: str | Callable) -> None:
+def _examples(name: str, examples) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images and labels of ``examples``, which is the argument ``name``."""
+    parts = examples if isinstance(examples, list | tuple) else ()
+    if len(parts) != 2 or not all(map(torch.is_tensor, parts)):
+        kinds = ", ".join(type(part).__name__ for part in parts) or type(examples).__name__
+        raise TypeError(f"{name} is {kinds}; expected a pair (images, labels) of tensors")
+    images, labels = parts
+    if len(images) != len(labels):
+        raise ValueError(f"{name} has {len(images)} images and {len(labels)} labels; expected as many of each")
+    if len(labels) == 0:
+        raise ValueError(f"{name} is empty; expected at least one example")
+    return images, labels
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, Integral):
+        raise TypeError(f"{name}={value!r} is not a whole number; expected at least 1")
+    if value < 1:
+        raise ValueError(f"{name}={value} is too small; expected at least 1")
+
+
+def _check(
+    count: int,
+    epochs: int,
+    batch_size: int,
+    accumulate: int,
+    seed: int,
+    optimizer: str | Callable,
+    on_step: Callable | None,
+) -> None:
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("accumulate", accumulate)):
-        if value < 1:
-            raise ValueError(f"{name}={value} is too small; expected at least 1")
+        _check_count(name, value)
+    if not isinstance(seed, Integral):
+        raise TypeError(f"seed={seed!r} is not a whole number")
+    for name, value in (("optimizer", optimizer), ("on_step", on_step)):
+        if not callable(value) and not (isinstance(value, str) if name == "optimizer" else value is None):
+            raise TypeError(f"{name}={value!r} cannot be called; expected a function")
     if count < batch_size:
         raise ValueError(f"train has {count} examples, fewer than one batch; expected at least batch_size={batch_size}")
     if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:

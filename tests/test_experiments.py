@@ -39,6 +39,32 @@ def test_interval_needs_two_samples():
         interval([1.0])
 
 
+def test_an_interval_is_of_one_number_for_each_seed():
+    """A curve for each seed would count as so many seeds and spread over its own length."""
+    curves = compare({"a": lambda seed: [seed, 10.0 * seed], "b": lambda seed: [1, seed]})
+    for wrong in (
+        lambda: interval([[1, 2], [3, 4]]),
+        lambda: curves.interval("a"),
+        lambda: curves.difference("a", "b"),
+    ):
+        with pytest.raises(ValueError, match=r"samples has the shape \((2|5), 2\)"):
+            wrong()
+    assert curves._repr_markdown_() is None
+
+
+@pytest.mark.parametrize(
+    ("variants", "error", "named"),
+    [
+        ({"a": float, "b": 3}, TypeError, "'b': 3; expected a function"),
+        ({"a": lambda seed: None}, TypeError, "'a' returned nothing for seed 0"),
+        ({"a": lambda seed: [0.0] * (seed + 1)}, ValueError, r"'a' gave an array of shape \(2,\) for seed 1"),
+    ],
+)
+def test_compare_names_a_bad_variant_at_once(variants, error, named):
+    with pytest.raises(error, match=named):
+        compare(variants)
+
+
 def test_the_statements_are_the_37_of_the_source():
     groups = {"P": 6, "A": 4, "T": 5, "R": 4, "I": 2, "L": 1, "V": 4, "S": 5, "D": 2, "M": 4}
     assert list(statements()) == [f"{letter}{n}" for letter, count in groups.items() for n in range(1, count + 1)]

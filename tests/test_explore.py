@@ -93,6 +93,8 @@ def test_without_scripts_the_first_frame_and_its_text_stand(bar):
             r"201 frames \(201 of height x 1 of colour\); expected at most 200",
         ),
         ({"height": [1, "two"]}, r"height=\[1, 'two'\] is mixed"),
+        ({"height": [1, 2, 1]}, r"height=\[1, 2, 1\] has a value twice"),
+        ({"labels": {"hight": "h"}}, r"labels has hight; expected parameters"),
         ({"start": {"height": 7}}, r"start has height=7; expected one of the grid's values"),
         ({"start": {"width": 7}}, r"start has width=7"),
         ({"description": "Figure"}, r"description='Figure' describes nothing"),
@@ -101,6 +103,12 @@ def test_without_scripts_the_first_frame_and_its_text_stand(bar):
 def test_bad_grids_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Explorer(draw, **(WORDS | GRID | change))
+
+
+def test_one_value_without_a_list_is_named():
+    with pytest.raises(TypeError, match="height=5 is no sequence"):
+        Explorer(draw, **(WORDS | GRID | {"height": 5}))
+    assert len(Explorer(draw, **(WORDS | GRID | {"height": np.array([1.0, 2.0])})).frames) == 4
 
 
 def test_an_empty_grid_is_refused():

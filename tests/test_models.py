@@ -63,6 +63,7 @@ def test_initialize_draws_he_weights():
         (lambda: norm_layer("batch", 4, dimensions=4), "dimensions=4"),
         (lambda: norm_layer("instance", 4), "dimensions=0"),
         (lambda: fc_network([3]), "sizes"),
+        (lambda: fc_block(4, 3, dropout=-0.1), "dropout.*-0.1"),
         (lambda: initialize(nn.Linear(2, 2), gain=0), "gain=0"),
     ],
 )

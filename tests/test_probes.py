@@ -38,6 +38,15 @@ def test_no_gradients_are_asked_of_an_evaluation():
     assert layers["0"].gradient_norm == []
 
 
+def test_a_layer_that_gives_no_single_tensor_is_named():
+    for model, x in ((nn.LSTM(3, 4), torch.randn(2, 1, 3)), (nn.Embedding(3, 4), torch.tensor([1]))):
+        model = nn.Sequential(model)
+        with pytest.raises(TypeError, match=r"'0' has an (input|output) of (tuple|torch.int64).*kinds"):
+            with record(model, type(model[0])):
+                model(x)
+        assert not model[0]._forward_hooks
+
+
 def test_a_model_without_such_layers_is_named():
     with pytest.raises(ValueError, match="ReLU"):
         record(nn.ReLU()).__enter__()

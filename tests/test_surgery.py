@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.overrides import TorchFunctionMode
 
 from bncourse.layers import (
     BatchNorm1d,
@@ -68,6 +69,23 @@ def test_the_model_is_otherwise_left_as_found():
     assert torch.equal(model[0].weight.grad, gradient)
 
 
+def test_moments_are_pooled_on_the_processor():
+    """Apple's MPS has no double precision: a tensor must have come to the processor first."""
+
+    class Mps(TorchFunctionMode):
+        here = ()
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.double and not any(args[0] is tensor for tensor in self.here):
+                raise TypeError("Cannot convert a MPS Tensor to float64")
+            result = function(*args, **(kwargs or {}))
+            self.here += (result,) if function is torch.Tensor.cpu else ()
+            return result
+
+    with Mps():
+        recalibrate(BatchNorm1d(4), [SORTED])
+
+
 def test_dropout_is_off():
     model = nn.Sequential(nn.Dropout(0.5), BatchNorm1d(4))
     recalibrate(model, [SORTED])
@@ -98,6 +116,7 @@ def test_a_layer_that_is_called_twice_pools_both_calls_and_one_that_is_not_calle
         (BatchNorm1d(4, track_running_stats=False), [SORTED], "no batch norm"),
         (BatchNorm1d(4), [], "batches is empty"),
         (BatchNorm1d(4), [SORTED[:1]], "more than 1 value per channel"),
+        (BatchNorm1d(4), [SORTED, SORTED[:0]], r"batch of shape \(0, 4\)"),
     ],
 )
 def test_errors_say_what_was_expected_and_leave_the_model_as_found(model, batches, message):
