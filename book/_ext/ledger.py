@@ -133,7 +133,7 @@ def make_ledger(app: Sphinx, docname: str) -> list[nodes.Node]:
 
 
 def overall(claims: list[tuple[str, dict]]) -> str:
-    """A statement's verdict: its claims' if they agree; otherwise it holds under conditions, unless the first decides."""
+    """A statement's verdict: its claims' if they agree, the first if that says no, else that it holds if."""
     verdicts = [claim["verdict"] for _, claim in claims]
     decided = [verdict for verdict in verdicts if verdict != "undecided here"] or verdicts
     return decided[0] if len(set(verdicts)) == 1 or decided[0] == "does not hold" else "holds if"
