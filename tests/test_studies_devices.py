@@ -1,12 +1,18 @@
 """The study of several devices, against one device by hand."""
 
+import os
+import re
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from bncourse.studies.devices import on_devices, on_one_device
+from bncourse.distributed import launch
+from bncourse.studies.devices import die_before_the_batch, on_devices, on_one_device, on_uneven_devices
 
 
 def network():
@@ -41,3 +47,38 @@ def test_the_network_is_left_as_it_was():
 def test_parts_must_be_equal():
     with pytest.raises(ValueError, match="8 examples; expected a multiple of devices=3"):
         on_devices(network(), torch.randn(8, 6), torch.randint(3, (8,)), devices=3)
+
+
+def test_uneven_parts_are_one_batch_with_one_collective_each_way():
+    images, labels = torch.randn(8, 6), torch.randint(3, (8,))
+    separate, together, calls = on_uneven_devices(network(), images, labels, sizes=[5, 3])
+    first, last = (on_one_device(network(), images[part], labels[part]) for part in (slice(5), slice(5, 8)))
+    torch.testing.assert_close(separate.scores, torch.cat([first.scores, last.scores]))
+    for ours, a, b in zip(separate.gradients, first.gradients, last.gradients, strict=True):
+        torch.testing.assert_close(ours, (5 * a + 3 * b) / 8)
+    for ours, whole in zip(together, on_one_device(network(), images, labels), strict=True):
+        torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-6)
+    assert calls == {"all_gather": 1, "all_reduce": 1}
+    with pytest.raises(ValueError, match=r"sizes=\[5, 2\] add up to 7; expected the batch's 8"):
+        on_uneven_devices(network(), images, labels, sizes=[5, 2])
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_is_gone_ends_the_run():
+    with pytest.raises(ChildFailedError, match="_in_group"):
+        launch(die_before_the_batch, 2, network(), torch.randn(4, 6), timeout=30)
+
+
+@pytest.mark.timeout(120)
+def test_torchrun_trains_the_same_network_on_every_device():
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run = subprocess.run(
+        [*command, "-m", "bncourse.studies.train_on_devices"],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    first, second = sorted(re.findall(r"rank (\d) of 2, cpu: test accuracy ([\d.]+)", run.stdout))
+    assert (first[0], second[0]) == ("0", "1")
+    assert first[1] == second[1] and float(first[1]) > 0.8
