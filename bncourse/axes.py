@@ -14,7 +14,7 @@ SHARED = {
     "batch": (SAMPLES, 1, "N·H·W values"),
     "ghost": (GHOST_SIZE, 1, "ghost size·H·W values"),
     "layer": (1, CHANNELS, "C·H·W values"),
-    "rms": (1, CHANNELS, "C·H·W values, mean 0"),
+    "rms": (1, CHANNELS, "C·H·W values, no mean"),
     "group": (1, CHANNELS // GROUPS, "C/G·H·W values"),
     "instance": (1, 1, "H·W values"),
 }
