@@ -10,13 +10,14 @@ from .plotting import png
 __all__ = ["glue", "show", "show_source"]
 
 
-def show(drawn: Figure, alt: str, caption: str = "", name: str = "") -> None:
+def show(drawn: Figure, alt: str, caption: str = "", name: str = "", dpi: int = 200) -> None:
     """Display a figure with a description for those who do not see it.
 
     Args:
         alt: what the figure shows, as one would tell it on the telephone.
         caption: printed under the figure in the book, where it gets a number.
         name: the figure's anchor in the book, ``fig-...``, for links such as ``[the figure](#fig-...)``.
+        dpi: dots an inch of the picture; fewer for photographs, which would weigh megabytes.
 
     Raises:
         ValueError: no real description.
@@ -26,7 +27,7 @@ def show(drawn: Figure, alt: str, caption: str = "", name: str = "") -> None:
     if len(alt.split()) < 5:
         raise ValueError(f"alt={alt!r} describes nothing; expected a sentence that tells what the figure shows")
     details = {"width": round(100 * drawn.get_figwidth()), "alt": alt, "caption": caption, "name": name}
-    picture = base64.b64encode(png(drawn)).decode()
+    picture = base64.b64encode(png(drawn, dpi)).decode()
     display({"image/png": picture, "text/plain": alt}, metadata={"image/png": details}, raw=True)
 
 
