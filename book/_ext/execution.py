@@ -125,8 +125,6 @@ single_nb_execution = cached_execution.single_nb_execution
 
 def setup(app: Sphinx) -> dict:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a busy machine five times slower
-    # Waiting threads sleep: where others need the cores too, threads that spin make small networks ten times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["BNCOURSE_BOOK"] = "1"  # the notebooks' kernels inherit it: progress as text, not as a widget
     app.connect("config-inited", choose_cache)
     myst_nb.core.execute.NotebookClientCache = Client
