@@ -23,6 +23,7 @@ from .progress import progress
 __all__ = ["VERDICTS", "Comparison", "Interval", "Statement", "claim", "compare", "interval", "statements"]
 
 VERDICTS = ("holds", "holds if", "does not hold", "undecided here")
+BOOK_DATA = "digits"
 SEEDS = (0, 1, 2, 3, 4)
 
 
@@ -160,8 +161,11 @@ def claim(
     above: float | None = None,
     below: float | None = None,
     unit: str = "",
+    dataset: str = BOOK_DATA,
 ) -> None:
     """Settle a statement of the source: show the verdict with what was measured, and fail if it is not so.
+
+    On another data set than the book's a claim that fails is a finding: it is shown as one, and nothing is raised.
 
     Args:
         id: one of ``statements()``.
@@ -171,10 +175,11 @@ def claim(
         above, below: the threshold that the measured mean lies beyond; exactly one of them. An undecided statement has
             neither: there the effect must lie within four standard errors of zero.
         unit: of the measured quantity.
+        dataset: the name of the data set that it was measured on.
 
     Raises:
         ValueError: an unknown id or verdict, or not exactly one threshold.
-        AssertionError: the measured value does not support the verdict.
+        AssertionError: the measured value does not support the verdict, on the book's data.
     """
     if id not in statements():
         raise ValueError(f"id={id!r} is unknown; expected one of {', '.join(statements())}")
@@ -192,30 +197,34 @@ def claim(
     else:
         condition, distance = f"below {below:g}", below - measured.mean
     margin = distance / measured.standard_error if measured.standard_error > 0 else math.inf
-    if not distance > 0:
+    supported = bool(distance > 0)
+    if not supported and dataset == BOOK_DATA:
         raise AssertionError(f"{id}: {text} Measured {measured}{unit and ' ' + unit}, expected {condition}.")
-    _display_claim(id, verdict, text, measured, unit, condition, margin)
+    facts = {"id": id, "verdict": verdict, "text": text, "unit": unit, "condition": condition, "dataset": dataset}
+    facts |= {"mean": measured.mean, "low": measured.low, "high": measured.high, "count": measured.count}
+    facts |= {"supported": supported, "margin": margin if math.isfinite(margin) else None}
+    _display_claim(facts, measured)
 
 
-def _display_claim(
-    id: str, verdict: str, text: str, measured: Interval, unit: str, condition: str, margin: float
-) -> None:
+def _display_claim(facts: dict, measured: Interval) -> None:
+    """A card for a reader, and the facts as metadata for the ledger."""
     from IPython.display import display
 
+    id, verdict, unit, margin = (facts[name] for name in ("id", "verdict", "unit", "margin"))
+    asserted = f"asserted: {facts['condition']}"
     if measured.count == 1:
-        numbers = f"{measured.mean:.4g} {unit}".strip() + f" (exact, or one fixed run; asserted: {condition})"
+        numbers = f"{measured.mean:.4g} {unit}".strip() + f" (exact, or one fixed run; {asserted})"
     else:
-        numbers = f"{measured} {unit}".strip() + f" ({measured.count} seeds, 95% interval; asserted: {condition}, "
-        numbers += f"margin {margin:.1f} standard errors)" if math.isfinite(margin) else "no spread)"
+        numbers = f"{measured} {unit}".strip() + f" ({measured.count} seeds, 95% interval; {asserted}, "
+        numbers += "no spread)" if margin is None else f"margin {margin:.1f} standard errors)"
+    place = "" if facts["dataset"] == BOOK_DATA else f" on {facts['dataset']}"
+    heading = f"{id}: {verdict}{place}." if facts["supported"] else f"{id}: not so{place}; on {BOOK_DATA}: {verdict}."
+    colour = verdict.replace(" ", "-") if facts["supported"] else "not-here"
     card = (
-        f'<div class="bn-claim bn-{verdict.replace(" ", "-")}" '
-        'style="border-left: 4px solid; padding: 0.3em 0.9em; margin: 0.6em 0">'
-        f"<strong>{id}: {html.escape(verdict)}.</strong> {html.escape(text)}<br>"
+        f'<div class="bn-claim bn-{colour}" style="border-left: 4px solid; padding: 0.3em 0.9em; margin: 0.6em 0">'
+        f"<strong>{html.escape(heading)}</strong> {html.escape(facts['text'])}<br>"
         f"<small>Measured: {html.escape(numbers)}</small></div>"
     )
-    facts = {"id": id, "verdict": verdict, "text": text, "unit": unit, "condition": condition}
-    facts |= {"mean": measured.mean, "low": measured.low, "high": measured.high, "count": measured.count}
-    facts["margin"] = margin if math.isfinite(margin) else None
-    facts["statement"] = statements()[id].source
-    plain = f"{id}: {verdict}. {text} Measured: {numbers}"
-    display({"text/html": card, "text/plain": plain}, metadata={"bncourse_claim": facts}, raw=True)
+    plain = f"{heading} {facts['text']} Measured: {numbers}"
+    metadata = {"bncourse_claim": facts | {"statement": statements()[id].source}}
+    display({"text/html": card, "text/plain": plain}, metadata=metadata, raw=True)

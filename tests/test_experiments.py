@@ -86,6 +86,19 @@ def test_a_claim_that_is_not_so_fails(threshold):
         claim("P1", "holds", "Three.", interval([2, 3, 4]), **threshold)
 
 
+@pytest.mark.parametrize(
+    ("above", "heading"), [(1, "P1: holds on cifar10."), (3, "P1: not so on cifar10; on digits: holds.")]
+)
+def test_on_other_data_a_claim_that_is_not_so_is_a_finding(monkeypatch, above, heading):
+    """The numbers of this cell are the learner's, not the book's: they are shown, and the notebook goes on."""
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, metadata, raw: shown.append((data, metadata)))
+    claim("P1", "holds", "Three.", interval([2, 3, 4]), above=above, dataset="cifar10")
+    (data, metadata) = shown.pop()
+    assert data["text/plain"].startswith(heading)
+    assert metadata["bncourse_claim"]["supported"] == (above == 1)
+
+
 def test_a_claim_about_nothing_measurable_fails():
     with pytest.raises(AssertionError):
         claim("P1", "holds", "Not a number.", float("nan"), above=0)

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Try the course with other versions than the pinned ones.
 
-usage: python tools/environments.py colab|oldest|newest [--plan] [--python 3.11]
+usage: python tools/environments.py colab|oldest|newest [--plan | --smoke] [--python 3.11] [--any-build]
 
 colab    what Colab has (its published freeze): all notebooks, and the explorers as widgets of ipywidgets 7.7.1
 oldest   the floors of pyproject.toml: the package's tests and all notebooks
 newest   the newest versions that the registry has: the same
 
 Each makes .venv-NAME with the newest Python of 3.13, 3.12 and 3.11 that is found and for which there is a CPU build of
-torch. Where there is none of the wanted torch, the pinned one stays, and the output says so. --plan stops before
-anything is installed.
+torch. Where there is none of the wanted torch, the pinned one stays, and the output says so. --any-build takes the
+registry's torch then, which brings several gigabytes of CUDA. --plan stops before anything is installed. --smoke takes
+a minute: it lays the other versions over the Python that runs this, torch stays, and runs one chapter and the widgets.
 """
 
 import argparse
@@ -20,6 +21,8 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +40,11 @@ COLAB = {  # from the freeze that Colab publishes, as of 2026-08-19
     "traitlets": "5.7.1",
     "scikit-learn": "1.6.1",
 }
+SMOKE = (
+    "tests/test_explore.py::test_every_explorer_follows_its_widgets",
+    "tests/test_explore.py::test_in_a_kernel_both_forms_are_offered",
+    "book/02-how-it-works.ipynb",
+)
 PACKAGE_ONLY = ("book", "build", "house", "browser", "environments", "grading", "instructor")  # not about versions
 
 
@@ -79,20 +87,25 @@ def pythons(version: str) -> Iterator[str]:
             yield program
 
 
-def has_cpu_torch(python: str, version: str) -> bool:
-    """Whether pip would install a CPU build of this torch. On Linux that is a version that ends in +cpu."""
+def offers_torch(python: str, version: str, any_build: bool) -> bool:
+    """Whether pip would install this torch, in a CPU build if need be: on Linux that is a version that ends in +cpu."""
     command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet"]
     command += ["--only-binary=:all:", "--report", "-", f"torch=={version}"]
     answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode:
         return False
     (found,) = json.loads(answer.stdout)["install"]
-    return platform.system() != "Linux" or found["metadata"]["version"].endswith("+cpu")
+    return any_build or platform.system() != "Linux" or found["metadata"]["version"].endswith("+cpu")
 
 
-def make_plan(name: str, only: str | None = None) -> Plan:
+def versions(name: str) -> dict[str, str]:
+    """The pins of an environment."""
+    return {"colab": COLAB, "oldest": floors(), "newest": {}}[name]
+
+
+def make_plan(name: str, only: str | None = None, any_build: bool = False) -> Plan:
     """Choose the Python and the pins."""
-    wanted = {"colab": COLAB, "oldest": floors(), "newest": {}}[name]
+    wanted = versions(name)
     notes = []
     for version in (only,) if only else PYTHONS:
         program = next(pythons(version), None)
@@ -101,7 +114,7 @@ def make_plan(name: str, only: str | None = None) -> Plan:
             continue
         torch = wanted.get("torch", pinned("torch"))
         for candidate in dict.fromkeys((torch, pinned("torch"))):
-            if has_cpu_torch(program, candidate):
+            if offers_torch(program, candidate, any_build):
                 if candidate != torch:
                     notes.append(f"torch stays at {candidate}: no CPU build of {torch} for Python {version} was found")
                 return Plan(program, wanted | {"torch": candidate}, notes)
@@ -109,54 +122,86 @@ def make_plan(name: str, only: str | None = None) -> Plan:
     raise SystemExit("\n".join([*notes, "No Python to try this with."]))
 
 
-def install(name: str, plan: Plan) -> Path:
+def new_environment(python: str, folder: Path, packages: list[str]) -> Path:
     """Make the environment; gives back its Python."""
-    folder = ROOT / f".venv-{name}"
     shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([plan.python, "-m", "venv", folder], check=True)
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    program = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    subprocess.run([program, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
+    return program
+
+
+def install(name: str, plan: Plan) -> Path:
+    """The whole environment: the pins, and what the tests need."""
     pins = [f"{package}=={version}" for package, version in plan.pins.items()]
-    tools = ["ipykernel", "packaging", "pyyaml", "filelock"]
-    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pins, *tools]
-    subprocess.run([*command, "-e", f"{ROOT}[test]"], check=True)
+    return new_environment(plan.python, ROOT / f".venv-{name}", [*pins, "ipykernel", "-e", f"{ROOT}[test]"])
+
+
+def lay_over(name: str, folder: Path) -> Path:
+    """The environment's versions over the packages of the Python that runs this; torch and the tests' tools are its."""
+    pins = versions(name)
+    names = dict.fromkeys([*floors(), "ipykernel", *pins])
+    wanted = [f"{package}=={pins[package]}" if package in pins else package for package in names if package != "torch"]
+    python = new_environment(sys.executable, folder, wanted)
+    command = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    Path(packages, "below.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
     return python
 
 
-def run_tests(name: str, python: Path) -> int:
-    """The package's tests where versions matter, and every notebook."""
+def run_tests(python: Path, tests: list[str]) -> int:
+    """Tests and notebooks, in that environment."""
+    command = [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--nbval-lax", "--nbval-current-env", "-q"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
+    return subprocess.run([*command, *tests], cwd=ROOT, env=environment).returncode
+
+
+def all_tests(name: str, python: Path) -> list[str]:
+    """The package's tests where versions matter (in Colab's environment the explorers'), and every notebook."""
     from_toc = subprocess.run([python, ROOT / "tools" / "toc.py"], capture_output=True, text=True, check=True)
     tests = sorted(map(str, (ROOT / "tests").glob("test_*.py")))
     tests = [path for path in tests if not any(word in Path(path).stem for word in PACKAGE_ONLY)]
     if name == "colab":
         tests = [path for path in tests if "explor" in Path(path).stem]
-    command = [python, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--nbval-lax", "--nbval-current-env", "-q"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
-    return subprocess.run([*command, *tests, *from_toc.stdout.split()], cwd=ROOT, env=environment).returncode
+    return [*tests, *from_toc.stdout.split()]
 
 
-def show_versions(python: Path, plan: Plan) -> None:
-    names = sorted({*floors(), *COLAB, *plan.pins})
+def show_versions(python: Path) -> None:
+    names = sorted({*floors(), *COLAB})
     code = "import sys, importlib.metadata as m; print('Python', sys.version.split()[0]); "
     code += f"[print(name, m.version(name)) for name in {names}]"
     subprocess.run([python, "-c", code], check=True)
-    print(*plan.notes, sep="\n", flush=True)
+
+
+def smoke(name: str) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        python = lay_over(name, Path(folder) / "environment")
+        result = run_tests(python, list(SMOKE))
+        print(f"\n{name}, a smoke test, ran with:", flush=True)
+        show_versions(python)
+    return result
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=("colab", "oldest", "newest"))
     parser.add_argument("--plan", action="store_true", help="say what would be installed, and stop")
+    parser.add_argument("--smoke", action="store_true", help="a minute's test of the versions around torch")
     parser.add_argument("--python", choices=PYTHONS, help="this version only")
+    parser.add_argument("--any-build", action="store_true", help="take a CUDA build of torch where there is no other")
     options = parser.parse_args()
-    plan = make_plan(options.name, options.python)
+    if options.smoke:
+        return smoke(options.name)
+    plan = make_plan(options.name, options.python, options.any_build)
     print(f"{options.name}: {plan.python}", *(f"{name} {pin}" for name, pin in plan.pins.items()), sep="\n  ")
     print(*plan.notes, sep="\n", flush=True)
     if options.plan:
         return 0
     python = install(options.name, plan)
-    result = run_tests(options.name, python)
+    result = run_tests(python, all_tests(options.name, python))
     print(f"\n{options.name} ran with:", flush=True)
-    show_versions(python, plan)
+    show_versions(python)
+    print(*plan.notes, sep="\n")
     return result
 
 
