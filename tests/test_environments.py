@@ -19,12 +19,28 @@ ENVIRONMENTS = ["colab", "oldest", "newest"]
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_environment_has_a_plan(name, monkeypatch):
-    """Where there is a CPU build of the pinned torch only, that one stays, and the plan says so."""
-    monkeypatch.setattr("environments.offers_torch", lambda python, version, any_build: version == pinned("torch"))
+def test_where_only_the_pinned_torch_has_a_cpu_build_it_stays(name, monkeypatch):
+    here = f"torch=={pinned('torch')}"
+    monkeypatch.setattr(
+        "environments.offered_torch", lambda python, packages, any_build: pinned("torch") if here in packages else None
+    )
     plan = make_plan(name)
     assert plan.pins == versions(name) | {"torch": pinned("torch")}
     assert any("torch stays" in note for note in plan.notes) == (name != "newest")
+
+
+def test_the_wanted_torch_goes_before_the_newest_python(monkeypatch):
+    """The floor of torch has builds for some Python, but for none newer."""
+    monkeypatch.setattr("environments.pythons", lambda version: iter([f"python{version}"]))
+    monkeypatch.setattr(
+        "environments.offered_torch",
+        lambda python, packages, any_build: (
+            "2.4.0" if (python, packages[0]) == ("python3.12", "torch==2.4.0") else None
+        ),
+    )
+    assert make_plan("oldest", any_build=True).python == "python3.12"
+    with pytest.raises(SystemExit, match="No Python"):
+        make_plan("oldest", "3.13", any_build=True)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

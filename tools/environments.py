@@ -7,10 +7,11 @@ colab    what Colab has (its published freeze): all notebooks, and the explorers
 oldest   the floors of pyproject.toml: the package's tests and all notebooks
 newest   the newest versions that the registry has: the same
 
-Each makes .venv-NAME with the newest Python of 3.13, 3.12 and 3.11 that is found and for which there is a CPU build of
-torch. Where there is none of the wanted torch, the pinned one stays, and the output says so. --any-build takes the
-registry's torch then, which brings several gigabytes of CUDA. --plan stops before anything is installed. --smoke takes
-a minute: it lays the other versions over the Python that runs this, torch stays, and runs one chapter and the widgets.
+Each makes .venv-NAME with the newest Python of 3.13, 3.12 and 3.11 that is found and for which all of the versions have
+builds, torch a CPU build. Where there is none of the wanted torch, the one of requirements.txt stays, and the output
+says so; --any-build takes the registry's, which brings several gigabytes of CUDA. --plan stops before anything is
+installed. --smoke takes a minute: it lays the other versions over the Python that runs this, torch stays, and runs one
+chapter and the widgets.
 """
 
 import argparse
@@ -87,15 +88,19 @@ def pythons(version: str) -> Iterator[str]:
             yield program
 
 
-def offers_torch(python: str, version: str, any_build: bool) -> bool:
-    """Whether pip would install this torch, in a CPU build if need be: on Linux that is a version that ends in +cpu."""
+def offered_torch(python: str, packages: list[str], any_build: bool) -> str | None:
+    """The version of torch that pip would install with these packages; None if one of them has no build for this Python.
+
+    On Linux a CPU build is one whose version ends in +cpu; without ``any_build`` no other counts.
+    """
     command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet"]
-    command += ["--only-binary=:all:", "--report", "-", f"torch=={version}"]
+    command += ["--only-binary=:all:", "--report", "-", *packages]
     answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode:
-        return False
-    (found,) = json.loads(answer.stdout)["install"]
-    return any_build or platform.system() != "Linux" or found["metadata"]["version"].endswith("+cpu")
+        return None
+    found = {item["metadata"]["name"]: item["metadata"]["version"] for item in json.loads(answer.stdout)["install"]}
+    usable = any_build or platform.system() != "Linux" or found["torch"].endswith("+cpu")
+    return found["torch"].removesuffix("+cpu") if usable else None
 
 
 def versions(name: str) -> dict[str, str]:
@@ -104,21 +109,21 @@ def versions(name: str) -> dict[str, str]:
 
 
 def make_plan(name: str, only: str | None = None, any_build: bool = False) -> Plan:
-    """Choose the Python and the pins."""
+    """Choose the Python and the pins: the wanted torch where there is a build of it, else the one of requirements.txt."""
     wanted = versions(name)
-    notes = []
-    for version in (only,) if only else PYTHONS:
-        program = next(pythons(version), None)
-        if program is None:
-            notes.append(f"Python {version} is not on this machine")
-            continue
-        torch = wanted.get("torch", pinned("torch"))
-        for candidate in dict.fromkeys((torch, pinned("torch"))):
-            if offers_torch(program, candidate, any_build):
-                if candidate != torch:
-                    notes.append(f"torch stays at {candidate}: no CPU build of {torch} for Python {version} was found")
-                return Plan(program, wanted | {"torch": candidate}, notes)
-        notes.append(f"Python {version}: no CPU build of torch was found for it")
+    programs = {version: next(pythons(version), None) for version in ((only,) if only else PYTHONS)}
+    notes = [f"Python {version} is not on this machine" for version, program in programs.items() if not program]
+    others = [f"{package}=={version}" for package, version in wanted.items() if package != "torch"]
+    first = f"torch=={wanted['torch']}" if "torch" in wanted else "torch"
+    for torch in (first, f"torch=={pinned('torch')}"):
+        for version, program in programs.items():
+            found = program and offered_torch(program, [torch, *others], any_build)
+            if found:
+                if torch != first and "torch" in wanted:
+                    notes.append(f"torch stays at {found}: no CPU build of {wanted['torch']} was found")
+                return Plan(program, wanted | {"torch": found}, notes)
+            if program and torch != first:
+                notes.append(f"Python {version}: not all of these versions have a (CPU) build for it")
     raise SystemExit("\n".join([*notes, "No Python to try this with."]))
 
 
