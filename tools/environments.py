@@ -89,7 +89,7 @@ def pythons(version: str) -> Iterator[str]:
 
 
 def offered_torch(python: str, packages: list[str], any_build: bool) -> str | None:
-    """The version of torch that pip would install with these packages; None if one of them has no build for this Python.
+    """The version of torch that pip would install with these packages; None if one has no build for this Python.
 
     On Linux a CPU build is one whose version ends in +cpu; without ``any_build`` no other counts.
     """
@@ -109,7 +109,7 @@ def versions(name: str) -> dict[str, str]:
 
 
 def make_plan(name: str, only: str | None = None, any_build: bool = False) -> Plan:
-    """Choose the Python and the pins: the wanted torch where there is a build of it, else the one of requirements.txt."""
+    """Choose the Python and the pins: the wanted torch where it has a build, else the one of requirements.txt."""
     wanted = versions(name)
     programs = {version: next(pythons(version), None) for version in ((only,) if only else PYTHONS)}
     notes = [f"Python {version} is not on this machine" for version, program in programs.items() if not program]
