@@ -8,8 +8,12 @@ import sys
 import threading
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
+
+hypothesis.settings.register_profile("same every time", derandomize=True)
+hypothesis.settings.load_profile("same every time")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))

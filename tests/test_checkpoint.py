@@ -120,11 +120,12 @@ def test_a_finished_run_is_only_read_and_a_longer_one_goes_on(path):
 
 
 def test_a_diverged_run_stays_so(path):
-    options = RUN | {"optimizer": "sgd", "learning_rate": 1e30}
-    first = fit(make_model(), TRAIN, TEST, epochs=3, **options, checkpoint=path)
+    broken = TRAIN[0].clone(), TRAIN[1]
+    broken[0][len(TRAIN[1]) // 2] = float("nan")
+    first = fit(make_model(), broken, TEST, epochs=3, **RUN, checkpoint=path)
     assert first.diverged
     steps = []
-    again = fit(make_model(), TRAIN, TEST, epochs=3, **options, on_step=steps.append, checkpoint=path)
+    again = fit(make_model(), broken, TEST, epochs=3, **RUN, on_step=steps.append, checkpoint=path)
     assert again.diverged and steps == [] and len(again.loss) == len(first.loss)
 
 

@@ -1,0 +1,202 @@
+"""The page on other data: what the claims of the executed notebooks measured there.
+
+``tools/other_data.py`` leaves its numbers in ``other-data.csv``. Each row belongs to a claim by chapter, statement and
+place among the claims on that statement. A claim whose condition has changed since has no row, and the page says so.
+"""
+
+import csv
+import math
+import re
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from docutils import nodes
+from ledger import all_claims, link
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+logger = logging.getLogger(__name__)
+NAMES = {
+    "digits": "digits",
+    "photo_digits": "digits on photographs",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+}
+
+
+class Finding(NamedTuple):
+    """A claim of a chapter with its rows of the table, by data set."""
+
+    page: str
+    claim: dict
+    rows: dict[str, dict]
+
+    @property
+    def over_seeds(self) -> bool:
+        return self.claim["count"] > 1
+
+    @property
+    def holds_everywhere(self) -> bool:
+        return all(outcome(row) == "holds" for row in self.rows.values())
+
+
+OUTCOMES = ("holds", "open", "not so", "not measurable")
+UNDECIDED = {"holds": "undecided", "not so": "decided"}  # for a claim that says that nothing can be said
+
+
+def outcome(row: dict) -> str:
+    """Whether the whole interval lies beyond the asserted threshold, on both sides of it, or on the other side.
+
+    Not measurable: a run diverged, or never came to where it was to be compared.
+    """
+    if not math.isfinite(float(row["mean"])):
+        return "not measurable"
+    side, _, threshold = row["condition"].partition(" ")
+    if int(row["count"]) == 1 or side == "within":
+        return "holds" if row["supported"] == "True" else "not so"
+    sign = 1 if side == "above" else -1
+    low, high = sorted(sign * (float(row[end]) - float(threshold)) for end in ("low", "high"))
+    return "holds" if low > 0 else "not so" if high < 0 else "open"
+
+
+class other_data(nodes.General, nodes.Element):
+    """A place for the table, filled when the page is written."""
+
+
+class OtherDataDirective(SphinxDirective):
+    """``{other-data} FILE``: how many claims hold on other data, and what was measured where they do not."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        _, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(path)
+        self.env.metadata[self.env.docname]["has_ledger"] = True  # written anew in every build, like the ledger
+        return [other_data("", path=path)]
+
+
+class Elsewhere(SphinxRole):
+    """The role ``elsewhere`` on "mnist 09-dropout D1 2": the second claim on D1 there, mean and interval."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        _, path = self.env.relfn2path("other-data.csv")
+        self.env.note_dependency(path)
+        for row in read(Path(path)):
+            if self.text.split() == [row["dataset"], row["chapter"], row["id"], row["number"]]:
+                return [nodes.Text(numbers(row))], []
+        logger.warning(f"elsewhere role: other-data.csv has no row {self.text!r}", location=self.get_location())
+        return [], []
+
+
+def numbers(row: dict) -> str:
+    """Mean and interval."""
+    mean = f"{float(row['mean']):.3g}"
+    return mean if int(row["count"]) == 1 else f"{mean} [{float(row['low']):.3g}, {float(row['high']):.3g}]"
+
+
+def read(path: Path) -> list[dict]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def findings(claims: dict[str, list[dict]], path: Path) -> list[Finding]:
+    """Each chapter's claims with what was measured elsewhere."""
+    table = {}
+    for row in read(path):
+        key = row["chapter"], row["id"], int(row["number"]), row["condition"]
+        table.setdefault(key, {})[row["dataset"]] = row
+    result = []
+    for page, found in sorted(claims.items()):
+        seen = Counter()
+        for claim in found:
+            seen[claim["id"]] += 1
+            rows = table.get((page, claim["id"], seen[claim["id"]], claim["condition"]), {})
+            result.append(Finding(page, claim, rows))
+    return result
+
+
+def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    for place in list(doctree.findall(other_data)):
+        found = findings(all_claims(app.env), Path(place["path"]))
+        place.replace_self([summary(found), *details(app, docname, found)])
+
+
+def summary(found: list[Finding]) -> nodes.table:
+    """For each data set how many of the claims over several seeds have which outcome."""
+    rows = []
+    for dataset, name in NAMES.items():
+        outcomes = [outcome(f.rows[dataset]) for f in found if dataset in f.rows and f.over_seeds]
+        if outcomes:
+            rows.append([name, *(str(outcomes.count(one)) for one in OUTCOMES)])
+    return make_table(["Data", "Holds", "Open", "Not so", "Not measurable"], rows, "other-data-summary")
+
+
+def details(app: Sphinx, docname: str, found: list[Finding]) -> list[nodes.Node]:
+    """A table for each chapter with the claims that do not hold everywhere, and a line about the others."""
+    result: list[nodes.Node] = []
+    for page in dict.fromkeys(f.page for f in found):
+        here = [f for f in found if f.page == page]
+        heading = nodes.rubric("", "", classes=["ledger-chapter"])
+        heading += link(app, docname, page, "", f"Chapter {int(page[:2])}: {app.env.titles[page].astext()}")
+        result.append(heading)
+        told = [f for f in here if not f.holds_everywhere]
+        if told:
+            rows = [[describe_claim(app, docname, f), describe_rows(f)] for f in told]
+            result.append(make_table(["The claim, and what was asserted", "Measured"], rows, "ledger other-data"))
+        lines = []
+        changed = sum(not f.rows for f in here)
+        if rest := len(here) - len(told) - changed:
+            lines.append(f"{'The other' if told else 'All'} {rest} claims hold on every data set.")
+        if changed:
+            lines.append(f"{changed} claims have changed since, and were not measured again.")
+        result.append(nodes.paragraph("", " ".join(lines)))
+    return result
+
+
+def describe_claim(app: Sphinx, docname: str, finding: Finding) -> list[nodes.Node]:
+    claim = finding.claim
+    badge = nodes.inline("", "", classes=["verdict", "verdict-" + re.sub(" ", "-", claim["verdict"])])
+    badge += link(app, docname, finding.page, claim["anchor"], claim["id"])
+    unit = f", {claim['unit']}" if claim["unit"] else ""
+    return [
+        nodes.paragraph("", "", badge, nodes.Text(" " + claim["text"])),
+        nodes.paragraph("", f"asserted: {claim['condition']}{unit}", classes=["measured"]),
+    ]
+
+
+def describe_rows(finding: Finding) -> list[nodes.Node]:
+    """One line for each data set, the book's own first."""
+    lines = nodes.line_block()
+    for dataset, name in NAMES.items():
+        row = finding.claim | {"supported": "True"} if dataset == "digits" else finding.rows.get(dataset)
+        if row is None:
+            continue
+        found = "holds" if dataset == "digits" else outcome(row)
+        words = UNDECIDED[found] if row["condition"].startswith("within") else found
+        shown = nodes.strong("", words, classes=["not-so"]) if found == "not so" else nodes.Text(words)
+        measured = f": {numbers(row)}" if math.isfinite(float(row["mean"])) else ""
+        lines += nodes.line("", "", nodes.Text(f"{name}, "), shown, nodes.Text(measured))
+    return [lines]
+
+
+def make_table(heads: list[str], rows: list[list], name: str) -> nodes.table:
+    """A table of texts or of lists of nodes."""
+    group = nodes.tgroup("", *[nodes.colspec(colwidth=1) for _ in heads], cols=len(heads))
+    body = nodes.tbody()
+    for cells in rows:
+        cells = [cell if isinstance(cell, list) else [nodes.paragraph("", cell)] for cell in cells]
+        body += nodes.row("", *[nodes.entry("", *cell) for cell in cells])
+    group += nodes.thead("", nodes.row("", *[nodes.entry("", nodes.paragraph("", head)) for head in heads]))
+    group += body
+    return nodes.table("", group, classes=name.split())
+
+
+def setup(app: Sphinx) -> dict:
+    app.add_node(other_data)
+    app.add_directive("other-data", OtherDataDirective)
+    app.add_role("elsewhere", Elsewhere())
+    app.connect("doctree-resolved", fill)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,99 @@
+"""Chapters on other data than the book's: run in a kernel of their own, the classical sets from a local server."""
+
+import json
+
+import nbformat
+import pytest
+from data_files import cifar_archive, serve, sha256
+from nbclient.exceptions import CellExecutionError
+from other_data import chapters_with_data, merge, parameters, run
+
+from bncourse.data import DATA_SETS, photo_digits
+
+
+def chapter(folder, *cells):
+    """A notebook whose first cell chooses the data."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    path = folder / "01-small.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+CLAIMS = """\
+from bncourse.data import load
+from bncourse.experiments import claim
+colours = load(dataset, train=2, test=1).train.images.shape[1]
+claim("P1", "holds", "Grey.", colours, below=2, dataset=dataset)
+claim("P1", "holds", "Some colour.", colours, above=0, dataset=dataset)"""
+
+
+def test_only_the_data_changes_and_a_claim_that_is_not_so_is_kept(tmp_path):
+    rows = run(chapter(tmp_path, 'dataset = "digits"', CLAIMS), "photo_digits")
+    assert [(row["id"], row["number"], row["mean"], row["supported"]) for row in rows] == [
+        ("P1", 1, "3", False),
+        ("P1", 2, "3", True),
+    ]
+    assert {row["dataset"] for row in rows} == {"photo_digits"} and {row["chapter"] for row in rows} == {"01-small"}
+
+
+def test_a_cell_that_fails_is_no_finding(tmp_path):
+    with pytest.raises(CellExecutionError, match="NameError"):
+        run(chapter(tmp_path, 'dataset = "digits"', "no_such_name"), "photo_digits")
+
+
+def test_new_rows_take_the_place_of_their_own_only():
+    def row(dataset, chapter, mean):
+        return {"dataset": dataset, "chapter": chapter, "mean": mean}
+
+    old = [
+        row("mnist", "01", "old"),
+        row("mnist", "01", "old too"),
+        row("mnist", "02", "kept"),
+        row("cifar10", "01", "kept"),
+    ]
+    merged = merge(old, [row("mnist", "01", "new"), row("photo_digits", "02", "first")])
+    assert [(r["dataset"], r["mean"]) for r in merged] == [
+        ("photo_digits", "first"),
+        ("mnist", "new"),
+        ("mnist", "kept"),
+        ("cifar10", "kept"),
+    ]
+
+
+def test_every_chapter_that_measures_on_data_takes_another_data_set():
+    """One line chooses the data, and nothing else in the notebook loads the default by its name."""
+    names = [path.stem[:2] for path in chapters_with_data()]
+    assert names == ["01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "12", "13", "14"]
+    choices = ", ".join(f'"{name}"' for name in DATA_SETS)
+    for path in chapters_with_data():
+        notebook = nbformat.read(path, 4)
+        (cell,) = parameters(notebook)
+        assert cell.source == f'dataset = "digits"  # @param [{choices}]', path.stem
+        code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+        assert "load(dataset" in code and 'load("digits")' not in code, path.stem
+        assert "\nclaim(" not in code or "claim = partial(claim, dataset=dataset)" in code, path.stem
+
+
+def test_a_chapter_runs_on_cifar10_that_a_server_sends(tmp_path, monkeypatch):
+    """The real loader in the chapter's own process: download, hash, records; then everything the chapter asserts."""
+    made = photo_digits(train=1400, test=397)
+
+    def records(examples):
+        pixels = examples.images.mul(255).round().byte().numpy()
+        return [(int(label), image.tobytes()) for image, label in zip(pixels, examples.labels, strict=True)]
+
+    archive = cifar_archive({"data_batch_1.bin": records(made.train), "test_batch.bin": records(made.test)})
+    (path,) = [path for path in chapters_with_data() if path.stem == "12-backward-pass"]
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    with serve({"cifar-10-binary.tar.gz": archive}) as (address, asked):
+        hashes = json.dumps({"cifar-10-binary.tar.gz": sha256(archive)})
+        (startup / "mirror.py").write_text(
+            "from bncourse.data import downloaded\n"
+            f'downloaded.SOURCES["cifar10"] = downloaded.Source(("{address}/right/",), {hashes})\n'
+        )
+        monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+        monkeypatch.setenv("BNCOURSE_DATA", str(tmp_path / "data"))
+        run(path, "cifar10")
+    assert asked == ["/right/cifar-10-binary.tar.gz"]
