@@ -9,6 +9,8 @@ import io
 import json
 import os
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,6 +19,11 @@ import torch
 from torch import nn
 
 __all__ = ["ResultsFile", "TrainingFile", "write_whole"]
+
+BROKEN = (  # what reading a damaged file raises
+    *(RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -84,9 +91,12 @@ class TrainingFile:
             return 0, {}
         name, stored = f"checkpoint={str(self.path)!r}", self.path.read_bytes()
         try:
+            if broken := zipfile.ZipFile(io.BytesIO(stored)).testzip():  # torch compares no check sums
+                raise ValueError(f"the check sum of {broken} is wrong")
             content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
             kept = {"model": content["layers"], "run": content["settings"]}
-        except (RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            parts = [content[name] for name in ("epochs", "history", "model", "optimizer", "random")]
+        except BROKEN as error:
             raise ValueError(
                 f"{name} is damaged, or no checkpoint of fit ({type(error).__name__}). Remove it to start again"
             ) from error
@@ -97,12 +107,13 @@ class TrainingFile:
                     f"{name} is of another {what}: there {key} is {there.get(key)}, here it is {ours.get(key)}. "
                     "Give another path, or remove the file to start again"
                 )
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        epochs, history, weights, memory, random = parts
+        self.model.load_state_dict(weights)
+        self.optimizer.load_state_dict(memory)
         for device, (_, restore) in _random_states(self.model).items():
-            if device in content["random"]:
-                restore(content["random"][device])
-        return content["epochs"], content["history"]
+            if device in random:
+                restore(random[device])
+        return epochs, history
 
 
 def _layers(model: nn.Module) -> dict[str, str]:

@@ -187,6 +187,20 @@ def test_a_damaged_file_is_named_and_runs_nothing(path, damage, capfd):
     assert "ran code" not in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("place", ["weights", "pickle", "end"])
+def test_a_bit_that_changed_on_disk_is_found(path, place):
+    """Without a look at the file's check sums such a run would go on, with other numbers."""
+    model = make_model()
+    fit(model, TRAIN, epochs=1, **RUN, checkpoint=path)
+    whole = path.read_bytes()
+    weights = model[0].weight.detach().numpy().tobytes()
+    found = {"weights": weights, "pickle": b"num_batches_tracked", "end": b"PK\x05\x06"}
+    at = whole.index(found[place])
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(ValueError, match=r"checkpoint=.*run\.pt.*damaged.*Remove it"):
+        fit(make_model(), TRAIN, epochs=2, **RUN, checkpoint=path)
+
+
 def test_a_full_disk_keeps_the_last_whole_file(path, tmp_path):
     resource = pytest.importorskip("resource")
     fit(make_model(), TRAIN, epochs=1, **RUN, checkpoint=path)
