@@ -61,7 +61,8 @@ class TrainingFile:
         self, path: str | os.PathLike | None, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict
     ):
         self.path = None if path is None else Path(path)
-        self.model, self.optimizer, self.settings = model, optimizer, settings
+        self.model, self.optimizer = model, optimizer
+        self.settings = settings | {"the optimizer's groups": _groups(optimizer)}
 
     def save(self, epochs: int, history: dict) -> None:
         """Keep the run as it is after so many epochs; ``history`` is made of plain values.
@@ -120,8 +121,19 @@ def _layers(model: nn.Module) -> dict[str, str]:
     """What makes two models the same kind: the class of each module and the shape of each tensor, by name."""
     modules = {name or "the model": type(module).__name__ for name, module in model.named_modules()}
     return modules | {
-        name: str(list(value.shape)) for name, value in [*model.named_parameters(), *model.named_buffers()]
+        name: f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+        for name, value in [*model.named_parameters(), *model.named_buffers()]
     }
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> str:
+    """What an optimizer is: its class, and each group's number of parameters and plain settings."""
+    groups = [
+        {name: str(value) for name, value in group.items() if isinstance(value, int | float | str | tuple)}
+        | {"params": len(group["params"])}
+        for group in optimizer.param_groups
+    ]
+    return f"{type(optimizer).__name__} {groups}"
 
 
 def _random_states(model: nn.Module) -> dict[str, tuple[Callable, Callable]]:

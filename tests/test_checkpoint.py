@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import numpy as np
 import pytest
@@ -159,6 +160,37 @@ def test_another_model_or_run_is_named_and_nothing_is_changed(path, model, optio
         fit(model, TRAIN, epochs=2, **RUN | options, checkpoint=path)
     assert path.read_bytes() == kept
     assert all(torch.equal(a, b) for a, b in zip(weights, model.state_dict().values(), strict=True))
+
+
+def sgd(parameters, lr, momentum=0.9):
+    return torch.optim.SGD(parameters, lr=lr, momentum=momentum)
+
+
+def rmsprop(parameters, lr):
+    return torch.optim.RMSprop(parameters, lr=lr)
+
+
+def two_groups(parameters, lr):
+    first, *others = parameters
+    return torch.optim.SGD([{"params": [first]}, {"params": others}], lr=lr, momentum=0.9)
+
+
+@pytest.mark.parametrize("other", [partial(sgd, momentum=0.5), partial(rmsprop), partial(two_groups)])
+def test_another_optimizer_by_the_same_name_is_named(path, other):
+    """A function that makes an optimizer says nothing about what it makes: every ``partial`` has the same name."""
+    options = {"batch_size": 16, "learning_rate": 0.01}
+    fit(make_model(), TRAIN, epochs=1, **options, optimizer=partial(sgd), checkpoint=path)
+    model = make_model()
+    weights = [value.clone() for value in model.state_dict().values()]
+    with pytest.raises(ValueError, match=r"another run: there the optimizer's groups is SGD.*another path"):
+        fit(model, TRAIN, epochs=2, **options, optimizer=other, checkpoint=path)
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.state_dict().values(), strict=True))
+
+
+def test_another_type_of_number_is_named(path):
+    fit(make_model(), TRAIN, epochs=1, **RUN, checkpoint=path)
+    with pytest.raises(ValueError, match=r"another model: there 0.weight is \[8, 5\] float32.*float64"):
+        fit(make_model().double(), (TRAIN[0].double(), TRAIN[1]), epochs=2, **RUN, checkpoint=path)
 
 
 def test_other_data_is_named(path):
