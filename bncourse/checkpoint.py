@@ -11,7 +11,7 @@ import os
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +118,7 @@ class TrainingFile:
 
 
 def _layers(model: nn.Module) -> dict[str, str]:
-    """What makes two models the same kind: the class of each module and the shape of each tensor, by name."""
+    """What makes two models the same kind: the class of each module, the shape and type of each tensor, by name."""
     modules = {name or "the model": type(module).__name__ for name, module in model.named_modules()}
     return modules | {
         name: f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
@@ -154,12 +154,15 @@ class ResultsFile:
         variants: the names that there may be.
 
     Raises:
-        ValueError: the file is damaged, or of another comparison.
+        ValueError: the file is damaged, or of another comparison; or two names are one as text.
     """
 
-    def __init__(self, path: str | os.PathLike | None, variants: Iterable[str]):
+    def __init__(self, path: str | os.PathLike | None, variants: Iterable[Hashable]):
         self.path = None if path is None else Path(path)
-        self.kept: dict[str, dict[str, float | list]] = {name: {} for name in variants}
+        names = [str(name) for name in variants]  # a file has words only; 0.1 and None are names too
+        self.kept: dict[str, dict[str, float | list]] = {name: {} for name in names}
+        if len(self.kept) < len(names):
+            raise ValueError(f"variants has {', '.join(names)}; expected names that differ as text")
         if self.path is None or not self.path.exists():
             return
         try:
@@ -175,9 +178,9 @@ class ResultsFile:
             )
         self.kept |= found
 
-    def get(self, variant: str, seed: int, run: Callable[[int], float]) -> float | list:
+    def get(self, variant: Hashable, seed: int, run: Callable[[int], float]) -> float | list:
         """The result of ``run(seed)``: the kept one if there is one, else a new one, which is kept."""
-        by_seed = self.kept[variant]
+        by_seed = self.kept[str(variant)]
         if str(seed) not in by_seed:
             result = run(seed)
             if result is None:

@@ -327,3 +327,16 @@ def test_a_killed_comparison_goes_on(tmp_path):
     resumed = compare({"a": lambda seed: calls.append(seed) or seed / 3}, seeds=range(6), checkpoint=path)
     assert calls == [4, 5]
     assert resumed.values["a"].tolist() == [seed / 3 for seed in range(6)]
+
+
+def test_variants_with_the_names_that_chapters_give_are_kept(tmp_path):
+    """Names are not only words: chapters compare 0.1 with None, and pairs."""
+    path, calls = tmp_path / "results.json", []
+    odd = {name: lambda seed, name=name: calls.append(name) or seed / 3 for name in (0.1, None, ("relu", True), 8)}
+    expected = compare(odd, seeds=(0, 1), checkpoint=path).values
+    again = compare(odd, seeds=(0, 1), checkpoint=path).values
+    assert len(calls) == 8 and again.keys() == expected.keys() == odd.keys()
+    with pytest.raises(ValueError, match=r"another comparison.*0\.1, None.*here they are a, b"):
+        compare(variants([]), seeds=range(2), checkpoint=path)
+    with pytest.raises(ValueError, match=r"8, 8.*differ as text"):
+        compare({8: odd[8], "8": odd[8]}, seeds=(0, 1), checkpoint=path)
