@@ -5,6 +5,7 @@ results as JSON, so that reading a file cannot run code.
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -49,6 +50,18 @@ def write_whole(path: Path, content: bytes) -> None:
             part.unlink(missing_ok=True)
 
 
+def _place(path: str | os.PathLike) -> Path:
+    """The file itself: what a link leads to, and the same when the work changes the current folder.
+
+    Raises:
+        IsADirectoryError: a folder is there.
+    """
+    place = Path(os.path.realpath(Path(path)))
+    if place.is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"checkpoint={str(path)!r} is a folder; expected the name of a file")
+    return place
+
+
 class TrainingFile:
     """A file that keeps all that the next epoch depends on: weights, buffers, the optimizer's memory, the random state.
 
@@ -60,7 +73,7 @@ class TrainingFile:
     def __init__(
         self, path: str | os.PathLike | None, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict
     ):
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else _place(path)
         self.model, self.optimizer = model, optimizer
         self.settings = settings | {"the optimizer's groups": _groups(optimizer)}
 
@@ -158,7 +171,7 @@ class ResultsFile:
     """
 
     def __init__(self, path: str | os.PathLike | None, variants: Iterable[Hashable]):
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else _place(path)
         names = [str(name) for name in variants]  # a file has words only; 0.1 and None are names too
         self.kept: dict[str, dict[str, float | list]] = {name: {} for name in names}
         if len(self.kept) < len(names):

@@ -340,3 +340,38 @@ def test_variants_with_the_names_that_chapters_give_are_kept(tmp_path):
         compare(variants([]), seeds=range(2), checkpoint=path)
     with pytest.raises(ValueError, match=r"8, 8.*differ as text"):
         compare({8: odd[8], "8": odd[8]}, seeds=(0, 1), checkpoint=path)
+
+
+def test_the_place_is_the_one_that_was_meant_at_the_start(tmp_path, monkeypatch):
+    """A relative path stays where it began when the work goes to another folder; a link stays a link."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("run.pt", "results.json"):
+        (tmp_path / name).symlink_to(tmp_path / "kept" / name)
+
+    def go_away(_):
+        os.chdir(tmp_path / "elsewhere")
+        return 0.0
+
+    fit(make_model(), TRAIN, epochs=2, **RUN, on_step=go_away, checkpoint="run.pt")
+    monkeypatch.chdir(tmp_path)
+    compare({"a": go_away}, seeds=(0, 1), checkpoint="results.json")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert sorted(file.name for file in (tmp_path / "kept").iterdir()) == ["results.json", "run.pt"]
+    assert (tmp_path / "run.pt").is_symlink() and (tmp_path / "results.json").is_symlink()
+    steps = []
+    fit(make_model(), TRAIN, epochs=2, **RUN, on_step=steps.append, checkpoint=tmp_path / "run.pt")
+    assert steps == []
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda path: fit(make_model(), TRAIN, **RUN, checkpoint=path),
+        lambda path: compare(variants([]), checkpoint=path),
+    ],
+    ids=["fit", "compare"],
+)
+def test_a_folder_in_place_of_a_file_is_named(tmp_path, work):
+    with pytest.raises(IsADirectoryError, match=r"checkpoint=.*is a folder; expected the name of a file"):
+        work(tmp_path)
