@@ -13,6 +13,7 @@ import pickle
 import zipfile
 import zlib
 from collections.abc import Callable, Hashable, Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -180,7 +181,10 @@ class ResultsFile:
             return
         try:
             found = {name: dict(by_seed) for name, by_seed in json.loads(self.path.read_bytes()).items()}
-        except (ValueError, TypeError, AttributeError) as error:
+            for result in chain.from_iterable(by_seed.values() for by_seed in found.values()):
+                if np.asarray(result).dtype.kind not in "if":
+                    raise ValueError(f"{result!r} is no result")
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"checkpoint={str(path)!r} is damaged, or no checkpoint of compare ({error}). Remove it to start again"
             ) from error
@@ -195,12 +199,16 @@ class ResultsFile:
         """The result of ``run(seed)``: the kept one if there is one, else a new one, which is kept."""
         by_seed = self.kept[str(variant)]
         if str(seed) not in by_seed:
+            self._save()  # first: a place that cannot be written is known before the work
             result = run(seed)
             if result is None:
                 raise TypeError(
                     f"{variant!r} returned nothing for seed {seed}; expected a number or a sequence of them"
                 )
             by_seed[str(seed)] = np.asarray(result, dtype=float).tolist()
-            if self.path is not None:
-                write_whole(self.path, json.dumps(self.kept, indent=1).encode())
+            self._save()
         return by_seed[str(seed)]
+
+    def _save(self) -> None:
+        if self.path is not None:
+            write_whole(self.path, json.dumps(self.kept, indent=1).encode())

@@ -114,7 +114,8 @@ def fit(
         model.train()
         if done > epochs:
             raise ValueError(f"epochs={epochs} is too few; checkpoint={str(checkpoint)!r} already has {done}")
-        file.save(done, history._plain())  # at once: a place that cannot be written is known before the work
+        if done < epochs:
+            file.save(done, history._plain())  # at once: a place that cannot be written is known before the work
         bar.update(len(history.loss))
         for epoch in range(done, epochs):
             if history.diverged:

@@ -1,5 +1,6 @@
 """Interrupted work goes on: the same numbers bit for bit, and a clear error for what is not the same work."""
 
+import errno
 import json
 import os
 import pickle
@@ -375,3 +376,32 @@ def test_the_place_is_the_one_that_was_meant_at_the_start(tmp_path, monkeypatch)
 def test_a_folder_in_place_of_a_file_is_named(tmp_path, work):
     with pytest.raises(IsADirectoryError, match=r"checkpoint=.*is a folder; expected the name of a file"):
         work(tmp_path)
+
+
+def test_compare_knows_before_the_work_that_its_place_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    calls = []
+    with pytest.raises(OSError, match="could not be written"):
+        compare(variants(calls), checkpoint=tmp_path / "file" / "results.json")
+    assert calls == []
+
+
+def test_finished_work_needs_no_place_that_can_be_written(tmp_path, monkeypatch):
+    def go():
+        fit(make_model(), TRAIN, epochs=2, **RUN, checkpoint=tmp_path / "run.pt")
+        compare(variants([]), checkpoint=tmp_path / "results.json")
+
+    def refuse(*_):
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
+
+    go()
+    monkeypatch.setattr(os, "replace", refuse)
+    go()
+
+
+@pytest.mark.parametrize("result", ['"hello"', "null", '{"x": 1}', "[1, [2, 3]]", "[" * 5000], ids=range(5))
+def test_results_that_are_no_numbers_are_named(tmp_path, result):
+    path = tmp_path / "results.json"
+    path.write_text('{"a": {"0": ' + result + "}}")
+    with pytest.raises(ValueError, match=r"results\.json.*damaged.*Remove it"):
+        compare(variants([]), seeds=range(2), checkpoint=path)
