@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from tqdm import tqdm
 
@@ -20,8 +21,8 @@ def progress(total: int | None, description: str, unit: str) -> Iterator[tqdm]:
 
     In a notebook it is a widget, in a terminal one line that goes away; a redirected output gets nothing. Where a book
     is built (``BNCOURSE_BOOK`` is set, to anything) one line of text at the end says what was done, because a widget
-    leaves nothing on a page. Work inside other work shows nothing of its own. Where ``total`` is not known yet it is
-    None, and the bar's own is set later.
+    leaves nothing on a page; so it is where ipywidgets are missing. Work inside other work shows nothing of its own.
+    Where ``total`` is not known yet it is None, and the bar's own is set later.
     """
     global _someone_shows
     outermost, _someone_shows = not _someone_shows, True
@@ -46,8 +47,11 @@ def progress(total: int | None, description: str, unit: str) -> Iterator[tqdm]:
 def _place() -> str:
     """Where the output goes: "notebook", "book", "terminal" or "log"."""
     if _in_kernel():
-        return "book" if os.environ.get("BNCOURSE_BOOK") else "notebook"
-    return "terminal" if sys.stderr is not None and sys.stderr.isatty() else "log"
+        return "book" if os.environ.get("BNCOURSE_BOOK") or find_spec("ipywidgets") is None else "notebook"
+    try:
+        return "terminal" if sys.stderr.isatty() else "log"
+    except (AttributeError, ValueError):  # there is none, something else is in its place, or it was closed
+        return "log"
 
 
 def _in_kernel() -> bool:

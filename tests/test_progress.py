@@ -32,6 +32,13 @@ def test_a_log_stays_quiet():
     assert done.stdout == "" and done.stderr == ""
 
 
+@pytest.mark.parametrize("end", ["sys.stderr.close()", "sys.stderr = None", "sys.stderr = object()"])
+def test_work_goes_on_where_there_is_nothing_to_show_it_on(end):
+    """A service without a terminal, a window program, a stream that a logger put there."""
+    code = WORK + f"import sys\n{end}\nwork()\nprint('done')"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True).stdout == "done\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals to imitate here")
 def test_a_terminal_shows_one_line_that_goes_away():
     termios = pytest.importorskip("termios")
@@ -63,6 +70,14 @@ def test_a_notebook_shows_a_widget_and_a_book_one_line():
     assert [output.output_type for output in book] == ["stream"]
     assert book[0].text.startswith("outer work: 4 steps in ") and book[0].text.count("\n") == 1
     assert quick == []
+
+
+def test_a_notebook_without_ipywidgets_gets_the_line_of_text():
+    hide = "import sys; sys.modules['ipywidgets'] = None\n"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(hide + WORK + "work()")])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.text.startswith("outer work: 4 steps in ")
 
 
 def test_an_interruption_frees_the_place():
