@@ -3,6 +3,8 @@
 import errno
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from contextlib import contextmanager, suppress
 
@@ -252,6 +254,19 @@ def test_a_download_shows_its_bytes(place, monkeypatch, manner):
     (bar, description, unit) = bars[0]
     assert (description, unit) == ("cifar-10-binary.tar.gz", "B")
     assert (bar.n, bar.total) == (size, size) if manner != "unannounced" else bar.total is None and bar.n > 0
+
+
+def test_a_log_stays_quiet(place, tmp_path):
+    """In a process of its own: pooch keeps the stderr that it finds when it is imported."""
+    with serve(MNIST_FILES) as (address, _):
+        hashes = {name: sha256(content) for name, content in MNIST_FILES.items()}
+        code = f"""
+from bncourse.data import downloaded, mnist
+downloaded.SOURCES["mnist"] = downloaded.Source(({address + "/truncated/"!r}, {address + "/right/"!r}), {hashes})
+mnist()
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "" and done.stderr == ""
 
 
 def test_hashes_and_mirrors_are_well_formed():

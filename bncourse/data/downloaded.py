@@ -143,6 +143,7 @@ def _fetch(data_set: str, name: str) -> Path:
     import pooch
     from requests import RequestException
 
+    pooch.get_logger().setLevel("WARNING")  # the bar shows what it would print, and a log stays quiet
     mirrors, files = SOURCES[data_set]
     folder = data_folder() / data_set
     failures = []
