@@ -137,6 +137,7 @@ def test_a_constant_channel_standardizes_to_zero():
         (data.digits, {"train": 10.5}, TypeError, ["train", "whole number", "10.5"]),
         (data.digits, {"train": True}, TypeError, ["train", "whole number", "True"]),
         (data.digits, {"seed": "one"}, TypeError, ["seed", "whole number", "'one'"]),
+        (data.digits, {"seed": 2**64}, ValueError, ["seed", "64 bits", "18446744073709551616"]),
         (data.photo_digits, {"test": 0}, ValueError, ["test", "at least 1", "0"]),
         (data.photo_digits, {"train": None}, TypeError, ["train", "whole number", "None"]),
         (data.mnist, {"train": 0}, ValueError, ["train", "at least 1", "0"]),

@@ -119,7 +119,9 @@ def test_sizes_and_seed_choose_among_the_images(place, monkeypatch):
         use(monkeypatch, "mnist", MNIST_FILES, f"{address}/right")
         with pytest.raises(ValueError, match="train must be at least 1; got 0"):
             data.mnist(train=0)
-        assert asked == [], "a bad size is said before the download"
+        with pytest.raises(TypeError, match=r"seed must be a whole number; got 1\.5"):
+            data.mnist(seed=1.5)
+        assert asked == [], "a bad size or seed is said before the download"
         one, same, other = data.mnist(8, 4, seed=1), data.mnist(8, 4, seed=1), data.mnist(8, 4, seed=2)
         assert one.train.images.shape[0] == 8 and one.test.images.shape[0] == 4
         assert torch.equal(one.train.images, same.train.images)
@@ -281,3 +283,9 @@ def test_the_folder_is_the_systems_cache_unless_chosen(monkeypatch):
     assert data.data_folder().name == "bncourse"
     monkeypatch.setenv("BNCOURSE_DATA", "~/elsewhere")
     assert data.data_folder().parts[-1] == "elsewhere" and "~" not in str(data.data_folder())
+
+
+def test_a_home_that_is_not_known_is_named(monkeypatch):
+    monkeypatch.setenv("BNCOURSE_DATA", "~no-such-user/data")
+    with pytest.raises(ValueError, match=r"BNCOURSE_DATA='~no-such-user/data'.*expected a folder"):
+        data.data_folder()

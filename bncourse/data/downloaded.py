@@ -69,7 +69,7 @@ def mnist(train: int | None = None, test: int | None = None, seed: int = 0) -> D
         images (train, 1, 28, 28) and (test, 1, 28, 28), ten classes.
 
     Raises:
-        TypeError, ValueError: a size that is no whole number, below one, or above what there is.
+        TypeError, ValueError: a size that is no whole number, below one, or above what there is; such a seed.
         ConnectionError: the files are not here and no mirror sent them whole; the message says what to do.
         OSError: the data folder cannot be written, or the disk is full.
     """
@@ -92,39 +92,45 @@ def cifar10(train: int | None = None, test: int | None = None, seed: int = 0) ->
     Returns:
         images (train, 3, 32, 32) and (test, 3, 32, 32), ten classes.
     """
-    _check_sizes(train, test)
+    random = _check(train, test, seed)
     parts = read_cifar(_fetch("cifar10", "cifar-10-binary.tar.gz"))
-    return _choose("cifar10", parts["train"], parts["test"], train, test, seed)
+    return _choose("cifar10", parts["train"], parts["test"], train, test, random)
 
 
 def data_folder() -> Path:
-    """Where downloads are kept: ``BNCOURSE_DATA`` if it is set, else the system's folder for caches."""
+    """Where downloads are kept: ``BNCOURSE_DATA`` if it is set, else the system's folder for caches.
+
+    Raises:
+        ValueError: ``BNCOURSE_DATA`` starts with a ``~`` that stands for no known home.
+    """
     import pooch
 
     chosen = os.environ.get("BNCOURSE_DATA")
-    return Path(chosen).expanduser() if chosen else pooch.os_cache("bncourse")
+    try:
+        return Path(chosen).expanduser() if chosen else pooch.os_cache("bncourse")
+    except RuntimeError as error:
+        raise ValueError(f"BNCOURSE_DATA={chosen!r} is in a home that is not known; expected a folder") from error
 
 
 def _mnist_like(name: str, train: int | None, test: int | None, seed: int) -> DataSet:
-    _check_sizes(train, test)
+    random = _check(train, test, seed)
 
     def read(prefix: str) -> tuple[np.ndarray, np.ndarray]:
         images = read_idx(_fetch(name, f"{prefix}-images-idx3-ubyte.gz"))
         return images[:, None], read_idx(_fetch(name, f"{prefix}-labels-idx1-ubyte.gz"))
 
-    return _choose(name, read("train"), read("t10k"), train, test, seed)
+    return _choose(name, read("train"), read("t10k"), train, test, random)
 
 
-def _check_sizes(train: int | None, test: int | None) -> None:
-    """Say what is wrong before anything is downloaded."""
+def _check(train: int | None, test: int | None, seed: int) -> torch.Generator:
+    """Say what is wrong before anything is downloaded; gives back the random numbers of ``seed``."""
     for argument, size in (("train", train), ("test", test)):
         if size is not None:
             check_size(argument, size)
+    return generator(seed)
 
 
-def _choose(name, train_arrays, test_arrays, train: int | None, test: int | None, seed: int) -> DataSet:
-    random = generator(seed)
-
+def _choose(name, train_arrays, test_arrays, train: int | None, test: int | None, random: torch.Generator) -> DataSet:
     def choose(argument: str, arrays: tuple[np.ndarray, np.ndarray], size: int | None) -> Examples:
         images, labels = arrays
         size = len(labels) if size is None else check_size(argument, size, available=len(labels))

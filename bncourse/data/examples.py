@@ -67,7 +67,11 @@ def generator(seed: int) -> torch.Generator:
 
     Raises:
         TypeError: ``seed`` is not a whole number.
+        ValueError: ``seed`` has more than 64 bits.
     """
     if isinstance(seed, bool) or not hasattr(seed, "__index__"):
         raise TypeError(f"seed must be a whole number; got {seed!r}")
-    return torch.Generator().manual_seed(operator.index(seed))
+    seed = operator.index(seed)
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must fit into 64 bits; got {seed}")
+    return torch.Generator().manual_seed(seed)
