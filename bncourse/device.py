@@ -27,6 +27,7 @@ def best_device() -> torch.device:
         ) from error
     try:
         torch.zeros(1, device=device).item()  # .item(): "meta" has no numbers to compute with
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RuntimeError(f"BNCOURSE_DEVICE={wanted!r} is not available here: {error}") from error
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).split(". ")[0]  # more of it is a list of all that torch was built with
+        raise RuntimeError(f"BNCOURSE_DEVICE={wanted!r} is not available here: {reason}") from error
     return device

@@ -57,6 +57,17 @@ def test_a_device_that_is_not_there(monkeypatch, wanted):
         fit(torch.nn.Linear(2, 2), Examples(torch.randn(4, 2), torch.zeros(4).long()), batch_size=2)
 
 
+@pytest.mark.parametrize("wanted", ["mps", "hpu", "privateuseone", "vulkan"])
+def test_what_torch_says_of_a_missing_device_is_cut_to_a_sentence(monkeypatch, wanted):
+    """torch lists all that it was built with, in 7,000 characters, or fails to import a module."""
+    if wanted == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has it")
+    monkeypatch.setenv("BNCOURSE_DEVICE", wanted)
+    with pytest.raises(RuntimeError, match=f"BNCOURSE_DEVICE='{wanted}' is not available here") as raised:
+        best_device()
+    assert len(str(raised.value)) < 250
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_training_on_a_gpu_learns_and_keeps_the_data_where_it_was(monkeypatch):
