@@ -33,7 +33,7 @@ exercises: $(READY) ## make the student notebooks from the instructor's sources
 	$(VENV)/python instructor/make.py
 
 repository: $(READY) ## say where the course is published: make repository URL=https://github.com/OWNER/NAME
-	$(VENV)/python tools/repository.py "$(URL)"
+	$(VENV)/python tools/repository.py $(if $(filter undefined,$(origin URL)),,"$(URL)")
 
 colab: $(READY) ## write notebooks that carry the package inside them to _build/colab
 	$(VENV)/python tools/colab.py

@@ -90,13 +90,49 @@ def test_repository_is_set_and_unset_everywhere(course):
 
 
 @pytest.mark.parametrize(
-    "url", ["github.com/a/b", "https://github.com/a", "https://example.org/a/b", "https://github.com/a/b/c", "x y"]
+    "url",
+    [
+        "github.com/a/b",
+        "https://github.com/a",
+        "https://example.org/a/b",
+        "https://github.com/a/b/c",
+        "x y",
+        "https://github.com/a/..",
+    ],
 )
 def test_repository_refuses_what_colab_cannot_open(course, url):
     before = (course / "_config.yml").read_text()
     with pytest.raises(ValueError, match="expected https://github"):
         set_repository(url, course)
     assert (course / "_config.yml").read_text() == before
+
+
+def test_a_notebook_that_cannot_be_read_is_named_and_nothing_is_set(course):
+    before = (course / "_config.yml").read_text()
+    (course / "book" / "99-torn.ipynb").write_text("{")
+    with pytest.raises(ValueError, match=r"99-torn\.ipynb"):
+        set_repository("https://github.com/someone/somewhere", course)
+    assert (course / "_config.yml").read_text() == before
+
+
+def test_copies_that_jupyter_keeps_are_no_notebooks_of_the_course(course):
+    """It saves one of every notebook that somebody opens, as it was then."""
+    first = student_notebooks(course)[0]
+    (first.parent / ".ipynb_checkpoints").mkdir()
+    shutil.copy(first, first.parent / ".ipynb_checkpoints")
+    set_repository("https://github.com/someone/somewhere", course)
+    assert not disagreements(course)
+    assert first.read_text() != (first.parent / ".ipynb_checkpoints" / first.name).read_text()
+
+
+def test_the_command_without_an_address_changes_nothing():
+    """It would take the address away."""
+    if not shutil.which("make"):
+        pytest.skip("no make on this machine")
+    asked = subprocess.run(["make", "-n", "repository"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert asked.stdout.splitlines()[-1].strip().endswith("repository.py")
+    asked = subprocess.run(["make", "-n", "repository", "URL="], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert asked.stdout.splitlines()[-1].endswith('repository.py ""')
 
 
 def test_carrying_notebook_runs_where_the_package_is_not(course, tmp_path):

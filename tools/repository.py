@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-FORM = re.compile(r"https://github\.com/[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+")
+FORM = re.compile(r"https://github\.com/[A-Za-z0-9][A-Za-z0-9-]*/(?!\.+$)[A-Za-z0-9._-]+")
 
 OPENING = 'import importlib.util\nif importlib.util.find_spec("bncourse") is None:\n    '
 LOCAL = OPENING + (
@@ -41,7 +41,20 @@ def setup_cell(root: Path = ROOT) -> str:
 
 def student_notebooks(root: Path = ROOT) -> list[Path]:
     """Everything with a set-up cell: the book's chapters and exercises, and the instructor's sources of them."""
-    return sorted(path for folder in ("book", "instructor") for path in (root / folder).rglob("*.ipynb"))
+    found = [path for folder in ("book", "instructor") for path in (root / folder).rglob("*.ipynb")]
+    return sorted(path for path in found if ".ipynb_checkpoints" not in path.parts)
+
+
+def read(path: Path) -> dict:
+    """A notebook.
+
+    Raises:
+        ValueError: the file is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no notebook: {error}") from error
 
 
 def setup_cells(notebook: dict) -> list[dict]:
@@ -54,7 +67,7 @@ def disagreements(root: Path = ROOT) -> list[str]:
     return [
         f"{path.relative_to(root).as_posix()}: its set-up cell is not that of _config.yml (make repository URL=...)"
         for path in student_notebooks(root)
-        for cell in setup_cells(json.loads(path.read_text(encoding="utf-8")))
+        for cell in setup_cells(read(path))
         if "".join(cell["source"]) != wanted
     ]
 
@@ -63,7 +76,7 @@ def set_repository(url: str, root: Path = ROOT) -> int:
     """Write ``url`` into _config.yml and all set-up cells; gives back how many notebooks changed.
 
     Raises:
-        ValueError: ``url`` is not the address of a GitHub repository.
+        ValueError: ``url`` is not the address of a GitHub repository, or a notebook cannot be read; nothing is changed.
     """
     url = url.rstrip("/").removesuffix(".git")
     if url and not FORM.fullmatch(url):
@@ -72,17 +85,16 @@ def set_repository(url: str, root: Path = ROOT) -> int:
     text, count = re.subn(r"(?m)^(  url: ).*$", rf'\g<1>"{url}"', config.read_text(encoding="utf-8"))
     if count != 1:
         raise ValueError(f"{config}: expected one line `  url: ...` under repository, found {count}")
+    notebooks = {path: read(path) for path in student_notebooks(root)}
     config.write_text(text, encoding="utf-8")
     wanted = setup_cell(root).splitlines(keepends=True)
     changed = 0
-    for path in student_notebooks(root):
-        before = path.read_text(encoding="utf-8")
-        notebook = json.loads(before)
-        for cell in setup_cells(notebook):
+    for path, notebook in notebooks.items():
+        different = [cell for cell in setup_cells(notebook) if "".join(cell["source"]) != "".join(wanted)]
+        for cell in different:
             cell["source"] = wanted
-        after = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-        if json.loads(after) != json.loads(before):
-            path.write_text(after, encoding="utf-8")
+        if different:
+            path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             changed += 1
     return changed
 
@@ -91,7 +103,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
     try:
-        print(f"_config.yml set; {set_repository(sys.argv[1])} notebooks changed")
+        print(f"_config.yml {'set' if sys.argv[1] else 'unset'}; {set_repository(sys.argv[1])} notebooks changed")
     except ValueError as error:
         raise SystemExit(str(error)) from None
     if place()["url"]:
