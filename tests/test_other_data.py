@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from data_files import cifar_archive, serve, sha256
 from nbclient.exceptions import CellExecutionError
-from other_data import chapters_with_data, merge, parameters, run
+from other_data import chapters_with_data, main, merge, parameters, run
 
 from bncourse.data import DATA_SETS, photo_digits
 
@@ -59,6 +59,15 @@ def test_new_rows_take_the_place_of_their_own_only():
         ("mnist", "kept"),
         ("cifar10", "kept"),
     ]
+
+
+def test_chapters_that_are_not_there_are_named(monkeypatch, capsys):
+    """A wrong number would otherwise run nothing, and look like success."""
+    monkeypatch.setattr("sys.argv", ["other_data.py", "photo_digits", "--chapters", "12", "99"])
+    monkeypatch.setattr("other_data.run", lambda *_: pytest.fail("nothing may run"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and "no chapter starts with 99; expected 01-the-problem" in capsys.readouterr().err
 
 
 def test_every_chapter_that_measures_on_data_takes_another_data_set():

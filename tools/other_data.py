@@ -86,7 +86,11 @@ def main() -> None:
     parser.add_argument("--chapters", nargs="+", default=[""], help="the chapters whose names start so; default: all")
     options = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    paths = [path for path in chapters_with_data() if path.stem.startswith(tuple(options.chapters))]
+    available = chapters_with_data()
+    for start in options.chapters:
+        if not any(path.stem.startswith(start) for path in available):
+            parser.error(f"no chapter starts with {start}; expected {', '.join(path.stem for path in available)}")
+    paths = [path for path in available if path.stem.startswith(tuple(options.chapters))]
     for dataset in options.datasets:
         for path in paths:
             started = time.monotonic()
