@@ -1,6 +1,7 @@
 """A smoke test of each other environment, and of the tools for publishing."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -54,6 +55,17 @@ def test_a_chapter_and_the_widgets_run_in_it(name):
     assert result.returncode == 0, result.stdout + result.stderr
     for package, version in versions(name).items():
         assert package == "torch" or f"\n{package} {version}\n" in result.stdout
+
+
+@pytest.mark.parametrize("option", ["--plan", "--smoke"])
+def test_without_a_registry_the_end_says_so(option):
+    """It is asked for first, and no traceback of ours hides pip's words."""
+    command = [sys.executable, ROOT / "tools" / "environments.py", "oldest", option]
+    offline = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    offline |= {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
+    result = subprocess.run(command, capture_output=True, text=True, env=offline)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert result.stderr.endswith("Is there a network?\n")
 
 
 def test_floors_are_those_of_the_package():

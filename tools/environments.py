@@ -124,15 +124,17 @@ def make_plan(name: str, only: str | None = None, any_build: bool = False) -> Pl
                 return Plan(program, wanted | {"torch": found}, notes)
             if program and torch != first:
                 notes.append(f"Python {version}: not all of these versions have a (CPU) build for it")
-    raise SystemExit("\n".join([*notes, "No Python to try this with."]))
+    raise SystemExit("\n".join([*notes, "No Python to try this with. Is there a network?"]))
 
 
 def new_environment(python: str, folder: Path, packages: list[str]) -> Path:
-    """Make the environment; gives back its Python."""
+    """Make the environment; gives back its Python, or ends where pip fails."""
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([python, "-m", "venv", folder], check=True)
     program = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    subprocess.run([program, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
+    install = [program, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+    if subprocess.run(install).returncode:
+        raise SystemExit(f"pip could not install {' '.join(packages)}. Is there a network?")
     return program
 
 
