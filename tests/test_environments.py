@@ -156,8 +156,17 @@ def test_carrying_notebook_runs_where_the_package_is_not(course, tmp_path):
     assert len(code.splitlines()) <= 3
     hide = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
     hide += f"sys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n"
-    show = "\nimport bncourse; print(bncourse.__file__)"
+    show = "\nimport bncourse; print(bncourse.__file__); print(os.environ['PYTHONPATH'])"
     (tmp_path / "carried.py").write_text(hide + code + show)
-    result = subprocess.run([sys.executable, "-I", "carried.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip().startswith(str(tmp_path / "bncourse-"))
+    for before in ("", "/somewhere"):  # Colab has one, which its programs need
+        result = subprocess.run(
+            [sys.executable, "-I", "carried.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": before},
+        )
+        assert result.returncode == 0, result.stderr
+        place, handed_on = result.stdout.splitlines()
+        assert place.startswith(str(tmp_path / "bncourse-"))
+        assert handed_on.split(os.pathsep) == [str(Path(place).parent.parent), *filter(None, [before])]

@@ -21,7 +21,8 @@ CARRIER = """\
 import base64, importlib.util, io, os, sys, zipfile
 if importlib.util.find_spec("bncourse") is None:
     zipfile.ZipFile(io.BytesIO(base64.b64decode("{package}"))).extractall("bncourse-{version}"); \
-sys.path.insert(0, os.path.abspath("bncourse-{version}")); os.environ["PYTHONPATH"] = sys.path[0]"""
+sys.path.insert(0, os.path.abspath("bncourse-{version}")); \
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))"""
 
 
 def packed_package(root: Path = ROOT) -> str:
