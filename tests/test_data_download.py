@@ -248,6 +248,9 @@ def test_a_download_shows_its_bytes(place, monkeypatch, manner):
         def update(self, count):
             self.n += count
 
+        def reset(self, total):
+            self.n, self.total = 0, total
+
     monkeypatch.setattr(downloaded, "progress", shown)
     with serve(files) as (address, _), suppress(ConnectionError):
         use(monkeypatch, "cifar10", files, f"{address}/{manner}")
@@ -256,6 +259,19 @@ def test_a_download_shows_its_bytes(place, monkeypatch, manner):
     (bar, description, unit) = bars[0]
     assert (description, unit) == ("cifar-10-binary.tar.gz", "B")
     assert (bar.n, bar.total) == (size, size) if manner != "unannounced" else bar.total is None and bar.n > 0
+
+
+def test_a_notebooks_bar_is_as_long_as_the_download():
+    """A widget takes its length when it is made, before the host says how long the file is, or at a reset."""
+    pytest.importorskip("ipywidgets")
+    from tqdm.notebook import tqdm
+
+    with tqdm(total=None, unit="B", delay=9) as shown:
+        bar = downloaded._PoochBar(shown)
+        bar.total = 3000
+        bar.update(1000)
+        shown.refresh()
+        assert [(part.max, part.value) for part in shown.container.children if hasattr(part, "max")] == [(3000, 1000)]
 
 
 def test_a_log_stays_quiet(place, tmp_path):

@@ -188,7 +188,8 @@ class _PoochBar:
         self.bar, self.total = bar, 0
 
     def update(self, count: int) -> None:
-        self.bar.total = self.total or None  # 0 is pooch's word for a host that does not say
+        if self.total and self.bar.total != self.total:  # 0 is pooch's word for a host that does not say
+            self.bar.reset(self.total)  # a notebook's widget takes a new length in no other way
         self.bar.update(min(count, self.total - self.bar.n) if self.total else count)
 
     def reset(self) -> None:
