@@ -201,11 +201,15 @@ class ResultsFile:
         if str(seed) not in by_seed:
             self._save()  # first: a place that cannot be written is known before the work
             result = run(seed)
-            if result is None:
+            try:
+                if result is None:
+                    raise TypeError("None is no number")  # numpy makes it NaN
+                by_seed[str(seed)] = np.asarray(result, dtype=float).tolist()
+            except (TypeError, ValueError, RuntimeError) as error:
+                what = "nothing" if result is None else f"a {type(result).__name__}"
                 raise TypeError(
-                    f"{variant!r} returned nothing for seed {seed}; expected a number or a sequence of them"
-                )
-            by_seed[str(seed)] = np.asarray(result, dtype=float).tolist()
+                    f"{variant!r} returned {what} for seed {seed}; expected a number or a sequence of them"
+                ) from error
             self._save()
         return by_seed[str(seed)]
 

@@ -124,7 +124,7 @@ def compare(
             change.
 
     Raises:
-        TypeError: a variant that is not a function, or whose result is nothing.
+        TypeError: a variant that is not a function, or whose result is no number or sequence of them.
         ValueError: no variants, fewer than two different seeds, results of a variant that differ in length, or a
             checkpoint that is damaged or of another comparison.
         OSError: the checkpoint cannot be written.

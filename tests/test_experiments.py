@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from bncourse.experiments import claim, compare, interval, statements
+from bncourse.training import History
 
 
 def test_interval_is_students_t():
@@ -120,3 +122,11 @@ def test_an_undecided_effect_must_be_small():
 def test_claim_names_what_is_wrong(arguments, named):
     with pytest.raises(ValueError, match=named):
         claim(*arguments, "Text.", 1.0)
+
+
+@pytest.mark.parametrize(
+    "result", [History([0.5]), "fast", [[1], [1, 2]], torch.ones(2, requires_grad=True), {"a": 1}], ids=range(5)
+)
+def test_a_result_that_is_no_number_is_named(result):
+    with pytest.raises(TypeError, match=r"'slow' returned .* for seed 3; expected a number or a sequence of them"):
+        compare({"slow": lambda seed: result}, seeds=(3, 4))
