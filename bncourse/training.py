@@ -217,6 +217,8 @@ def _check(
         _check_count(name, value)
     if not isinstance(seed, Integral):
         raise TypeError(f"seed={seed!r} is not a whole number")
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed={seed} is too large; expected a number of 64 bits")
     for name, value in (("optimizer", optimizer), ("on_step", on_step)):
         if not callable(value) and not (isinstance(value, str) if name == "optimizer" else value is None):
             raise TypeError(f"{name}={value!r} cannot be called; expected a function")

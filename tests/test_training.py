@@ -27,6 +27,7 @@ X, Y = torch.randn(20, 4), torch.arange(20) % 3
         ({"batch_size": 2.5}, TypeError, "batch_size=2.5"),
         ({"accumulate": "2"}, TypeError, "accumulate='2'"),
         ({"seed": 1.7}, TypeError, "seed=1.7"),
+        ({"seed": 2**64}, ValueError, "seed=18446744073709551616 .*64 bits"),
         ({"optimizer": "rmsprop"}, ValueError, "optimizer='rmsprop'"),
         ({"optimizer": None}, TypeError, "optimizer=None"),
         ({"on_step": 3}, TypeError, "on_step=3"),
