@@ -2,6 +2,7 @@
 
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
@@ -91,7 +92,7 @@ def fit(
         TypeError: examples that are no pair of tensors, a number that is not whole, an ``optimizer`` or ``on_step``
             that cannot be called.
         ValueError: an argument out of its range, images and labels that differ in number, fewer examples than one
-            batch, or a checkpoint that is damaged or of another model or run.
+            batch, or a checkpoint that is damaged or of another model, run or data.
         OSError: the checkpoint cannot be written.
     """
     images, labels = _examples("train", train)
@@ -105,6 +106,9 @@ def fit(
     settings = {"batch_size": int(batch_size), "learning_rate": float(learning_rate), "optimizer": _name(optimizer)}
     settings |= {"accumulate": int(accumulate), "seed": int(seed), "mixed_precision": bool(mixed_precision)}
     settings |= {"shape of the training images": list(images.shape), "test": "given" if test is not None else "none"}
+    if checkpoint is not None:
+        sums = {name: _check_sum(part) for name, part in (("train", train), ("test", test)) if part is not None}
+        settings |= {f"the check sum of {name}": value for name, value in sums.items()}
     file = TrainingFile(checkpoint, model, stepper, settings)
     steps = math.ceil(len(labels) // batch_size / accumulate)
     with torch.random.fork_rng(), progress(epochs * steps, "fit", "step") as bar:
@@ -195,6 +199,14 @@ def _examples(name: str, examples) -> tuple[torch.Tensor, torch.Tensor]:
     if len(labels) == 0:
         raise ValueError(f"{name} is empty; expected at least one example")
     return images, labels
+
+
+def _check_sum(examples) -> int:
+    """Tells two sets of examples of the same shape apart."""
+    value = 0
+    for part in examples:
+        value = zlib.crc32(part.detach().cpu().contiguous().view(torch.uint8).numpy(), value)
+    return value
 
 
 def _check_count(name: str, value: int) -> None:

@@ -200,6 +200,19 @@ def test_other_data_is_named(path):
         fit(make_model(), make_examples(64, 1), epochs=2, **RUN, checkpoint=path)
 
 
+def test_other_data_of_the_same_shape_is_named(path):
+    """MNIST and Fashion-MNIST differ in nothing but their numbers."""
+    fit(make_model(), TRAIN, TEST, epochs=1, **RUN, checkpoint=path)
+    others = make_examples(80, 3), (TRAIN[0], TRAIN[1].flip(0)), (TRAIN[0] * 2, TRAIN[1])
+    for train in others:
+        with pytest.raises(ValueError, match=r"another run: there the check sum of train is .* here it is"):
+            fit(make_model(), train, TEST, epochs=2, **RUN, checkpoint=path)
+    with pytest.raises(ValueError, match=r"another run: there the check sum of test is"):
+        fit(make_model(), TRAIN, make_examples(40, 3), epochs=2, **RUN, checkpoint=path)
+    strided = TRAIN[0].t().contiguous().t(), TRAIN[1]
+    fit(make_model(), strided, TEST, epochs=2, **RUN, checkpoint=path)  # the same numbers, kept otherwise
+
+
 class Runs:
     def __reduce__(self):
         return (os.system, ("echo this file ran code",))
