@@ -98,7 +98,7 @@ def test_nothing_installs_or_opens_a_repository_that_is_not_ours():
         f"{name_of(path)}: {link}"
         for path in tracked("*.md", "*.ipynb", "*.yml", "*.cff", "*.toml", "Makefile")
         for link in pattern.findall(path.read_text(encoding="utf-8"))
-        if not ours or ours.removeprefix("https://github.com/") not in link
+        if not ours or not re.search(rf"/{re.escape(ours.removeprefix('https://github.com/'))}(/|@|\.git|$)", link)
     ]
     assert not found
 
