@@ -178,6 +178,41 @@ def test_ledger_follows_the_chapters(small):
         assert not build(small)[0]
 
 
+ELSEWHERE = f"""\
+dataset,chapter,id,number,condition,count,mean,low,high,supported
+mnist,{CHAPTER},P1,1,above 1,5,1.4,1.2,1.6,True
+fashion_mnist,{CHAPTER},P1,1,above 1,5,1.4,0.8,2.0,True
+cifar10,{CHAPTER},P1,1,above 1,5,0.5,0.4,0.6,False
+mnist,{CHAPTER},P2,1,above 1,5,nan,nan,nan,False
+mnist,{CHAPTER},P3,1,above 1,5,2,1.9,2.1,True
+mnist,{CHAPTER},P4,1,above 2,5,2,1.9,2.1,True
+"""
+
+
+def test_the_page_on_other_data_joins_its_table_with_the_chapters_claims(small):
+    """The interval decides, not the mean; a row whose threshold is another one is not that claim's."""
+    (small / "_toc.yml").write_text((small / "_toc.yml").read_text() + "  - file: other-data\n")
+    (small / "book" / "other-data.csv").write_text(ELSEWHERE)
+    (small / "book" / "other-data.md").write_text(
+        f"# Other data\n\nThere: {{elsewhere}}`cifar10 {CHAPTER} P1 1`.\n\n```{{other-data}} other-data.csv\n```\n"
+    )
+    claims = "from bncourse.experiments import claim, interval\n" + "\n".join(
+        f'claim("{id}", "holds", "So it is.", interval([2, 3, 4, 5, 6]), above=1)' for id in ("P1", "P2", "P3", "P4")
+    )
+    write(small, claims)
+    succeeded, output = build(small)
+    assert succeeded, output
+    page = re.sub("<[^>]+>", "", (small / "_build" / "html" / "other-data.html").read_text())
+    assert "There: 0.5 [0.4, 0.6]." in page
+    assert "MNIST, holds: 1.4" in page and "Fashion-MNIST, open: 1.4" in page and "CIFAR-10, not so: 0.5" in page
+    assert "MNIST, not measurable" in page and "digits, holds: 4" in page
+    assert "Other claims that hold on every data set: 1." in page
+    assert "Claims that have changed since, and were not measured again: 1." in page
+    (small / "book" / "other-data.md").write_text("# Other data\n\n{elsewhere}`cifar10 nowhere P1 1`\n")
+    succeeded, output = build(small)
+    assert not succeeded and "has no row 'cifar10 nowhere P1 1'" in output
+
+
 def test_figure_has_its_description_caption_number_and_anchor(small):
     write(
         small,

@@ -149,9 +149,9 @@ def details(app: Sphinx, docname: str, found: list[Finding]) -> list[nodes.Node]
         lines = []
         changed = sum(not f.rows for f in here)
         if rest := len(here) - len(told) - changed:
-            lines.append(f"{'The other' if told else 'All'} {rest} claims hold on every data set.")
+            lines.append(f"{'Other claims' if told else 'Claims'} that hold on every data set: {rest}.")
         if changed:
-            lines.append(f"{changed} claims have changed since, and were not measured again.")
+            lines.append(f"Claims that have changed since, and were not measured again: {changed}.")
         result.append(nodes.paragraph("", " ".join(lines)))
     return result
 
