@@ -231,9 +231,10 @@ def _check(
         raise TypeError(f"seed={seed!r} is not a whole number")
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"seed={seed} is too large; expected a number of 64 bits")
-    for name, value in (("optimizer", optimizer), ("on_step", on_step)):
-        if not callable(value) and not (isinstance(value, str) if name == "optimizer" else value is None):
-            raise TypeError(f"{name}={value!r} cannot be called; expected a function")
+    if not (callable(optimizer) or isinstance(optimizer, str)):
+        raise TypeError(f"optimizer={optimizer!r} cannot be called; expected a function")
+    if not (callable(on_step) or on_step is None):
+        raise TypeError(f"on_step={on_step!r} cannot be called; expected a function")
     if count < batch_size:
         raise ValueError(f"train has {count} examples, fewer than one batch; expected at least batch_size={batch_size}")
     if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:

@@ -10,6 +10,7 @@ downloaded, or found in BNCOURSE_DATA.
 
 import argparse
 import csv
+import io
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ import nbformat
 from nbclient import NotebookClient
 from toc import ROOT, notebooks
 
+from bncourse.checkpoint import write_whole
 from bncourse.data import DATA_SETS
 from bncourse.experiments import BOOK_DATA
 
@@ -72,12 +74,11 @@ def read() -> list[dict]:
 
 
 def write(rows: list[dict]) -> None:
-    whole = TABLE.with_suffix(".new")
-    with whole.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(whole, TABLE)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(TABLE, text.getvalue().encode())
 
 
 def main() -> None:

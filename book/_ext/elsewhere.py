@@ -6,13 +6,12 @@ place among the claims on that statement. A claim whose condition has changed si
 
 import csv
 import math
-import re
-from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from docutils import nodes
-from ledger import all_claims, link
+from ledger import all_claims, badge, chapter_heading, link, table, with_interval
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -92,30 +91,28 @@ class Elsewhere(SphinxRole):
 
 
 def numbers(row: dict) -> str:
-    """Mean and interval."""
-    mean = f"{float(row['mean']):.3g}"
-    return mean if int(row["count"]) == 1 else f"{mean} [{float(row['low']):.3g}, {float(row['high']):.3g}]"
+    """The mean, and its interval if there is one."""
+    return f"{float(row['mean']):.3g}" if int(row["count"]) == 1 else with_interval(row)
 
 
+@cache
 def read(path: Path) -> list[dict]:
+    """The rows, read once in a build."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def findings(claims: dict[str, list[dict]], path: Path) -> list[Finding]:
     """Each chapter's claims with what was measured elsewhere."""
-    table = {}
+    measured: dict[tuple, dict[str, dict]] = {}
     for row in read(path):
         key = row["chapter"], row["id"], int(row["number"]), row["condition"]
-        table.setdefault(key, {})[row["dataset"]] = row
-    result = []
-    for page, found in sorted(claims.items()):
-        seen = Counter()
-        for claim in found:
-            seen[claim["id"]] += 1
-            rows = table.get((page, claim["id"], seen[claim["id"]], claim["condition"]), {})
-            result.append(Finding(page, claim, rows))
-    return result
+        measured.setdefault(key, {})[row["dataset"]] = row
+    return [
+        Finding(page, claim, measured.get((page, claim["id"], claim["number"], claim["condition"]), {}))
+        for page, found in sorted(claims.items())
+        for claim in found
+    ]
 
 
 def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -130,8 +127,10 @@ def summary(found: list[Finding]) -> nodes.table:
     for dataset, name in NAMES.items():
         outcomes = [outcome(f.rows[dataset]) for f in found if dataset in f.rows and f.over_seeds]
         if outcomes:
-            rows.append([name, *(str(outcomes.count(one)) for one in OUTCOMES)])
-    return make_table(["Data", "Holds", "Open", "Not so", "Not measurable"], rows, "other-data-summary")
+            cells = [name, *(str(outcomes.count(one)) for one in OUTCOMES)]
+            rows.append(nodes.row("", *[nodes.entry("", nodes.paragraph("", cell)) for cell in cells]))
+    heads = ["Data", *map(str.capitalize, OUTCOMES)]
+    return table(heads, rows, [1] * len(heads), ["other-data-summary"])
 
 
 def details(app: Sphinx, docname: str, found: list[Finding]) -> list[nodes.Node]:
@@ -139,13 +138,12 @@ def details(app: Sphinx, docname: str, found: list[Finding]) -> list[nodes.Node]
     result: list[nodes.Node] = []
     for page in dict.fromkeys(f.page for f in found):
         here = [f for f in found if f.page == page]
-        heading = nodes.rubric("", "", classes=["ledger-chapter"])
-        heading += link(app, docname, page, "", f"Chapter {int(page[:2])}: {app.env.titles[page].astext()}")
-        result.append(heading)
+        result.append(chapter_heading(app, docname, page))
         told = [f for f in here if not f.holds_everywhere]
         if told:
-            rows = [[describe_claim(app, docname, f), describe_rows(f)] for f in told]
-            result.append(make_table(["The claim, and what was asserted", "Measured"], rows, "ledger other-data"))
+            rows = [nodes.row("", describe_claim(app, docname, f), describe_rows(f)) for f in told]
+            heads = ["The claim, and what was asserted", "Measured"]
+            result.append(table(heads, rows, [1, 1], ["ledger", "other-data"]))
         lines = []
         changed = sum(not f.rows for f in here)
         if rest := len(here) - len(told) - changed:
@@ -156,42 +154,30 @@ def details(app: Sphinx, docname: str, found: list[Finding]) -> list[nodes.Node]
     return result
 
 
-def describe_claim(app: Sphinx, docname: str, finding: Finding) -> list[nodes.Node]:
+def describe_claim(app: Sphinx, docname: str, finding: Finding) -> nodes.entry:
     claim = finding.claim
-    badge = nodes.inline("", "", classes=["verdict", "verdict-" + re.sub(" ", "-", claim["verdict"])])
-    badge += link(app, docname, finding.page, claim["anchor"], claim["id"])
+    name = badge(claim["verdict"], link(app, docname, finding.page, claim["anchor"], claim["id"]))
     unit = f", {claim['unit']}" if claim["unit"] else ""
-    return [
-        nodes.paragraph("", "", badge, nodes.Text(" " + claim["text"])),
+    return nodes.entry(
+        "",
+        nodes.paragraph("", "", name, nodes.Text(" " + claim["text"])),
         nodes.paragraph("", f"asserted: {claim['condition']}{unit}", classes=["measured"]),
-    ]
+    )
 
 
-def describe_rows(finding: Finding) -> list[nodes.Node]:
+def describe_rows(finding: Finding) -> nodes.entry:
     """One line for each data set, the book's own first."""
     lines = nodes.line_block()
     for dataset, name in NAMES.items():
-        row = finding.claim | {"supported": "True"} if dataset == "digits" else finding.rows.get(dataset)
+        row = finding.claim if dataset == "digits" else finding.rows.get(dataset)
         if row is None:
             continue
         found = "holds" if dataset == "digits" else outcome(row)
-        words = UNDECIDED[found] if row["condition"].startswith("within") else found
+        words = UNDECIDED.get(found, found) if row["condition"].startswith("within") else found
         shown = nodes.strong("", words, classes=["not-so"]) if found == "not so" else nodes.Text(words)
         measured = f": {numbers(row)}" if math.isfinite(float(row["mean"])) else ""
         lines += nodes.line("", "", nodes.Text(f"{name}, "), shown, nodes.Text(measured))
-    return [lines]
-
-
-def make_table(heads: list[str], rows: list[list], name: str) -> nodes.table:
-    """A table of texts or of lists of nodes."""
-    group = nodes.tgroup("", *[nodes.colspec(colwidth=1) for _ in heads], cols=len(heads))
-    body = nodes.tbody()
-    for cells in rows:
-        cells = [cell if isinstance(cell, list) else [nodes.paragraph("", cell)] for cell in cells]
-        body += nodes.row("", *[nodes.entry("", *cell) for cell in cells])
-    group += nodes.thead("", nodes.row("", *[nodes.entry("", nodes.paragraph("", head)) for head in heads]))
-    group += body
-    return nodes.table("", group, classes=name.split())
+    return nodes.entry("", lines)
 
 
 def setup(app: Sphinx) -> dict:

@@ -19,9 +19,9 @@ def record(env, claim: dict) -> str:
     if not claim.get("supported", True):  # the chapter was run on other data than the book's
         claim = claim | {"verdict": f"not so on {claim['dataset']}"}
     claims = all_claims(env).setdefault(env.docname, [])
-    repeats = sum(other["id"] == claim["id"] for other in claims)
-    anchor = f"claim-{claim['id']}" + (f"-{repeats + 1}" if repeats else "")
-    claims.append(dict(claim, anchor=anchor))
+    number = 1 + sum(other["id"] == claim["id"] for other in claims)
+    anchor = f"claim-{claim['id']}" + (f"-{number}" if number > 1 else "")
+    claims.append(dict(claim, anchor=anchor, number=number))
     return anchor
 
 
@@ -97,9 +97,8 @@ def make_verdicts(app: Sphinx, docname: str, names: list[str]) -> list[nodes.Nod
         found = list(dict.fromkeys(claim["verdict"] for claim in claims)) or ["not examined yet"]
         result.append(nodes.Text(f"{'; ' if result else ''}{name}"))
         for one in found:
-            badge = nodes.inline("", "", classes=["verdict", "verdict-" + one.replace(" ", "-")])
-            badge += link(app, docname, "ledger", f"ledger-{name}", one)
-            result += [nodes.Text(", " if one != found[0] else " "), badge]
+            place = nodes.Text(", " if one != found[0] else " ")
+            result += [place, badge(one, link(app, docname, "ledger", f"ledger-{name}", one))]
     return result
 
 
@@ -122,16 +121,26 @@ def make_ledger(app: Sphinx, docname: str) -> list[nodes.Node]:
 
     result: list[nodes.Node] = [summary(found)]
     for chapter in sorted({statement.chapter for statement in statements().values()} & set(chapters)):
-        title = env.titles[chapters[chapter]].astext()
-        heading = nodes.rubric("", "", classes=["ledger-chapter"])
-        heading += link(app, docname, chapters[chapter], "", f"Chapter {chapter}: {title}")
         rows = [
             row(app, docname, statement, found.get(statement.id, []))
             for statement in statements().values()
             if statement.chapter == chapter
         ]
-        result += [heading, table(rows)]
+        heads = ["", "The source says", "We find"]
+        result += [chapter_heading(app, docname, chapters[chapter]), table(heads, rows, [6, 32, 62], ["ledger"])]
     return result
+
+
+def chapter_heading(app: Sphinx, docname: str, page: str) -> nodes.rubric:
+    """A chapter's number and title, linked to it."""
+    heading = nodes.rubric("", "", classes=["ledger-chapter"])
+    heading += link(app, docname, page, "", f"Chapter {int(page[:2])}: {app.env.titles[page].astext()}")
+    return heading
+
+
+def badge(verdict: str, linked: nodes.reference) -> nodes.inline:
+    """A link in the verdict's colour."""
+    return nodes.inline("", "", linked, classes=["verdict", "verdict-" + verdict.replace(" ", "-")])
 
 
 def overall(claims: list[tuple[str, dict]]) -> str:
@@ -148,12 +157,11 @@ def summary(found: dict) -> nodes.paragraph:
     return nodes.paragraph("", f"{len(found)} statements examined: {', '.join(counts) or 'none yet'}.")
 
 
-def table(rows: list[nodes.row]) -> nodes.table:
-    heads = ["", "The source says", "We find"]
-    group = nodes.tgroup("", *[nodes.colspec(colwidth=width) for width in (6, 32, 62)], cols=3)
+def table(heads: list[str], rows: list[nodes.row], widths: list[int], classes: list[str]) -> nodes.table:
+    group = nodes.tgroup("", *[nodes.colspec(colwidth=width) for width in widths], cols=len(heads))
     group += nodes.thead("", nodes.row("", *[nodes.entry("", nodes.paragraph("", text)) for text in heads]))
     group += nodes.tbody("", *rows)
-    return nodes.table("", group, classes=["ledger"])
+    return nodes.table("", group, classes=classes)
 
 
 def row(app: Sphinx, docname: str, statement, claims: list[tuple[str, dict]]) -> nodes.row:
@@ -165,9 +173,8 @@ def row(app: Sphinx, docname: str, statement, claims: list[tuple[str, dict]]) ->
         text = nodes.strong("", f"All in all: {verdict}.", classes=["verdict-" + verdict.replace(" ", "-")])
         found += nodes.paragraph("", "", text)
     for page, claim in claims:
-        badge = nodes.inline("", "", classes=["verdict", "verdict-" + claim["verdict"].replace(" ", "-")])
-        badge += link(app, docname, page, claim["anchor"], claim["verdict"])
-        found += nodes.paragraph("", "", badge, nodes.Text(" " + claim["text"]))
+        verdict = badge(claim["verdict"], link(app, docname, page, claim["anchor"], claim["verdict"]))
+        found += nodes.paragraph("", "", verdict, nodes.Text(" " + claim["text"]))
         found += nodes.paragraph("", describe(claim), classes=["measured"])
     if not claims:
         found += nodes.paragraph("", "not examined yet")
@@ -179,10 +186,14 @@ def describe(claim: dict) -> str:
     unit = f" {claim['unit']}" if claim.get("unit") else ""
     if claim["count"] == 1:
         return f"{claim['mean']:.4g}{unit} (one exact or fixed run; asserted {claim['condition']})"
-    text = f"{claim['mean']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}]{unit}, {claim['count']} seeds"
+    text = f"{with_interval(claim)}{unit}, {claim['count']} seeds"
     margin = claim.get("margin")
     margin = "" if margin is None else f", margin {margin:.1f} standard errors" if margin < 100 else ", margin over 100"
     return f"{text} (asserted {claim['condition']}{margin})"
+
+
+def with_interval(measured: dict) -> str:
+    return f"{float(measured['mean']):.3g} [{float(measured['low']):.3g}, {float(measured['high']):.3g}]"
 
 
 def link(app: Sphinx, docname: str, page: str, anchor: str, text: str) -> nodes.reference:
@@ -199,4 +210,4 @@ def setup(app: Sphinx) -> dict:
     app.connect("env-merge-info", merge)
     app.connect("env-get-updated", pages_with_ledger)
     app.connect("doctree-resolved", fill)
-    return {"parallel_read_safe": True, "env_version": 1}
+    return {"parallel_read_safe": True, "env_version": 2}
