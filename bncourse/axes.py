@@ -33,7 +33,7 @@ def draw_axes(norms: Sequence[str] = ("batch", "layer", "group", "instance")) ->
     """
     from matplotlib.patches import Rectangle
 
-    from bncourse.plotting import STYLE, figure
+    from bncourse.plotting import NORM_STYLES, figure
 
     for norm in norms:
         if norm not in SHARED:
@@ -47,13 +47,13 @@ def draw_axes(norms: Sequence[str] = ("batch", "layer", "group", "instance")) ->
         for sample in range(SAMPLES):
             for channel in range(CHANNELS):
                 shared = sample < shared_samples and channel < shared_channels
-                colour = STYLE[norm].colour if shared else "#E8E8E8"
+                colour = NORM_STYLES[norm].colour if shared else "#E8E8E8"
                 for y in range(3):
                     for x in range(3):
                         corner = channel + 0.3 * x, SAMPLES - 1 - sample + 0.3 * y
                         panel.add_patch(Rectangle(corner, 0.27, 0.27, facecolor=colour))
         panel.set(xlim=(-0.1, CHANNELS), ylim=(-0.1, SAMPLES), aspect="equal", xticks=[], yticks=[])
-        panel.set(title=f"{STYLE[norm].label}\n{count}", xlabel="channels C", ylabel="samples N")
+        panel.set(title=f"{NORM_STYLES[norm].label}\n{count}", xlabel="channels C", ylabel="samples N")
         panel.grid(False)
         panel.spines[:].set_visible(False)
     for panel in panels[len(norms) :]:

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
-from bncourse import lean
+from bncourse import kernels
 from bncourse.checks import check_eps, check_groups, check_normalized_shape, check_tensors
-from bncourse.lean import at_least_float32
+from bncourse.kernels import at_least_float32
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "standardize"]
 
@@ -143,7 +143,7 @@ class _Standardize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, input, weight, bias, dims, eps, shape, statistics, center):
         gamma, beta = _view(weight, shape), _view(bias, shape)
-        output, mean, variance = lean.standardize(input, dims, gamma, beta, eps, statistics, center)
+        output, mean, variance = kernels.standardize(input, dims, gamma, beta, eps, statistics, center)
         ctx.save_for_backward(input, weight, mean, variance)
         ctx.arguments = dims, eps, shape, statistics is None, center
         ctx.mark_non_differentiable(mean, variance)
@@ -163,7 +163,7 @@ class _Standardize(torch.autograd.Function):
                 dy, input, dims, gamma, eps, statistics=statistics, given=not own_statistics, center=center
             )
         elif dy is not None:
-            dx, dweight, dbias = lean.standardize_backward(
+            dx, dweight, dbias = kernels.standardize_backward(
                 dy, input, dims, gamma, eps, mean, variance, own_statistics, center
             )
         dweight = dweight.view(weight.shape) if ctx.needs_input_grad[1] and dweight is not None else None

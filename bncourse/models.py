@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from .layers import (
+from bncourse.layers import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,

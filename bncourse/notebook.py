@@ -5,7 +5,7 @@ import inspect
 
 from matplotlib.figure import Figure
 
-from .plotting import png
+from bncourse.plotting import png
 
 __all__ = ["glue", "show", "show_source"]
 

@@ -18,15 +18,15 @@ __all__ = [
     "BLUE",
     "GREEN",
     "GREY",
+    "NORM_STYLES",
     "ORANGE",
     "PINK",
     "RED",
     "SKY",
-    "STYLE",
     "WIDTH",
     "band",
+    "direct_labels",
     "figure",
-    "label_last",
     "log_ticks",
     "png",
 ]
@@ -44,7 +44,7 @@ class NormStyle(NamedTuple):
     marker: str
 
 
-STYLE = {
+NORM_STYLES = {
     "none": NormStyle("no norm", BLACK, "x"),
     "batch": NormStyle("BatchNorm", BLUE, "o"),
     "layer": NormStyle("LayerNorm", RED, "s"),
@@ -55,7 +55,7 @@ STYLE = {
     "renorm": NormStyle("BatchRenorm", OLIVE, "*"),
 }
 
-HOUSE = {
+RC_PARAMS = {
     "font.family": "DejaVu Sans",
     "font.size": 12,
     "axes.titlesize": 12,
@@ -82,7 +82,7 @@ def figure(
     rows: int = 1, columns: int = 1, height: float | None = None, **subplots
 ) -> tuple[Figure, Axes | np.ndarray]:
     """A new figure in the house style and its axes, ``height`` inches high; it takes no part in pyplot's state."""
-    with matplotlib.rc_context(HOUSE):
+    with matplotlib.rc_context(RC_PARAMS):
         new = Figure(figsize=(WIDTH, height or 1.2 + 2.2 * rows), layout="constrained")
         FigureCanvasAgg(new)
         return new, new.subplots(rows, columns, **subplots)
@@ -91,18 +91,18 @@ def figure(
 def png(drawn: Figure, dpi: int = 200) -> bytes:
     """The figure as a PNG file, in the house style."""
     stream = io.BytesIO()
-    with matplotlib.rc_context(HOUSE):
+    with matplotlib.rc_context(RC_PARAMS):
         drawn.savefig(stream, format="png", dpi=dpi)
     return stream.getvalue()
 
 
 def band(axes: Axes, x, samples, norm: str | None = None, *, label: str = "", colour: str | None = None) -> None:
     """The mean of ``samples`` (seeds, len(x)) over the seeds as a line, and its 95% interval as a band around it."""
-    from .experiments import interval
+    from bncourse.experiments import interval
 
     samples = np.asarray(samples, dtype=float)
     intervals = [interval(column) for column in samples.T]
-    style = STYLE[norm] if norm else NormStyle(label, colour or BLUE, "o")
+    style = NORM_STYLES[norm] if norm else NormStyle(label, colour or BLUE, "o")
     axes.plot(x, [i.mean for i in intervals], color=style.colour, marker=style.marker, label=label or style.label)
     axes.fill_between(x, [i.low for i in intervals], [i.high for i in intervals], color=style.colour, alpha=0.2, lw=0)
 
@@ -116,7 +116,7 @@ def log_ticks(axes: Axes, values, axis: str = "x") -> None:
     chosen.set_minor_locator(NullLocator())
 
 
-def label_last(axes: Axes) -> None:
+def direct_labels(axes: Axes) -> None:
     """Name each labelled line at its right end, in its colour, instead of in a legend; names are kept apart."""
     lines = [line for line in axes.get_lines() if not line.get_label().startswith("_") and len(line.get_xdata())]
     low, high = axes.get_ylim()

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, fx, nn
 
-from .functional import batch_norm, mean_and_variance
-from .layers.batch import BatchNorm
+from bncourse.functional import batch_norm, mean_and_variance
+from bncourse.layers.batch import BatchNorm
 
 __all__ = ["FrozenBatchNorm", "drop_redundant_biases", "fold", "freeze", "recalibrate"]
 

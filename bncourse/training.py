@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .checkpoint import TrainingFile
-from .device import best_device
-from .progress import progress
+from bncourse.checkpoint import TrainingFile
+from bncourse.device import best_device
+from bncourse.progress import progress
 
 __all__ = ["Evaluation", "History", "evaluate", "fit"]
 

@@ -42,8 +42,8 @@ COLAB = {  # from the freeze that Colab publishes, as of 2026-08-19
     "scikit-learn": "1.6.1",
 }
 SMOKE = (
-    "tests/test_explore.py::test_every_explorer_follows_its_widgets",
-    "tests/test_explore.py::test_in_a_kernel_both_forms_are_offered",
+    "tests/lab/test_explorer.py::test_every_explorer_follows_its_widgets",
+    "tests/lab/test_explorer.py::test_in_a_kernel_both_forms_are_offered",
     "book/02-how-it-works.ipynb",
 )
 PACKAGE_ONLY = ("book", "build", "house", "browser", "environments", "grading", "instructor")  # not about versions
@@ -166,7 +166,7 @@ def run_tests(python: Path, tests: list[str]) -> int:
 def all_tests(name: str, python: Path) -> list[str]:
     """The package's tests where versions matter (in Colab's environment the explorers'), and every notebook."""
     from_toc = subprocess.run([python, ROOT / "tools" / "toc.py"], capture_output=True, text=True, check=True)
-    tests = sorted(map(str, (ROOT / "tests").glob("test_*.py")))
+    tests = sorted(map(str, (ROOT / "tests").rglob("test_*.py")))
     tests = [path for path in tests if not any(word in Path(path).stem for word in PACKAGE_ONLY)]
     if name == "colab":
         tests = [path for path in tests if "explor" in Path(path).stem]

@@ -3,9 +3,9 @@
 The default sets come with scikit-learn and need no network; the classical ones are downloaded once.
 """
 
-from .downloaded import cifar10, data_folder, fashion_mnist, mnist
-from .embedded import digits, photo_digits, photographs
-from .examples import DataSet, Examples
+from bncourse.data.bundled import digits, photo_digits, photographs
+from bncourse.data.downloads import cifar10, data_folder, fashion_mnist, mnist
+from bncourse.data.examples import DataSet, Examples
 
 __all__ = [
     "DATA_SETS",

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data import digits
-from ..explore import Explorer
-from ..models import fc_network
-from ..plotting import GREY, STYLE, figure
-from ..training import evaluate, fit
+from bncourse.data import digits
+from bncourse.explorers.explorer import Explorer
+from bncourse.models import fc_network
+from bncourse.plotting import GREY, NORM_STYLES, figure
+from bncourse.training import evaluate, fit
 
 STEPS = [0, 5, 10, 20, 50, 100, 200]
 LAYERS = 5
@@ -46,14 +46,16 @@ def draw(activation: str, step: int):
     for norm, axes in zip(("none", "batch"), columns, strict=True):
         first, now = _trained(norm, activation)[0], _trained(norm, activation)[step]
         for layer in range(LAYERS):
-            _ridge(axes, now.values[layer], -layer, color=STYLE[norm].colour, fill=True, alpha=0.5)
+            _ridge(axes, now.values[layer], -layer, color=NORM_STYLES[norm].colour, fill=True, alpha=0.5)
             _ridge(axes, first.values[layer], -layer, color=GREY, linewidth=1)
-        axes.set(title=STYLE[norm].label, xlim=(-REACH, REACH), xticks=[-5, 0, 5], xlabel="value before the activation")
+        axes.set(
+            title=NORM_STYLES[norm].label, xlim=(-REACH, REACH), xticks=[-5, 0, 5], xlabel="value before the activation"
+        )
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         before, after = first.values[-1], now.values[-1]
         sentences.append(
-            f"{STYLE[norm].label}: mean {after.mean():z.2f}, standard deviation {after.std():.2f} "
+            f"{NORM_STYLES[norm].label}: mean {after.mean():z.2f}, standard deviation {after.std():.2f} "
             f"(at first {before.mean():z.2f} and {before.std():.2f}); test accuracy {now.accuracy:.0%}."
         )
     columns[0].set(yticks=[-layer for layer in range(LAYERS)], yticklabels=range(1, LAYERS + 1), ylabel="hidden layer")

@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 
-from ..explore import Explorer
-from ..plotting import BLACK, STYLE, figure
+from bncourse.explorers.explorer import Explorer
+from bncourse.plotting import BLACK, NORM_STYLES, figure
 
 N, C, H, W = 3, 4, 4, 4
 GAP = 0.6  # between the maps, in squares
@@ -46,7 +46,7 @@ def draw(norm: str, sample: int, channel: int):
     drawn, axes = figure(height=3.9)
     drawn.set_layout_engine("none")  # the layout never changes: much faster
     axes.set_position((0.16, 0, 0.84, 0.92))
-    colours = np.where(shared, STYLE[name].colour, "#E8E8E8")
+    colours = np.where(shared, NORM_STYLES[name].colour, "#E8E8E8")
     left, bottom = np.meshgrid(range(W), range(H))
     corners = np.stack([left, bottom], axis=-1)  # of each value's square in its map, (H, W, 2)
     for n, c in np.ndindex(N, C):

@@ -4,10 +4,10 @@ from functools import cache
 
 import torch
 
-from ..data import digits
-from ..explore import Explorer
-from ..functional import batch_norm
-from ..plotting import BLUE, GREY, figure, log_ticks
+from bncourse.data import digits
+from bncourse.explorers.explorer import Explorer
+from bncourse.functional import batch_norm
+from bncourse.plotting import BLUE, GREY, figure, log_ticks
 
 SIZES = [2, 4, 8, 16, 32, 64, 128, 256]
 DRAWS = 2000

@@ -10,10 +10,10 @@ from importlib.resources import files
 import numpy as np
 import torch
 
-from ..data import digits
-from ..explore import Explorer
-from ..plotting import GREY, STYLE, band, figure, label_last, log_ticks
-from .batch_size_runs import NETWORKS, NORMS, SEEDS, SIZES
+from bncourse.data import digits
+from bncourse.explorers.batch_size_runs import NETWORKS, NORMS, SEEDS, SIZES
+from bncourse.explorers.explorer import Explorer
+from bncourse.plotting import GREY, NORM_STYLES, band, direct_labels, figure, log_ticks
 
 DRAWS = 2000
 
@@ -48,11 +48,11 @@ def draw(network: str, batch_size: int):
     below.axvline(batch_size, color=GREY, linestyle="--", linewidth=1)
     for norm in NORMS:
         band(below, SIZES, accuracy[norm], norm)
-    below.plot(SIZES, accuracy["recalibrated"].mean(0), ":", color=STYLE["batch"].colour, label="statistics anew")
+    below.plot(SIZES, accuracy["recalibrated"].mean(0), ":", color=NORM_STYLES["batch"].colour, label="statistics anew")
     log_ticks(below, SIZES)
     below.set(xlabel="batch size", ylabel="test accuracy, %", ylim=(30, 103))
-    label_last(below)
-    reached = {STYLE[norm].label: accuracy[norm][:, index].mean() for norm in NORMS}
+    direct_labels(below)
+    reached = {NORM_STYLES[norm].label: accuracy[norm][:, index].mean() for norm in NORMS}
     reached["BatchNorm with statistics taken anew"] = accuracy["recalibrated"][:, index].mean()
     return drawn, (
         f"Batch size {batch_size}: a batch's mean is off by {errors.abs().mean():.2f} standard deviations on average.\n"

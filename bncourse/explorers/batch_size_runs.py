@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..data import digits
-from ..models import fc_network, small_cnn
-from ..surgery import recalibrate
-from ..training import evaluate, fit
+from bncourse.data import digits
+from bncourse.models import fc_network, small_cnn
+from bncourse.surgery import recalibrate
+from bncourse.training import evaluate, fit
 
 SIZES = [2, 4, 8, 16, 32, 64]
 SEEDS = 5

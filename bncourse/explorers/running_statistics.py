@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..explore import Explorer
-from ..plotting import BLUE, GREY, ORANGE, figure
+from bncourse.explorers.explorer import Explorer
+from bncourse.plotting import BLUE, GREY, ORANGE, figure
 
 BATCHES = 40
 MEAN, DEVIATION = 2.0, 2.0  # of the feature, over all data

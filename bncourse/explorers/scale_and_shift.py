@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from ..explore import Explorer
-from ..plotting import BLUE, GREY, figure
+from bncourse.explorers.explorer import Explorer
+from bncourse.plotting import BLUE, GREY, figure
 
 BATCH = 0.3 + 0.1 * np.random.default_rng(0).standard_gamma(4, size=4000) / 2  # skewed: a norm does not make a Gaussian
 

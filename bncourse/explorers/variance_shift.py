@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from ..explore import Explorer
-from ..layers import BatchNorm1d
-from ..plotting import BLUE, RED, figure
+from bncourse.explorers.explorer import Explorer
+from bncourse.layers import BatchNorm1d
+from bncourse.plotting import BLUE, RED, figure
 
 INPUTS = {"zero mean": lambda x: x, "after a ReLU": torch.relu}
 ORDERS = ["dropout, linear, BatchNorm", "linear, BatchNorm, dropout"]

@@ -9,8 +9,8 @@ from torch.autograd.function import once_differentiable
 from bncourse import distributed
 from bncourse.checks import check_eps, check_tensors
 from bncourse.functional import dense, mean_and_variance, move_running_average, standardize
+from bncourse.kernels import at_least_float32
 from bncourse.layers.batch import BatchNorm
-from bncourse.lean import at_least_float32
 
 __all__ = ["SyncBatchNorm"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from ..layers import BatchNorm1d
+from bncourse.layers import BatchNorm1d
 
 __all__ = ["NoisyBatchNorm1d", "Shift", "add_noise", "track_shift"]
 

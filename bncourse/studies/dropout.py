@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from ..layers import BatchNorm1d
+from bncourse.layers import BatchNorm1d
 
 __all__ = ["dropout_network", "measured_ratio", "variance_ratio", "with_wrong_labels"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..functional import standardize
+from bncourse.functional import standardize
 
 __all__ = ["Curves", "ManyNetworks", "train_many"]
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ..layers import BatchNorm1d, BatchNorm2d
+from bncourse.layers import BatchNorm1d, BatchNorm2d
 
 __all__ = ["ORDERS", "block", "fc_network", "small_cnn", "through"]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..data import DataSet, Examples
-from ..functional import standardize
+from bncourse.data import DataSet, Examples
+from bncourse.functional import standardize
 
 __all__ = ["normalized_in_batches", "small_sets", "thumbnails"]
 

@@ -52,7 +52,7 @@ class LedgerDirective(SphinxDirective):
     """``{ledger}``: all statements by chapter. ``[P1](#ledger-P1)`` links to a statement from any page."""
 
     def run(self) -> list[nodes.Node]:
-        from bncourse.experiments import statements
+        from bncourse.claims import statements
 
         self.env.metadata[self.env.docname]["has_ledger"] = True
         targets = []
@@ -71,7 +71,7 @@ class VerdictRole(SphinxRole):
     """The role ``verdict`` on "P1 P2": each statement's id with the verdicts of its claims, linked to the ledger."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        from bncourse.experiments import statements
+        from bncourse.claims import statements
 
         self.env.metadata[self.env.docname]["has_ledger"] = True  # written anew in every build, like the ledger
         names = self.text.split()
@@ -103,7 +103,7 @@ def make_verdicts(app: Sphinx, docname: str, names: list[str]) -> list[nodes.Nod
 
 
 def make_ledger(app: Sphinx, docname: str) -> list[nodes.Node]:
-    from bncourse.experiments import statements
+    from bncourse.claims import statements
 
     env = app.env
     chapters = {int(match[1]): name for name in sorted(env.found_docs) if (match := re.fullmatch(r"(\d\d)-.*", name))}

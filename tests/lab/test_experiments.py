@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bncourse.experiments import claim, compare, interval, statements
+from bncourse.claims import claim, statements
+from bncourse.experiments import compare, interval
 from bncourse.training import History
 
 

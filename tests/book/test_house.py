@@ -13,11 +13,11 @@ import pytest
 import yaml
 from toc import notebooks, pages
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = notebooks()
 ROOMS = (  # a room imports only what stands before it
-    *("device", "distributed", "checks", "lean", "functional", "layers", "models", "progress", "data", "checkpoint"),
-    *("training", "probes", "experiments", "surgery", "doctor", "plotting", "axes", "notebook", "explore", "studies"),
+    *("device", "distributed", "checks", "kernels", "functional", "layers", "models", "progress", "data", "checkpoint"),
+    *("training", "probes", "experiments", "surgery", "doctor", "claims", "plotting", "axes", "notebook", "studies"),
     *("explorers", "exercises", "grading", "cli"),
 )
 

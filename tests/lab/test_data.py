@@ -1,4 +1,4 @@
-"""The embedded data sets: what comes out, from where, and that only the seed decides."""
+"""The bundled data sets: what comes out, from where, and that only the seed decides."""
 
 import time
 
@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
 from bncourse import data
-from bncourse.data import embedded
+from bncourse.data import bundled
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_no_digit_is_in_both_parts():
 
 def test_photo_digits_use_the_split_of_digits(monkeypatch):
     """On black photographs, unmoved, the underlying digits show; they come from digits' own two parts."""
-    monkeypatch.setattr(embedded, "photographs", lambda: torch.zeros(2, 3, 427, 640))
-    monkeypatch.setattr(embedded, "LARGEST_TURN", 0.0)
-    monkeypatch.setattr(embedded, "LARGEST_SHIFT", 0)
+    monkeypatch.setattr(bundled, "photographs", lambda: torch.zeros(2, 3, 427, 640))
+    monkeypatch.setattr(bundled, "LARGEST_TURN", 0.0)
+    monkeypatch.setattr(bundled, "LARGEST_SHIFT", 0)
     bare, split = data.photo_digits(train=3000, test=500, seed=5), data.digits(seed=5)
     for mixed, plain in ((bare.train, split.train), (bare.test, split.test)):
         label_of = dict(zip(fingerprints(plain.images[:, :, 1:-1, 1:-1]), plain.labels.tolist(), strict=True))
@@ -68,7 +68,7 @@ def test_photo_digits_use_the_split_of_digits(monkeypatch):
 def test_photo_digits_lie_on_the_photographs(monkeypatch):
     """Where there is no digit, an image is a piece of a photograph."""
     monkeypatch.setattr(
-        embedded, "_scans", lambda scans=embedded._scans: scans()._replace(images=torch.zeros(1797, 1, 28, 28))
+        bundled, "_scans", lambda scans=bundled._scans: scans()._replace(images=torch.zeros(1797, 1, 28, 28))
     )
     pictures = data.photographs()
     seen = data.photo_digits(train=40, test=1).train.images

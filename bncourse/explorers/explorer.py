@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .plotting import HOUSE
+from bncourse.plotting import RC_PARAMS
 
 __all__ = ["Explorer", "Frame"]
 
@@ -144,7 +144,7 @@ class Explorer:
         """Draw one frame, in the house style."""
         parameters = dict(zip(self.grid, values, strict=True))
         try:
-            with matplotlib.rc_context(HOUSE):
+            with matplotlib.rc_context(RC_PARAMS):
                 frame = _frame(self.draw(**parameters))
             for first in self.frames.values():
                 if first.size != frame.size:
@@ -258,6 +258,6 @@ def _has_kernel() -> bool:
     return hasattr(get_ipython(), "kernel")
 
 
-STYLE = f"<style>{files(__package__).joinpath('explore.css').read_text()}</style>"
-SCRIPT = files(__package__).joinpath("explore.js").read_text()
+STYLE = f"<style>{files(__package__).joinpath('explorer.css').read_text()}</style>"
+SCRIPT = files(__package__).joinpath("explorer.js").read_text()
 FALLBACK = _tag("p", "bn-fallback", "Shown without its controls: they need JavaScript, or a notebook that is trusted.")

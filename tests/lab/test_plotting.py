@@ -11,7 +11,7 @@ from PIL import Image
 
 from bncourse.models import NORMS
 from bncourse.notebook import glue, show, show_source
-from bncourse.plotting import STYLE, band, figure, label_last, log_ticks, png
+from bncourse.plotting import NORM_STYLES, band, direct_labels, figure, log_ticks, png
 
 
 @pytest.fixture
@@ -22,8 +22,12 @@ def shown(monkeypatch):
 
 
 def test_every_norm_has_a_colour_and_marker_of_its_own():
-    assert set(STYLE) == set(NORMS)
-    assert len({style.colour for style in STYLE.values()}) == len({s.marker for s in STYLE.values()}) == len(NORMS)
+    assert set(NORM_STYLES) == set(NORMS)
+    assert (
+        len({style.colour for style in NORM_STYLES.values()})
+        == len({s.marker for s in NORM_STYLES.values()})
+        == len(NORMS)
+    )
 
 
 def test_drawing_leaves_matplotlibs_settings_alone():
@@ -46,7 +50,7 @@ def test_labels_of_lines_that_end_together_are_kept_apart():
     fig, ax = figure()
     for name in ("a", "b", "c"):
         ax.plot([0, 1], [0, 1], label=name)
-    label_last(ax)
+    direct_labels(ax)
     fig.canvas.draw()
     tops = sorted(text.get_window_extent().y0 for text in ax.texts)
     height = ax.texts[0].get_window_extent().height

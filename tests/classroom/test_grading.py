@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-import hostile
+import hostile_submissions as hostile
 import pytest
 
 pytest.importorskip("fcntl", reason="grading needs Linux or macOS")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..progress import progress
-from .examples import DataSet, Examples, check_size, generator
-from .formats import read_cifar, read_idx
+from bncourse.data.examples import DataSet, Examples, check_size, generator
+from bncourse.data.formats import read_cifar, read_idx
+from bncourse.progress import progress
 
 __all__ = ["cifar10", "data_folder", "fashion_mnist", "mnist"]
 

@@ -22,7 +22,7 @@ def chapter(folder, *cells):
 
 CLAIMS = """\
 from bncourse.data import load
-from bncourse.experiments import claim
+from bncourse.claims import claim
 colours = load(dataset, train=2, test=1).train.images.shape[1]
 claim("P1", "holds", "Grey.", colours, below=2, dataset=dataset)
 claim("P1", "holds", "Some colour.", colours, above=0, dataset=dataset)"""
@@ -99,8 +99,8 @@ def test_a_chapter_runs_on_cifar10_that_a_server_sends(tmp_path, monkeypatch):
     with serve({"cifar-10-binary.tar.gz": archive}) as (address, asked):
         hashes = json.dumps({"cifar-10-binary.tar.gz": sha256(archive)})
         (startup / "mirror.py").write_text(
-            "from bncourse.data import downloaded\n"
-            f'downloaded.SOURCES["cifar10"] = downloaded.Source(("{address}/right/",), {hashes})\n'
+            "from bncourse.data import downloads\n"
+            f'downloads.SOURCES["cifar10"] = downloads.Source(("{address}/right/",), {hashes})\n'
         )
         monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
         monkeypatch.setenv("BNCOURSE_DATA", str(tmp_path / "data"))

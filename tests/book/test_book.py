@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from toc import notebooks, pages
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = pages()
 NOTEBOOKS = [path.relative_to(ROOT / "book").with_suffix("").as_posix() for path in notebooks()]
 SERIOUS = {"serious", "critical"}

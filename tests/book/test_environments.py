@@ -13,7 +13,7 @@ from colab import packed_package, write_all
 from environments import floors, make_plan, pinned, versions
 from repository import disagreements, set_repository, setup_cell, student_notebooks
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 ENVIRONMENTS = ["colab", "oldest", "newest"]

@@ -8,7 +8,7 @@ from norm_cases import gradients
 
 import bncourse
 from bncourse import functional as F
-from bncourse import lean
+from bncourse import kernels
 
 DOUBLE = torch.float64
 SHAPES = [  # input, axes, shape of weight and bias
@@ -42,7 +42,7 @@ def tensors(shape, affine, dtype=DOUBLE):
 @pytest.mark.parametrize("center", [True, False])
 def test_formula_and_gradients(shape, dims, affine, in_parts, center, monkeypatch):
     if in_parts:
-        monkeypatch.setattr(lean, "PART_BYTES", 100)
+        monkeypatch.setattr(kernels, "PART_BYTES", 100)
     x, weight, bias, dy = tensors(shape, affine)
     bias = torch.zeros_like(bias) if not center else bias
     y, mean, variance = F.standardize(x, dims, weight, bias if center else None, center=center)
@@ -86,9 +86,9 @@ def test_derivatives(shape, dims, affine):
 
 
 def test_parts_cover_the_input_once(monkeypatch):
-    monkeypatch.setattr(lean, "PART_BYTES", 4 * 40)
+    monkeypatch.setattr(kernels, "PART_BYTES", 4 * 40)
     x, weight, one = torch.arange(120.0).view(2, 6, 10), torch.arange(6.0).view(1, 6, 1), torch.ones(1, 1, 1)
-    axis, parts = lean.in_parts((0, 2), x, weight, one, None)
+    axis, parts = kernels.in_parts((0, 2), x, weight, one, None)
     parts = list(parts)
     assert axis == 1 and len(parts) == 3
     torch.testing.assert_close(torch.cat([part[0] for part in parts], 1), x)

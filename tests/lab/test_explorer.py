@@ -14,7 +14,7 @@ from explorer_cases import explorer
 from PIL import Image
 
 from bncourse import explorers
-from bncourse.explore import Explorer
+from bncourse.explorers.explorer import Explorer
 from bncourse.plotting import BLUE, figure
 
 
@@ -183,7 +183,7 @@ def test_outside_a_kernel_there_is_html_and_text_only(bar):
 
 
 KERNEL_CELL = """
-from bncourse.explore import Explorer
+from bncourse.explorers.explorer import Explorer
 from bncourse.plotting import figure
 def draw(height):
     drawn, axes = figure(height=2)

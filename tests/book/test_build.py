@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-CLAIM = """from bncourse.experiments import claim
+ROOT = Path(__file__).resolve().parents[2]
+CLAIM = """from bncourse.claims import claim
 claim("{id}", "{verdict}", "{text}", 2.0, above=1)"""
 CHAPTER = "01-small"
 
@@ -196,7 +196,7 @@ def test_the_page_on_other_data_joins_its_table_with_the_chapters_claims(small):
     (small / "book" / "other-data.md").write_text(
         f"# Other data\n\nThere: {{elsewhere}}`cifar10 {CHAPTER} P1 1`.\n\n```{{other-data}} other-data.csv\n```\n"
     )
-    claims = "from bncourse.experiments import claim, interval\n" + "\n".join(
+    claims = "from bncourse.claims import claim\nfrom bncourse.experiments import interval\n" + "\n".join(
         f'claim("{id}", "holds", "So it is.", interval([2, 3, 4, 5, 6]), above=1)' for id in ("P1", "P2", "P3", "P4")
     )
     write(small, claims)

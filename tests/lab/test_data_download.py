@@ -14,7 +14,7 @@ import torch
 from data_files import FAULTS, cifar_archive, idx, mnist_arrays, serve, sha256
 
 from bncourse import data
-from bncourse.data import downloaded
+from bncourse.data import downloads
 
 MNIST_FILES = {name: idx(array) for name, array in mnist_arrays().items()}
 
@@ -22,14 +22,14 @@ MNIST_FILES = {name: idx(array) for name, array in mnist_arrays().items()}
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.setenv("BNCOURSE_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(downloaded, "TIMEOUT", (1, 1))
+    monkeypatch.setattr(downloads, "TIMEOUT", (1, 1))
     return tmp_path / "data"
 
 
 def use(monkeypatch, name, files, *mirrors):
     """Let ``name`` come from ``mirrors``, with the hashes of ``files``."""
     hashes = {file: sha256(content) for file, content in files.items()}
-    monkeypatch.setitem(downloaded.SOURCES, name, downloaded.Source(tuple(f"{m}/" for m in mirrors), hashes))
+    monkeypatch.setitem(downloads.SOURCES, name, downloads.Source(tuple(f"{m}/" for m in mirrors), hashes))
 
 
 def check_mnist(made):
@@ -171,7 +171,7 @@ def test_a_full_disk(place, monkeypatch):
 
 def _load_in_a_process(source, folder, barrier, answers):
     os.environ["BNCOURSE_DATA"] = folder
-    downloaded.SOURCES["mnist"] = source
+    downloads.SOURCES["mnist"] = source
     barrier.wait(60)
     answers.put(data.mnist().train.images.sum().item())
 
@@ -181,7 +181,7 @@ def test_two_processes_download_at_once(place, monkeypatch):
     barrier, answers = spawn.Barrier(2), spawn.Queue()
     with serve(MNIST_FILES) as (address, asked):
         use(monkeypatch, "mnist", MNIST_FILES, f"{address}/slow")
-        work = (downloaded.SOURCES["mnist"], str(place), barrier, answers)
+        work = (downloads.SOURCES["mnist"], str(place), barrier, answers)
         processes = [spawn.Process(target=_load_in_a_process, args=work) for _ in range(2)]
         for process in processes:
             process.start()
@@ -194,10 +194,10 @@ def test_two_processes_download_at_once(place, monkeypatch):
 
 def test_a_killed_download_leaves_no_file_by_that_name(place, monkeypatch):
     spawn = multiprocessing.get_context("spawn")
-    monkeypatch.setattr(downloaded, "TIMEOUT", (5, 30))
+    monkeypatch.setattr(downloads, "TIMEOUT", (5, 30))
     with serve(MNIST_FILES) as (address, asked):
         use(monkeypatch, "mnist", MNIST_FILES, f"{address}/stalled")
-        work = (downloaded.SOURCES["mnist"], str(place), spawn.Barrier(1), spawn.Queue())
+        work = (downloads.SOURCES["mnist"], str(place), spawn.Barrier(1), spawn.Queue())
         process = spawn.Process(target=_load_in_a_process, args=work)
         process.start()
         until = time.monotonic() + 60
@@ -251,7 +251,7 @@ def test_a_download_shows_its_bytes(place, monkeypatch, manner):
         def reset(self, total):
             self.n, self.total = 0, total
 
-    monkeypatch.setattr(downloaded, "progress", shown)
+    monkeypatch.setattr(downloads, "progress", shown)
     with serve(files) as (address, _), suppress(ConnectionError):
         use(monkeypatch, "cifar10", files, f"{address}/{manner}")
         data.cifar10()
@@ -267,7 +267,7 @@ def test_a_notebooks_bar_is_as_long_as_the_download():
     from tqdm.notebook import tqdm
 
     with tqdm(total=None, unit="B", delay=9) as shown:
-        bar = downloaded._PoochBar(shown)
+        bar = downloads._PoochBar(shown)
         bar.total = 3000
         bar.update(1000)
         shown.refresh()
@@ -279,8 +279,8 @@ def test_a_log_stays_quiet(place, tmp_path):
     with serve(MNIST_FILES) as (address, _):
         hashes = {name: sha256(content) for name, content in MNIST_FILES.items()}
         code = f"""
-from bncourse.data import downloaded, mnist
-downloaded.SOURCES["mnist"] = downloaded.Source(({address + "/truncated/"!r}, {address + "/right/"!r}), {hashes})
+from bncourse.data import downloads, mnist
+downloads.SOURCES["mnist"] = downloads.Source(({address + "/truncated/"!r}, {address + "/right/"!r}), {hashes})
 mnist()
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -288,7 +288,7 @@ mnist()
 
 
 def test_hashes_and_mirrors_are_well_formed():
-    for source in downloaded.SOURCES.values():
+    for source in downloads.SOURCES.values():
         assert len(source.mirrors) >= 2
         assert all(mirror.startswith("https://") and mirror.endswith("/") for mirror in source.mirrors)
         assert all(len(bytes.fromhex(value)) == 32 for value in source.files.values())

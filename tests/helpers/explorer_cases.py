@@ -3,7 +3,7 @@
 from functools import cache
 
 from bncourse import explorers
-from bncourse.explore import Explorer
+from bncourse.explorers.explorer import Explorer
 
 
 @cache

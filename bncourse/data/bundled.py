@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from .examples import DataSet, Examples, check_size, generator
+from bncourse.data.examples import DataSet, Examples, check_size, generator
 
 __all__ = ["digits", "photo_digits", "photographs"]
 
