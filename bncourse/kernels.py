@@ -1,11 +1,9 @@
-"""The two formulas of ``functional``, forward and backward, touching as little memory as can be.
+"""The two formulas of ``standardize.py``, forward and backward, touching as little memory as can be.
 
 A processor computes faster than its memory delivers. So the input is centred once, everything else happens in that
-buffer, and a large input is worked through in parts that fit the cache: each of the many steps then finds its data
-there. One channel's statistics do not depend on another's, so a part of the channels is a smaller problem of the
-same kind (for layer, group and instance norm: a part of the samples).
-
-Tensors keep the rank of the input: statistics have size 1 along ``dims``, weight and bias where they are shared.
+buffer, and a large input is worked through in chunks that fit the cache: each of the many steps then finds its data
+there. One channel's statistics do not depend on another's, so a chunk of the channels is a smaller problem of the
+same kind (for layer, group and instance norm: a chunk of the samples).
 """
 
 import math
@@ -14,17 +12,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-PART_BYTES = 2 * 2**20  # of one part of the input: about what a processor keeps close to its cores
+CHUNK_BYTES = 2 * 2**20  # about what a processor keeps close to its cores
 
 
-def standardize(input, dims, weight, bias, eps, statistics, center) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, mean and variance, as ``functional.standardize``."""
-    output = torch.empty_like(input)
+def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, mean and variance, as ``formula``."""
+    output = torch.empty_like(x)
+    precision = torch.promote_types(x.dtype, torch.float32)
     means, variances = [], []
-    axis, parts = in_parts(dims, input, output, weight, bias, *(statistics or (None, None)))
+    axis, parts = chunks(dims, x, output, weight, bias, *(statistics or (None, None)))
     for x, y, gamma, beta, mean, variance in parts:
-        x = at_least_float32(x)
-        buffer = y if y.dtype == x.dtype else torch.empty_like(x)
+        x = x.to(precision)
+        buffer = y if y.dtype == precision else torch.empty_like(x)
         if mean is None:
             mean = x.mean(dims, keepdim=True) if center else x.new_zeros(())
         centred = torch.sub(x, mean, out=buffer) if center else x
@@ -39,37 +38,39 @@ def standardize(input, dims, weight, bias, eps, statistics, center) -> tuple[Ten
     return output, join(means, axis), join(variances, axis)
 
 
-def standardize_backward(dy, input, dims, weight, eps, mean, variance, own_statistics, center):
-    """dx, dweight and dbias, as ``functional.standardize_backward``.
+def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """dx, dweight and dbias, as ``formula_backward``.
 
     With s = weight / std, the same formula reads dx = s dy - x_hat mean(s dy x_hat) - mean(s dy). The means in it, and
     dweight and dbias, are all made from the sums of dy x_hat and dy over the axes along which one weight serves many
     values.
     """
-    dx = torch.empty_like(input)
-    shared = [d for d in range(dy.dim()) if weight is None or weight.shape[d] == 1]
+    dx = torch.empty_like(x)
+    precision = torch.promote_types(x.dtype, torch.float32)
+    gamma = full_rank(weight, x.dim())
+    shared = [d for d in range(x.dim()) if gamma is None or gamma.shape[d] == 1]
     inside = [d for d in shared if d in dims]
     outside = [d for d in shared if d not in dims]
     remaining = [d for d in dims if d not in inside]
-    count = math.prod([input.shape[d] for d in dims])
+    count = math.prod([x.shape[d] for d in dims])
     dweights, dbiases = [], []
-    axis, parts = in_parts(dims, input, dx, dy, weight, mean, variance)
-    for x, dx_part, g, gamma, mean_part, variance_part in parts:
-        x, g = at_least_float32(x), at_least_float32(g)
-        buffer = dx_part if dx_part.dtype == x.dtype else torch.empty_like(x)
-        inverse_std = (variance_part + eps).rsqrt_()
+    axis, parts = chunks(dims, x, dx, dy, gamma, *statistics)
+    for x, dx_part, g, gamma, mean, variance in parts:
+        x, g = x.to(precision), g.to(precision)
+        buffer = dx_part if dx_part.dtype == precision else torch.empty_like(x)
+        inverse_std = (variance + eps).rsqrt_()
         scale = inverse_std if gamma is None else inverse_std * gamma
-        centred = torch.sub(x, mean_part, out=buffer) if center else x
-        dot = total(g * centred, inside).mul_(inverse_std)
-        dweights.append(total(dot, outside))
-        sum_g = total(g, inside) if center else None
-        dbiases.append(total(sum_g, outside) if center else None)
-        if own_statistics:
-            slope = total(dot * scale, remaining).mul_(inverse_std / -count)
-            shift = total(sum_g * scale, remaining).div_(-count) if center else None
-            scale_and_shift(centred, slope, shift, buffer).addcmul_(g, scale)
-        else:
+        centred = torch.sub(x, mean, out=buffer) if center else x
+        dot = sum_over(g * centred, inside).mul_(inverse_std)
+        dweights.append(sum_over(dot, outside))
+        sum_g = sum_over(g, inside) if center else None
+        dbiases.append(sum_over(sum_g, outside) if center else None)
+        if given:
             torch.mul(g, scale, out=buffer)
+        else:
+            slope = sum_over(dot * scale, remaining).mul_(inverse_std / -count)
+            shift = sum_over(sum_g * scale, remaining).div_(-count) if center else None
+            scale_and_shift(centred, slope, shift, buffer).addcmul_(g, scale)
         if buffer is not dx_part:
             dx_part.copy_(buffer)
     if weight is None:
@@ -78,23 +79,31 @@ def standardize_backward(dy, input, dims, weight, eps, mean, variance, own_stati
     return dx, join(dweights, axis).sum_to_size(weight.shape), dbias
 
 
-def in_parts(dims, input: Tensor, *others: Tensor | None) -> tuple[int, Iterable[tuple]]:
-    """Cut all tensors along the first axis that is not in ``dims``; give the axis, and the parts as tuples.
+def chunks(dims, x: Tensor, *others: Tensor | None) -> tuple[int, Iterable[tuple]]:
+    """Cut all tensors along the first axis that is not in ``dims``; return the axis, and the chunks as tuples.
 
-    A tensor of size 1 along the axis goes to every part, and so does None. Nothing is cut where it would not help:
+    A tensor of size 1 along the axis goes to every chunk, and so does None. Nothing is cut where it would not help:
     a small input, other devices than the processor, values that lie side by side along the axis.
     """
-    axis = next((d for d in range(input.dim()) if d not in dims), 0)
-    length, nbytes = input.size(axis), input.numel() * input.element_size()
-    if nbytes <= PART_BYTES or axis in dims or not input.is_cpu or input.stride(axis) == 1:
-        return axis, [(input, *others)]
-    pieces = -(-length // max(1, PART_BYTES * length // nbytes))  # rounded up
+    others = [full_rank(tensor, x.dim()) for tensor in others]
+    axis = next((d for d in range(x.dim()) if d not in dims), 0)
+    length, nbytes = x.size(axis), x.numel() * x.element_size()
+    if nbytes <= CHUNK_BYTES or axis in dims or not x.is_cpu or x.stride(axis) == 1:
+        return axis, [(x, *others)]
+    pieces = -(-length // max(1, CHUNK_BYTES * length // nbytes))  # rounded up
     cut = [
         [tensor] * pieces if tensor is None or tensor.dim() == 0 or tensor.size(axis) == 1
         else tensor.tensor_split(pieces, axis)
-        for tensor in (input, *others)
+        for tensor in (x, *others)
     ]  # fmt: skip
     return axis, zip(*cut, strict=True)
+
+
+def full_rank(tensor: Tensor | None, rank: int) -> Tensor | None:
+    """``tensor`` with the leading axes of size 1 that broadcasting would give it; a single number stays one."""
+    if tensor is None or tensor.dim() in (0, rank):
+        return tensor
+    return tensor.view((1,) * (rank - tensor.dim()) + tensor.shape)
 
 
 def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor | None, out: Tensor) -> Tensor:
@@ -110,7 +119,7 @@ def join(parts: list[Tensor], axis: int) -> Tensor:
     return parts[0] if len(parts) == 1 or parts[0].dim() == 0 else torch.cat(parts, axis)
 
 
-def total(x: Tensor, dims: list[int]) -> Tensor:
+def sum_over(x: Tensor, dims: list[int]) -> Tensor:
     """The sum over ``dims``, which may be none."""
     return x.sum(dims, keepdim=True) if dims else x
 
@@ -122,9 +131,4 @@ def mean_square(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     together = [d for d in dims if all(later in dims for later in range(d, x.dim()))]
     squares = torch.linalg.vector_norm(x, dim=together, keepdim=True).square_()
     count = math.prod(x.size(d) for d in dims)
-    return total(squares, [d for d in dims if d not in together]).div_(count)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision is computed in float32."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return sum_over(squares, [d for d in dims if d not in together]).div_(count)

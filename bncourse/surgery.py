@@ -7,28 +7,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, fx, nn
 
-from bncourse.functional import batch_norm, mean_and_variance
+from bncourse.functional import batch_norm
 from bncourse.layers.batch import BatchNorm
+from bncourse.layers.frozen import FrozenBatchNorm
+from bncourse.layers.replace import replace_layers
+from bncourse.standardize import mean_and_variance, pooled
 
 __all__ = ["FrozenBatchNorm", "drop_redundant_biases", "fold", "freeze", "recalibrate"]
 
 BATCH_NORMS = (BatchNorm, nn.modules.batchnorm._BatchNorm)  # ours and torch's
 LINEAR_MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # their weight has the output channels first
-
-
-class Moments:
-    """Count, mean and variance of all values seen so far, pooled exactly from batch to batch."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self.variance = 0, 0.0, 0.0
-
-    def add(self, count: int, mean: Tensor, variance: Tensor) -> None:
-        """Take in ``count`` values with this mean and this biased variance (Chan et al. 1979)."""
-        new, distance = count / (self.count + count), mean - self.mean
-        within = (1 - new) * self.variance + new * variance
-        self.variance = within + new * (1 - new) * distance.square()
-        self.mean = self.mean + new * distance
-        self.count += count
 
 
 @torch.no_grad()
@@ -52,33 +40,35 @@ def recalibrate(model: nn.Module, batches: Iterable) -> None:
     """
     layers = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.running_mean is not None]
     if not layers:
-        raise ValueError("model has no batch norm with running statistics; expected at least one")
-    moments = {layer: Moments() for layer in layers}
+        raise ValueError("model must have a batch norm with running statistics, got none")
+    moments: dict[nn.Module, tuple[Tensor, ...]] = {}  # mean, variance and count of what each layer has seen
 
     def normalize_as_in_training(layer: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
         x = inputs[0]
         if x.numel() == 0:
-            raise ValueError(f"a batch of shape {tuple(x.shape)} reached a batch norm; expected at least one sample")
-        mean, variance = (value.flatten().cpu().double() for value in mean_and_variance(x, (0, *range(2, x.dim()))))
-        moments[layer].add(x.numel() // x.size(1), mean, variance)  # there: Apple's MPS has no double precision
+            raise ValueError(f"batches must have at least 1 sample each, got one of shape {tuple(x.shape)}")
+        mean, variance = mean_and_variance(x, (0, *range(2, x.dim())))
+        new = mean.flatten(), variance.flatten(), torch.tensor([x.numel() / x.size(1)])
+        new = tuple(value.cpu().double() for value in new)  # there: Apple's MPS has no double precision
+        seen = moments.get(layer)
+        moments[layer] = new if seen is None else pooled(*map(torch.stack, zip(seen, new, strict=True)))
         return batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=layer.eps)
 
     modes = [(module, module.training) for module in model.modules()]
     hooks = [layer.register_forward_hook(normalize_as_in_training) for layer in layers]
     model.eval()
     try:
-        seen = _run(model, batches)
+        count = _run(model, batches)
     finally:
         for hook in hooks:
             hook.remove()
         for module, mode in modes:
             module.training = mode
-    if not seen:
-        raise ValueError("batches is empty; expected at least one")
-    for layer, total in moments.items():
-        if total.count:  # a layer that the model did not use keeps what it has
-            layer.running_mean.copy_(total.mean)
-            layer.running_var.copy_(total.variance)
+    if count == 0:
+        raise ValueError("batches must have at least 1 batch, got none")
+    for layer, (mean, variance, _) in moments.items():  # a layer that the model did not use keeps what it has
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
 
 
 def _run(model: nn.Module, batches: Iterable) -> int:
@@ -90,25 +80,6 @@ def _run(model: nn.Module, batches: Iterable) -> int:
         model(inputs.to(device))
         count += 1
     return count
-
-
-class FrozenBatchNorm(BatchNorm):
-    """The batch norm ``norm`` in evaluation for good: ``train()`` does not reach it, nothing moves its statistics.
-
-    It takes over the tensors of ``norm``, so that parameters in an optimizer and keys of the state stay valid. Tools
-    that look for torch's batch norm (``update_bn``, conversion to SyncBatchNorm) do not take it for one.
-    """
-
-    ranks = (2, 3, 4, 5)
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, bias=norm.bias is not None)
-        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-            setattr(self, name, getattr(norm, name))
-        self.eval()
-
-    def train(self, mode: bool = True) -> "FrozenBatchNorm":
-        return super().train(False)
 
 
 def freeze(model: nn.Module, affine: bool = True) -> nn.Module:
@@ -126,16 +97,13 @@ def freeze(model: nn.Module, affine: bool = True) -> nn.Module:
     Raises:
         ValueError: no batch norm that tracks statistics.
     """
-    frozen = {m: FrozenBatchNorm(m) for m in model.modules() if _remembers(m)}
+    frozen = {m: FrozenBatchNorm(m) for m in model.modules() if _tracks_statistics(m)}
     if not frozen:
-        raise ValueError("model has no batch norm with running statistics; expected at least one")
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            setattr(parent, name, frozen.get(child, child))
+        raise ValueError("model must have a batch norm with running statistics, got none")
     if affine:
         for norm in frozen.values():
             norm.requires_grad_(False)
-    return frozen.get(model, model)
+    return replace_layers(model, frozen)
 
 
 @torch.no_grad()
@@ -156,12 +124,12 @@ def fold(model: nn.Module) -> nn.Module:
     """
     for name, module in model.named_modules():
         if isinstance(module, BATCH_NORMS) and module.training:
-            raise ValueError(f"batch norm {name!r} is in training mode; expected evaluation: call model.eval() first")
+            raise ValueError(f"model must be in evaluation mode, got {name!r} in training: call model.eval() first")
     folded = copy.deepcopy(model)
-    pairs = [(layer, norm, place) for layer, norm, place in _pairs(folded) if _remembers(norm)]
+    pairs = [(layer, norm, place) for layer, norm, place in _pairs(folded) if _tracks_statistics(norm)]
     if not pairs:
         raise ValueError(
-            "model has nothing to fold; expected a linear or convolution layer directly before a batch norm"
+            "model must have a linear or convolution layer directly before a batch norm, got none: nothing to fold"
         )
     for layer, norm, (parent, name) in pairs:
         scale = (norm.running_var + norm.eps).rsqrt()
@@ -186,16 +154,16 @@ def drop_redundant_biases(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: a forward pass that ``torch.fx`` cannot follow.
     """
-    lean = copy.deepcopy(model)
-    for layer, norm, _ in _pairs(lean):
+    slim = copy.deepcopy(model)
+    for layer, norm, _ in _pairs(slim):
         if layer.bias is not None:
             if norm.running_mean is not None:
                 norm.running_mean -= layer.bias
             layer.bias = None
-    return lean
+    return slim
 
 
-def _remembers(module: nn.Module) -> bool:
+def _tracks_statistics(module: nn.Module) -> bool:
     return isinstance(module, BATCH_NORMS) and module.running_mean is not None
 
 
@@ -211,7 +179,7 @@ def _pairs(model: nn.Module) -> list[tuple[nn.Module, nn.Module, tuple[nn.Module
     try:
         nodes = _Tracer().trace(model).nodes
     except Exception as error:  # whatever a forward pass does with stand-ins for its tensors
-        raise ValueError(f"model has a forward pass that torch.fx cannot follow: {error}") from error
+        raise ValueError(f"model must have a forward pass that torch.fx can follow, got: {error}") from error
     owners = {"call_module": lambda name: name, "get_attr": lambda name: name.rpartition(".")[0]}
     uses = Counter(owners[node.op](node.target) for node in nodes if node.op in owners)
     found = []

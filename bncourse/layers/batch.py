@@ -8,8 +8,8 @@ from bncourse.functional import batch_norm
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
 
 
-class NormWithMemory(nn.Module):
-    """What batch and instance norm have in common: gamma, beta and the running averages.
+class NormBase(nn.Module):
+    """What a batch norm keeps: gamma, beta and the running averages (``torch.nn.modules.batchnorm._NormBase``).
 
     Args:
         num_features: C of an input (N, C, ...).
@@ -82,7 +82,7 @@ class NormWithMemory(nn.Module):
         nn.Module._load_from_state_dict(self, state_dict, prefix, local_metadata, *args)
 
 
-class BatchNorm(NormWithMemory):
+class BatchNorm(NormBase):
     """Batch normalization of any rank. Subclasses say which ranks they take."""
 
     ranks: tuple[int, ...] = ()
@@ -94,9 +94,11 @@ class BatchNorm(NormWithMemory):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
-        return self.normalize(input, self.weight, self.bias, self.count_batch())
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        return self.normalize(input, self.weight, self.bias)
 
-    def normalize(self, input: Tensor, weight: Tensor | None, bias: Tensor | None, momentum: float | Tensor) -> Tensor:
+    def normalize(self, input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """``batch_norm`` with this layer's memory. Training without tracking neither reads nor moves it."""
         remember = not self.training or self.track_running_stats
         return batch_norm(
@@ -106,18 +108,18 @@ class BatchNorm(NormWithMemory):
             weight,
             bias,
             self.uses_input_statistics,
-            momentum,
+            self.averaging_factor,
             self.eps,
         )
 
-    def count_batch(self) -> float | Tensor:
-        """Count this batch if it is tracked, and give the weight it gets in the running averages."""
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None and self.running_mean is not None:
-                # a tensor, not a number: torch.compile and torch.export can follow it
-                return 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
-        return 0.0 if self.momentum is None else self.momentum
+    @property
+    def averaging_factor(self) -> float | Tensor:
+        """The weight of a new batch in the running averages; ``momentum=None`` weighs all batches equally."""
+        if self.momentum is not None:
+            return self.momentum
+        if not self.training or self.num_batches_tracked is None or self.running_mean is None:
+            return 0.0
+        return 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)  # a tensor: torch.compile can follow it
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in self.ranks:

@@ -3,14 +3,15 @@
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bncourse import distributed
 from bncourse.checks import check_eps, check_tensors
-from bncourse.functional import dense, mean_and_variance, move_running_average, standardize
-from bncourse.kernels import at_least_float32
+from bncourse.functional import in_memory_order, per_channel, update_running_average
 from bncourse.layers.batch import BatchNorm
+from bncourse.layers.replace import replace_layers
+from bncourse.standardize import at_least_float32, formula_backward, mean_and_variance, pooled, standardize
 
 __all__ = ["SyncBatchNorm"]
 
@@ -48,16 +49,17 @@ class SyncBatchNorm(BatchNorm, nn.modules.batchnorm._BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
         self.process_group = process_group
 
-    def normalize(self, input: Tensor, weight: Tensor | None, bias: Tensor | None, momentum: float | Tensor) -> Tensor:
-        if not self.training or distributed.world_size(self.process_group) == 1:
-            return super().normalize(input, weight, bias, momentum)
+    def normalize(self, input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        if not self.training or world_size(self.process_group) == 1:
+            return super().normalize(input, weight, bias)
         check_eps(self.eps, training=True)
         running = {"running_mean": self.running_mean, "running_var": self.running_var}
         check_tensors("batch_norm", input, input.size(1), **running, weight=weight, bias=bias)
-        output, mean, variance, count = _SyncStandardize.apply(input, weight, bias, self.eps, self.process_group)
+        weight, bias = per_channel(weight, input), per_channel(bias, input)
+        output, mean, variance, count = SyncStandardize.apply(input, weight, bias, self.eps, self.process_group)
         if self.track_running_stats and self.running_mean is not None and count > 0:
-            move_running_average(self.running_mean, mean, momentum)
-            move_running_average(self.running_var, variance * (count / (count - 1)), momentum)
+            update_running_average(self.running_mean, mean, self.averaging_factor)
+            update_running_average(self.running_var, variance * (count / (count - 1)), self.averaging_factor)
         return output
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -73,40 +75,36 @@ class SyncBatchNorm(BatchNorm, nn.modules.batchnorm._BatchNorm):
         Returns:
             The module, changed in place; the new layer, if the module itself is a batch norm.
         """
-        converted = module
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            converted = cls(
-                module.num_features,
-                module.eps,
-                module.momentum,
-                module.affine,
-                module.track_running_stats,
-                process_group,
-                bias=module.bias is not None,
-            )
-            for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked", "training"):
-                setattr(converted, name, getattr(module, name))
-        for name, child in module.named_children():
-            converted.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        kind = nn.modules.batchnorm._BatchNorm
+        norms = [norm for norm in module.modules() if isinstance(norm, kind)]
+        return replace_layers(module, {norm: cls._from(norm, process_group) for norm in norms})
+
+    @classmethod
+    def _from(cls, norm: nn.Module, process_group: Any | None) -> "SyncBatchNorm":
+        """A SyncBatchNorm with the settings and the tensors of ``norm``."""
+        settings = norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
+        converted = cls(*settings, process_group, bias=norm.bias is not None)
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked", "training"):
+            setattr(converted, name, getattr(norm, name))
         return converted
 
 
-class _SyncStandardize(torch.autograd.Function):
+class SyncStandardize(torch.autograd.Function):
     """``standardize`` over the channels of a batch that lies in several processes; one collective in each direction."""
 
     @staticmethod
     def forward(ctx, input, weight, bias, eps, group):
-        shape, dims = (1, input.size(1)) + (1,) * (input.dim() - 2), (0, *range(2, input.dim()))
+        dims = (0, *range(2, input.dim()))
         mean, variance, count = combined_statistics(input, dims, group)
         if count == 1:
             raise ValueError(
                 "Expected more than 1 value per channel when training, in all processes together, "
                 f"got input size {input.size()} here"
             )
-        statistics = mean.view(shape), variance.view(shape)
+        statistics = per_channel(mean, input), per_channel(variance, input)
         ctx.save_for_backward(input, weight, *statistics)
-        ctx.arguments = dims, eps, shape, count, group
-        output = standardize(dense(input), dims, weight, bias, eps, shape=shape, statistics=statistics)[0]
+        ctx.dims, ctx.eps, ctx.count, ctx.group = dims, eps, count, group
+        output = standardize(in_memory_order(input), dims, weight, bias, eps, statistics=statistics)[0]
         ctx.mark_non_differentiable(mean, variance, count)
         return output, mean, variance, count
 
@@ -114,37 +112,45 @@ class _SyncStandardize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy, *_):
         input, weight, mean, variance = ctx.saved_tensors
-        dims, eps, shape, count, group = ctx.arguments
-        inverse_std = (variance + eps).rsqrt()
-        x_hat = (at_least_float32(input) - mean) * inverse_std
-        g = at_least_float32(dy)
-        here = torch.stack([g.sum(dims), (g * x_hat).sum(dims)])  # dbias and dweight of this process's part
-        everywhere = distributed.total(here.clone(), group) / count
-        mean_g, mean_g_x_hat = everywhere[0].view(shape), everywhere[1].view(shape)
-        dx = (g - mean_g - x_hat.mul_(mean_g_x_hat)) * inverse_std  # as in functional.standardize_backward
-        if weight is not None:
-            dx *= weight.view(shape)
-        dbias, dweight = here.to(dx.dtype if weight is None else weight.dtype)
+
+        def means(*values: Tensor) -> Tensor:
+            sums = torch.stack([value.sum(ctx.dims, keepdim=True) for value in values])
+            return all_reduce(sums, ctx.group) / ctx.count
+
+        gamma = torch.ones_like(mean) if weight is None else weight
+        dx, dweight, dbias = formula_backward(
+            dy, input, ctx.dims, gamma, ctx.eps, statistics=(mean, variance), means=means
+        )
         needs = ctx.needs_input_grad
-        return dx.to(input.dtype), dweight if needs[1] else None, dbias if needs[2] else None, None, None
+        return dx, dweight if needs[1] else None, dbias if needs[2] else None, None, None
 
 
 def combined_statistics(input: Tensor, dims: tuple[int, ...], group: Any | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance of each channel over all processes, and the number of values behind them.
-
-    Each process sends its count, mean and variance. The whole variance is the mean of the parts' variances plus the
-    variance of the parts' means, both weighted by the counts (Chan et al. 1979): no difference of large numbers.
-    """
+    """Mean and biased variance of each channel over all processes, and the number of values behind them."""
     channels = input.size(1)
     if input.numel() == 0:
         mean = variance = at_least_float32(input).new_zeros(channels)
     else:
         mean, variance = (statistic.flatten() for statistic in mean_and_variance(input, dims))
     count = mean.new_full((1,), input.numel() // channels)
-    parts = distributed.gather(torch.cat([mean, variance, count]), group)
+    parts = all_gather(torch.cat([mean, variance, count]), group)
     means, variances, counts = parts.split([channels, channels, 1], dim=1)
-    total = counts.sum()
-    shares = counts / total.clamp(min=1)  # all parts may be empty
-    mean = (shares * means).sum(0)
-    variance = (shares * (variances + (means - mean).square())).sum(0)
-    return mean, variance, total
+    return pooled(means, variances, counts)
+
+
+def world_size(group: Any | None = None) -> int:
+    """How many processes work together in ``group`` (None: all of them); 1 where none were started."""
+    return dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
+
+
+def all_gather(values: Tensor, group: Any | None = None) -> Tensor:
+    """``values`` of every process, stacked: (processes, ...). One collective; all processes must call it."""
+    received = [torch.empty_like(values) for _ in range(world_size(group))]
+    dist.all_gather(received, values.contiguous(), group=group)
+    return torch.stack(received)
+
+
+def all_reduce(values: Tensor, group: Any | None = None) -> Tensor:
+    """The sum of ``values`` over the processes, in place. One collective; all processes must call it."""
+    dist.all_reduce(values, group=group)
+    return values

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.common_types import _size_2_t
 
-from bncourse.functional import mean_and_variance, standardize
 from bncourse.layers.batch import BatchNorm
+from bncourse.standardize import mean_and_variance, standardize
 
 __all__ = ["BatchRenorm", "GhostBatchNorm", "WeightStandardizedConv2d", "renorm_limits"]
 
@@ -35,7 +35,7 @@ class GhostBatchNorm(AnyRank):
 
     def __init__(self, num_features: int, ghost_size: int, *args, **kwargs) -> None:
         if ghost_size < 1:
-            raise ValueError(f"ghost_size must be at least 1, but got {ghost_size}")
+            raise ValueError(f"ghost_size must be at least 1, got {ghost_size}")
         super().__init__(num_features, *args, **kwargs)
         self.ghost_size = ghost_size
 
@@ -73,18 +73,20 @@ class BatchRenorm(AnyRank):
     """
 
     def __init__(self, num_features: int, *args, r_max: float = 3.0, d_max: float = 5.0, **kwargs) -> None:
-        if r_max < 1 or d_max < 0:
-            raise ValueError(f"expected r_max >= 1 and d_max >= 0, but got r_max={r_max} and d_max={d_max}")
+        if r_max < 1:
+            raise ValueError(f"r_max must be at least 1, got {r_max}")
+        if d_max < 0:
+            raise ValueError(f"d_max must be at least 0, got {d_max}")
         super().__init__(num_features, *args, **kwargs)
         self.r_max = r_max
         self.d_max = d_max
 
-    def normalize(self, input: Tensor, weight: Tensor | None, bias: Tensor | None, momentum: float | Tensor) -> Tensor:
+    def normalize(self, input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         if self.training and self.track_running_stats and input.numel() and input.size(1) == self.num_features:
             r, d = self.corrections(input)
             bias = d if weight is None else weight * d if bias is None else weight * d + bias
             weight = r if weight is None else weight * r
-        return super().normalize(input, weight, bias, momentum)
+        return super().normalize(input, weight, bias)
 
     def corrections(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """r and d, (C,): they turn the batch's statistics into the running averages, as far as the limits allow."""
@@ -128,7 +130,7 @@ class WeightStandardizedConv2d(nn.Conv2d):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)
         if self.weight[0].numel() == 1:
-            raise ValueError(f"expected filters of more than 1 weight, but got weight of size {self.weight.size()}")
+            raise ValueError(f"filters must have more than 1 weight, got weight of size {self.weight.size()}")
         self.eps = eps
 
     def forward(self, input: Tensor) -> Tensor:

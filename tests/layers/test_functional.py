@@ -3,12 +3,12 @@
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from norm_cases import gradients
 
 import bncourse
 from bncourse import functional as F
-from bncourse import kernels
+from bncourse import kernels, standardize
 
 DOUBLE = torch.float64
 SHAPES = [  # input, axes, shape of weight and bias
@@ -38,14 +38,14 @@ def tensors(shape, affine, dtype=DOUBLE):
 
 
 @shapes
-@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize("in_chunks", [False, True])
 @pytest.mark.parametrize("center", [True, False])
-def test_formula_and_gradients(shape, dims, affine, in_parts, center, monkeypatch):
-    if in_parts:
-        monkeypatch.setattr(kernels, "PART_BYTES", 100)
+def test_formula_and_gradients(shape, dims, affine, in_chunks, center, monkeypatch):
+    if in_chunks:
+        monkeypatch.setattr(kernels, "CHUNK_BYTES", 100)
     x, weight, bias, dy = tensors(shape, affine)
     bias = torch.zeros_like(bias) if not center else bias
-    y, mean, variance = F.standardize(x, dims, weight, bias if center else None, center=center)
+    y, mean, variance = standardize.standardize(x, dims, weight, bias if center else None, center=center)
     expected = written_out(x, dims, weight, bias, center=center)
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(
@@ -58,7 +58,7 @@ def test_formula_and_gradients(shape, dims, affine, in_parts, center, monkeypatc
     wanted = (x, weight, bias)[: 3 if center else 2]
     found = torch.autograd.grad(y, wanted, dy)
     torch.testing.assert_close(found, torch.autograd.grad(expected, wanted, dy))
-    textbook = F.standardize_backward(dy, x, dims, weight, center=center)
+    textbook = standardize.formula_backward(dy, x, dims, weight, center=center)
     torch.testing.assert_close([g.detach() for g in textbook[: len(wanted)]], list(found))
 
 
@@ -66,7 +66,7 @@ def test_formula_and_gradients(shape, dims, affine, in_parts, center, monkeypatc
 def test_given_statistics(shape, dims, affine):
     x, weight, bias, dy = tensors(shape, affine)
     mean, variance = torch.randn(2, *x.mean(dims, keepdim=True).shape, dtype=DOUBLE).exp()
-    y, used, _ = F.standardize(x, dims, weight, bias, statistics=(mean, variance))
+    y, used, _ = standardize.standardize(x, dims, weight, bias, statistics=(mean, variance))
     expected = (x - mean) / (variance + 1e-5).sqrt() * weight + bias
     torch.testing.assert_close((y, used), (expected, mean))
     torch.testing.assert_close(*(torch.autograd.grad(o, (x, weight, bias), dy) for o in (y, expected)))
@@ -77,18 +77,18 @@ def test_derivatives(shape, dims, affine):
     x, weight, bias, _ = tensors(shape, affine)
 
     def function(*inputs):
-        return F.standardize(inputs[0], dims, *inputs[1:])[0]
+        return standardize.standardize(inputs[0], dims, *inputs[1:])[0]
 
     for inputs in ((x,), (x, weight), (x, weight, bias)):
         torch.autograd.gradcheck(function, inputs, fast_mode=True, check_forward_ad=True, check_batched_grad=True)
         torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
-    torch.autograd.gradcheck(lambda x, b: F.standardize(x, dims, None, b)[0], (x, bias), fast_mode=True)
+    torch.autograd.gradcheck(lambda x, b: standardize.standardize(x, dims, None, b)[0], (x, bias), fast_mode=True)
 
 
 def test_parts_cover_the_input_once(monkeypatch):
-    monkeypatch.setattr(kernels, "PART_BYTES", 4 * 40)
+    monkeypatch.setattr(kernels, "CHUNK_BYTES", 4 * 40)
     x, weight, one = torch.arange(120.0).view(2, 6, 10), torch.arange(6.0).view(1, 6, 1), torch.ones(1, 1, 1)
-    axis, parts = kernels.in_parts((0, 2), x, weight, one, None)
+    axis, parts = kernels.chunks((0, 2), x, weight, one, None)
     parts = list(parts)
     assert axis == 1 and len(parts) == 3
     torch.testing.assert_close(torch.cat([part[0] for part in parts], 1), x)
@@ -161,6 +161,8 @@ def inputs(draw):
 @given(x=inputs(), scale=st.floats(0.01, 100, allow_subnormal=False), shift=st.floats(-10, 10, allow_subnormal=False))
 def test_properties(name, x, scale, shift):
     norm = NORMS[name]
+    if name != "rms":
+        assume(x.var(SHARED.get(name, (1, 2, 3)), correction=0).min() > 1e-3)  # or eps counts, however small
     y = norm(x)
     assert y.shape == x.shape and y.dtype == x.dtype
     torch.testing.assert_close(norm(scale * x), y, rtol=1e-6, atol=1e-6)  # scale invariance

@@ -35,7 +35,7 @@ def test_ghost_size_that_does_not_divide():
     torch.testing.assert_close(y[:3].mean((0, 2, 3)), torch.zeros(3, dtype=DOUBLE))  # 3, 3, 3: none has one sample
     large, plain = bncourse.GhostBatchNorm(3, 100, dtype=DOUBLE), bncourse.BatchNorm2d(3, dtype=DOUBLE)
     torch.testing.assert_close(large(batch()), plain(batch()))
-    with pytest.raises(ValueError, match="ghost_size must be at least 1, but got 0"):
+    with pytest.raises(ValueError, match="ghost_size must be at least 1, got 0"):
         bncourse.GhostBatchNorm(3, 0)
     with pytest.raises(ValueError, match="expected at least 2D input"):
         bncourse.GhostBatchNorm(3, 2)(torch.randn(3))
@@ -93,7 +93,7 @@ def test_renorm_limits_are_the_papers():
     layer.r_max, layer.d_max = limits[0]
     torch.testing.assert_close(layer(batch().float()), nn.BatchNorm2d(3)(batch().float()))
     for wrong in ({"r_max": 0.5}, {"d_max": -1}):
-        with pytest.raises(ValueError, match="expected r_max >= 1 and d_max >= 0"):
+        with pytest.raises(ValueError, match=r"[rd]_max must be at least"):
             bncourse.BatchRenorm(3, **wrong)
 
 
@@ -125,5 +125,5 @@ def test_standardized_weights(groups):
     with torch.no_grad():
         conv.weight.mul_(3).add_(1)  # what standardization takes out again
     torch.testing.assert_close(conv(x), expected, rtol=1e-3, atol=1e-3)
-    with pytest.raises(ValueError, match="filters of more than 1 weight"):
+    with pytest.raises(ValueError, match="filters must have more than 1 weight"):
         bncourse.WeightStandardizedConv2d(1, 4, 1)

@@ -112,11 +112,11 @@ def test_a_layer_that_is_called_twice_pools_both_calls_and_one_that_is_not_calle
 @pytest.mark.parametrize(
     ("model", "batches", "message"),
     [
-        (nn.Linear(4, 4), [SORTED], "no batch norm"),
-        (BatchNorm1d(4, track_running_stats=False), [SORTED], "no batch norm"),
-        (BatchNorm1d(4), [], "batches is empty"),
+        (nn.Linear(4, 4), [SORTED], "must have a batch norm"),
+        (BatchNorm1d(4, track_running_stats=False), [SORTED], "must have a batch norm"),
+        (BatchNorm1d(4), [], "batches must have at least 1 batch, got none"),
         (BatchNorm1d(4), [SORTED[:1]], "more than 1 value per channel"),
-        (BatchNorm1d(4), [SORTED, SORTED[:0]], r"batch of shape \(0, 4\)"),
+        (BatchNorm1d(4), [SORTED, SORTED[:0]], r"at least 1 sample each, got one of shape \(0, 4\)"),
     ],
 )
 def test_errors_say_what_was_expected_and_leave_the_model_as_found(model, batches, message):
@@ -213,13 +213,13 @@ class TestFold:
                 return super().forward(x) if x.sum() > 0 else x
 
         for model, message in [
-            (nn.Sequential(nn.Linear(4, 4), BatchNorm1d(4)), "batch norm '1' is in training mode"),
+            (nn.Sequential(nn.Linear(4, 4), BatchNorm1d(4)), "evaluation mode, got '1' in training"),
             (nn.Sequential(BatchNorm1d(4), nn.Linear(4, 4)).eval(), "nothing to fold"),
             (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), BatchNorm1d(4)).eval(), "nothing to fold"),
             (nn.Sequential(nn.Linear(4, 4), BatchNorm1d(4, track_running_stats=False)).eval(), "nothing to fold"),
             (nn.Sequential(WeightStandardizedConv2d(3, 4, 1), BatchNorm2d(4)).eval(), "nothing to fold"),
             (nn.Sequential(nn.ConvTranspose2d(4, 4, 1), BatchNorm2d(4)).eval(), "nothing to fold"),
-            (Undecided(nn.Linear(4, 4), BatchNorm1d(4)).eval(), "torch.fx cannot follow"),
+            (Undecided(nn.Linear(4, 4), BatchNorm1d(4)).eval(), "torch.fx can follow"),
         ]:
             with pytest.raises(ValueError, match=message):
                 fold(model)
@@ -255,10 +255,10 @@ class TestFreeze:
 
     def test_a_shared_norm_stays_shared_and_a_norm_alone_is_returned(self):
         norm = BatchNorm1d(4)
-        model = freeze(nn.Sequential(norm, nn.Sequential(norm)))
-        assert model[0] is model[1][0] and isinstance(model[0], FrozenBatchNorm)
+        model = freeze(nn.Sequential(norm, nn.ReLU(), norm, nn.Sequential(norm)))
+        assert isinstance(model[0], FrozenBatchNorm) and model[0] is model[2] is model[3][0]
         assert isinstance(freeze(norm), FrozenBatchNorm)
-        with pytest.raises(ValueError, match="no batch norm with running statistics"):
+        with pytest.raises(ValueError, match="batch norm with running statistics, got none"):
             freeze(nn.Linear(4, 4))
 
 
