@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bncourse.checkpoint import ResultsFile
+from bncourse.moved import names_of
 from bncourse.progress import progress
 
 __all__ = ["Comparison", "Interval", "compare", "interval"]
@@ -129,3 +130,6 @@ def compare(
                     )
                 bar.update()
     return Comparison({name: np.array(values, dtype=float) for name, values in results.items()}, seeds)
+
+
+__getattr__ = names_of(__name__)

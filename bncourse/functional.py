@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bncourse.checks import check_eps, check_groups, check_normalized_shape, check_tensors
+from bncourse.moved import names_of
 from bncourse.standardize import at_least_float32, standardize, torch_differentiates
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
@@ -210,3 +211,6 @@ def in_memory_order(input: Tensor) -> Tensor:
     if channels_last is not None and input.is_contiguous(memory_format=channels_last):
         return input
     return input.contiguous()
+
+
+__getattr__ = names_of(__name__)

@@ -14,6 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from bncourse.moved import names_of
+
 __all__ = [
     "BLUE",
     "GREEN",
@@ -143,3 +145,6 @@ def direct_labels(axes: Axes) -> None:
             va="center",
             fontsize=11,
         )
+
+
+__getattr__ = names_of(__name__)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bncourse.functional import batch_norm
+from bncourse.moved import names_of
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
 
@@ -147,3 +148,6 @@ class BatchNorm3d(BatchNorm, nn.BatchNorm3d):
     """Batch normalization of (N, C, D, H, W): each channel over the batch and over space."""
 
     ranks = (5,)
+
+
+__getattr__ = names_of(__name__)
