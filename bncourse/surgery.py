@@ -25,9 +25,10 @@ def recalibrate(model: nn.Module, batches: Iterable) -> None:
 
     One pass over ``batches``: each batch norm normalizes with the batch's own statistics, as in training, and the rest
     of the model (dropout for one) runs as in evaluation. The batches' moments are pooled exactly: the variance is the
-    mean of the batches' biased variances plus the variance of their means, weighted by their sizes. This is the idea of
-    PreciseBN (Wu and Johnson 2021, arXiv 2105.07576). ``torch.optim.swa_utils.update_bn`` averages the unbiased
-    variances instead, and so misses the variance between batches.
+    mean of the batches' biased variances plus the variance of their means, weighted by their sizes. The idea is
+    PreciseBN (Wu and Johnson 2021, arXiv 2105.07576; ``update_bn_stats`` of fvcore). ``update_bn`` of
+    ``torch.optim.swa_utils`` averages the unbiased variances instead, so that it misses the variance between batches,
+    and it runs dropout as in training.
 
     Nothing else changes: parameters, counters, the mode of each module.
 
@@ -48,7 +49,7 @@ def recalibrate(model: nn.Module, batches: Iterable) -> None:
         if x.numel() == 0:
             raise ValueError(f"batches must have at least 1 sample each, got one of shape {tuple(x.shape)}")
         mean, variance = mean_and_variance(x, (0, *range(2, x.dim())))
-        new = mean.flatten(), variance.flatten(), torch.tensor([x.numel() / x.size(1)])
+        new = mean.flatten(), variance.flatten(), torch.tensor([x.numel() // x.size(1)])
         new = tuple(value.cpu().double() for value in new)  # there: Apple's MPS has no double precision
         seen = moments.get(layer)
         moments[layer] = new if seen is None else pooled(*map(torch.stack, zip(seen, new, strict=True)))
@@ -108,7 +109,7 @@ def freeze(model: nn.Module, affine: bool = True) -> nn.Module:
 
 @torch.no_grad()
 def fold(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` whose batch norms are folded into the linear or convolution layer before them.
+    """A copy of ``model`` whose batch norms are folded (fused) into the linear or convolution layer before them.
 
     In evaluation a batch norm is a fixed scale and shift of each channel, s = gamma / sqrt(variance + eps) and
     beta - s * mean. Both go into the weight and the bias before it; an ``nn.Identity`` takes its place. The output is
