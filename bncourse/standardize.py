@@ -18,17 +18,8 @@ __all__ = ["formula", "formula_backward", "mean_and_variance", "standardize"]
 FAST = True  # False: ``standardize`` is ``formula``, and torch finds the gradient
 
 
-def formula(
-    x: Tensor,
-    dims: tuple[int, ...],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    *,
-    statistics: tuple[Tensor, Tensor] | None = None,
-    center: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The textbook: arguments and results as for ``standardize``."""
+def formula(x, dims, weight=None, bias=None, eps=1e-5, *, statistics=None, center=True):
+    """The textbook. Arguments and results are those of ``standardize``."""
     mean, variance = statistics or mean_and_variance(x, dims, center)
     x_hat = (at_least_float32(x) - mean) * inverse_std(variance, eps)
     return scale_and_shift(x_hat, weight, bias).to(x.dtype), mean, variance
