@@ -3,6 +3,7 @@
 import base64
 import inspect
 
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from bncourse.plotting import png
@@ -10,7 +11,7 @@ from bncourse.plotting import png
 __all__ = ["glue", "show", "show_source"]
 
 
-def show(drawn: Figure, alt: str, caption: str = "", name: str = "", dpi: int = 200) -> None:
+def show(fig: Figure, alt: str, caption: str = "", name: str = "", dpi: int = 200) -> None:
     """Display a figure with a description for those who do not see it.
 
     Args:
@@ -22,19 +23,20 @@ def show(drawn: Figure, alt: str, caption: str = "", name: str = "", dpi: int = 
     Raises:
         ValueError: no real description.
     """
-    from IPython.display import display
-
     if len(alt.split()) < 5:
         raise ValueError(f"alt={alt!r} describes nothing; expected a sentence that tells what the figure shows")
-    details = {"width": round(100 * drawn.get_figwidth()), "alt": alt, "caption": caption, "name": name}
-    picture = base64.b64encode(png(drawn, dpi)).decode()
+    details = {"width": round(100 * fig.get_figwidth()), "alt": alt, "caption": caption, "name": name}
+    picture = base64.b64encode(png(fig, dpi)).decode()
     display({"image/png": picture, "text/plain": alt}, metadata={"image/png": details}, raw=True)
 
 
 def glue(name: str, value, text: str | None = None) -> None:
-    """Keep ``value`` under ``name`` for the text: the book prints it where a ``{glue:text}`` role names it."""
-    from IPython.display import display
+    """Let the book print ``text`` where a ``{glue:text}`` role has this ``name``.
 
+    Args:
+        value: printed if there is no ``text``; it is not kept otherwise.
+        text: the number as readers should see it, with its unit.
+    """
     shown = text if text is not None else str(value)
     metadata = {"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}
     quoted = repr(shown)  # the book evaluates it: without the quotes "1,000" would become a pair
@@ -43,6 +45,4 @@ def glue(name: str, value, text: str | None = None) -> None:
 
 def show_source(thing) -> None:
     """Display the source of a function or class of the package, as it is run."""
-    from IPython.display import Markdown, display
-
     display(Markdown(f"```python\n{inspect.getsource(thing)}```"))

@@ -5,33 +5,17 @@ narrow and their letters large, so that they can be read on a phone.
 """
 
 import io
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from bncourse.moved import names_of
-
-__all__ = [
-    "BLUE",
-    "GREEN",
-    "GREY",
-    "NORM_STYLES",
-    "ORANGE",
-    "PINK",
-    "RED",
-    "SKY",
-    "WIDTH",
-    "band",
-    "direct_labels",
-    "figure",
-    "log_ticks",
-    "png",
-]
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, RED, PINK, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6B6B6B"
@@ -78,24 +62,23 @@ RC_PARAMS = {
     "figure.facecolor": "white",
     "savefig.dpi": 200,
 }
+house_style = partial(matplotlib.rc_context, RC_PARAMS)
 
 
-def figure(
-    rows: int = 1, columns: int = 1, height: float | None = None, **subplots
-) -> tuple[Figure, Axes | np.ndarray]:
+@house_style()
+def figure(rows: int = 1, columns: int = 1, height: float | None = None, **subplots) -> tuple[Figure, Any]:
     """A new figure in the house style and its axes, ``height`` inches high; it takes no part in pyplot's state."""
-    with matplotlib.rc_context(RC_PARAMS):
-        new = Figure(figsize=(WIDTH, height or 1.2 + 2.2 * rows), layout="constrained")
-        FigureCanvasAgg(new)
-        return new, new.subplots(rows, columns, **subplots)
+    fig = Figure(figsize=(WIDTH, height or 1.2 + 2.2 * rows), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots(rows, columns, **subplots)
 
 
-def png(drawn: Figure, dpi: int = 200) -> bytes:
+@house_style()
+def png(figure: Figure, dpi: int = 200) -> bytes:
     """The figure as a PNG file, in the house style."""
-    stream = io.BytesIO()
-    with matplotlib.rc_context(RC_PARAMS):
-        drawn.savefig(stream, format="png", dpi=dpi)
-    return stream.getvalue()
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
 
 
 def band(axes: Axes, x, samples, norm: str | None = None, *, label: str = "", colour: str | None = None) -> None:
@@ -114,37 +97,24 @@ def log_ticks(axes: Axes, values, axis: str = "x") -> None:
     getattr(axes, f"set_{axis}scale")("log")
     chosen = getattr(axes, f"{axis}axis")
     chosen.set_major_locator(FixedLocator(list(values)))
-    chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    chosen.set_major_formatter("{x:g}")
     chosen.set_minor_locator(NullLocator())
 
 
 def direct_labels(axes: Axes) -> None:
     """Name each labelled line at its right end, in its colour, instead of in a legend; names are kept apart."""
     lines = [line for line in axes.get_lines() if not line.get_label().startswith("_") and len(line.get_xdata())]
-    low, high = axes.get_ylim()
-    log = axes.get_yscale() == "log"
-    scale = np.log10 if log else np.asarray
-    low, high = scale(low), scale(high)
-    ends = np.array([(float(scale(line.get_ydata()[-1])) - low) / (high - low) for line in lines])
+    axes.get_ylim()  # brings the limits up to date, which the transforms do not
+    to_axes = axes.transScale + axes.transLimits
+    ends = np.array([to_axes.transform(line.get_xydata()[-1])[1] for line in lines])
+    order = np.argsort(ends)
+    lines, ends = [lines[index] for index in order], ends[order].clip(0, 1)
     letter = 0.19 / max(axes.get_position().height * axes.figure.get_figheight(), 0.5)
     heights = np.array([letter * (1 + line.get_label().count("\n")) for line in lines])
-    placed, order, ceiling = ends.clip(0, 1), np.argsort(ends), np.inf
-    for index in order[::-1]:  # from the top down: each below the one above
-        placed[index] = min(placed[index], ceiling - heights[index] / 2)
-        ceiling = placed[index] - heights[index] / 2
-    floor = -heights[order[0]] / 2 if lines else 0
-    for index in order:  # from the bottom up: none below the axes
-        placed[index] = max(placed[index], floor + heights[index] / 2)
-        floor = placed[index] + heights[index] / 2
-    for index, line in enumerate(lines):
-        axes.annotate(
-            line.get_label(),
-            (1.01, placed[index]),
-            xycoords="axes fraction",
-            color=line.get_color(),
-            va="center",
-            fontsize=11,
-        )
+    stacked = heights.cumsum() - heights / 2  # the centres, if each stood on the one below and the lowest at 0
+    shifts = np.fmin.accumulate((ends - stacked)[::-1])[::-1]  # from the top down: each below the one above
+    for line, y in zip(lines, stacked + np.maximum(shifts, -stacked[:1]), strict=True):  # and none below the axes
+        axes.text(1.01, y, line.get_label(), color=line.get_color(), fontsize=11, va="center", transform=axes.transAxes)
 
 
 __getattr__ = names_of(__name__)

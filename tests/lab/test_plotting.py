@@ -17,7 +17,7 @@ from bncourse.plotting import NORM_STYLES, band, direct_labels, figure, log_tick
 @pytest.fixture
 def shown(monkeypatch):
     calls = []
-    monkeypatch.setattr("IPython.display.display", lambda *data, **options: calls.append((*data, options)))
+    monkeypatch.setattr("bncourse.notebook.display", lambda *data, **options: calls.append((*data, options)))
     return calls
 
 
