@@ -1,12 +1,9 @@
-"""The book's interactive figures: each function draws one and returns it as an ``Explorer``."""
+"""The book's interactive figures: each function draws one and returns it as an ``Explorer``.
 
-from bncourse.explorers.activations import activations
-from bncourse.explorers.axes import axes
-from bncourse.explorers.batch_noise import batch_noise
-from bncourse.explorers.batch_size import batch_size
-from bncourse.explorers.running_statistics import running_statistics
-from bncourse.explorers.scale_and_shift import scale_and_shift
-from bncourse.explorers.variance_shift import variance_shift
+A figure's file is loaded when the figure is first asked for, so that a notebook depends only on those that it shows.
+"""
+
+from importlib import import_module
 
 __all__ = [
     "activations",
@@ -17,3 +14,13 @@ __all__ = [
     "scale_and_shift",
     "variance_shift",
 ]
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.figures.{name}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

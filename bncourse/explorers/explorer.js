@@ -1,4 +1,4 @@
-// Brings every explorer on the page to life that is not alive yet.
+// Initialize each explorer once.
 for (const root of document.querySelectorAll(".bn-explorer[role=group]:not([data-live])")) {
   root.dataset.live = "";
   const controls = [...root.querySelectorAll("input, select")];

@@ -2,17 +2,17 @@
 
 import json
 import re
-from importlib.resources import files
 
 import pytest
 import torch
 from explorer_cases import explorer
 from torch import nn
 
-from bncourse.explorers.axes import GROUPS, NORMS, C, H, N, W, members
-from bncourse.explorers.batch_size_runs import NETWORKS, SEEDS, SIZES, run
-from bncourse.explorers.batch_size_runs import NORMS as TRAINED
-from bncourse.explorers.running_statistics import _follow
+from bncourse.explorers.figures.axes import GROUPS, NORMS, C, H, N, W, members
+from bncourse.explorers.figures.batch_size import NETWORKS, RUNS, SEEDS, SIZES
+from bncourse.explorers.figures.batch_size import NORMS as TRAINED
+from bncourse.explorers.figures.running_statistics import _follow
+from tools.batch_size_runs import run
 
 TORCH = {
     "batch": nn.BatchNorm2d(C),
@@ -97,7 +97,7 @@ def test_activations_start_normalized_with_batch_norm_only():
 
 
 def test_kept_runs_are_complete():
-    kept = json.loads(files("bncourse.explorers").joinpath("batch_size.json").read_text())
+    kept = json.loads(RUNS.read_text())
     assert kept["sizes"] == SIZES and set(kept["accuracy"]) == set(NETWORKS)
     for norms in kept["accuracy"].values():
         assert set(norms) == {*TRAINED, "recalibrated"}
@@ -106,7 +106,7 @@ def test_kept_runs_are_complete():
 
 @pytest.mark.parametrize("norm", TRAINED)
 def test_kept_runs_are_what_a_run_gives(norm):
-    kept = json.loads(files("bncourse.explorers").joinpath("batch_size.json").read_text())["accuracy"]
+    kept = json.loads(RUNS.read_text())["accuracy"]
     trained, recalibrated = run("fully connected", norm, 32, seed=0)
     assert trained == pytest.approx(kept["fully connected"][norm][0][SIZES.index(32)], abs=0.03)
     if norm == "batch":

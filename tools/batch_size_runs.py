@@ -1,26 +1,20 @@
-"""The runs behind the explorer of chapter 8; ``main`` writes them to batch_size.json.
+"""The runs behind the explorer of chapter 8.
+
+usage: python -m tools.batch_size_runs        (writes bncourse/explorers/figures/batch_size.json)
 
 Two networks, three norms, six batch sizes, five seeds, four epochs on ``digits``; about 5 minutes on one idle core.
 """
 
 import json
-from pathlib import Path
+from itertools import product
 
 import torch
 from tqdm import tqdm
 
 from bncourse.data import digits
-from bncourse.models import fc_network, small_cnn
+from bncourse.explorers.figures.batch_size import NETWORKS, NORMS, RUNS, SEEDS, SIZES
 from bncourse.surgery import recalibrate
 from bncourse.training import evaluate, fit
-
-SIZES = [2, 4, 8, 16, 32, 64]
-SEEDS = 5
-NORMS = ["batch", "group", "layer"]
-NETWORKS = {
-    "fully connected": lambda norm: fc_network([784, 96, 96, 96, 10], norm=norm),
-    "convolutional": lambda norm: small_cnn(norm, channels=1, width=8),
-}
 
 
 def run(network: str, norm: str, size: int, seed: int) -> tuple[float, float]:
@@ -42,15 +36,13 @@ def run(network: str, norm: str, size: int, seed: int) -> tuple[float, float]:
 def main() -> None:
     torch.set_num_threads(1)
     accuracy = {network: {norm: [] for norm in [*NORMS, "recalibrated"]} for network in NETWORKS}
-    for seed in tqdm(range(SEEDS)):
-        for network in NETWORKS:
-            for norm in NORMS:
-                trained, recalibrated = zip(*(run(network, norm, size, seed) for size in SIZES), strict=True)
-                accuracy[network][norm].append([round(each, 4) for each in trained])
-                if norm == "batch":
-                    accuracy[network]["recalibrated"].append([round(each, 4) for each in recalibrated])
+    for seed, network, norm in tqdm(list(product(range(SEEDS), NETWORKS, NORMS))):
+        runs = [run(network, norm, size, seed) for size in SIZES]
+        accuracy[network][norm].append([round(trained, 4) for trained, _ in runs])
+        if norm == "batch":
+            accuracy[network]["recalibrated"].append([round(recalibrated, 4) for _, recalibrated in runs])
     kept = {"torch": torch.__version__, "seeds": SEEDS, "sizes": SIZES, "accuracy": accuracy}
-    Path(__file__).with_name("batch_size.json").write_text(json.dumps(kept, indent=1) + "\n")
+    RUNS.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

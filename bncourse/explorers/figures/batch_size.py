@@ -1,20 +1,28 @@
 """Chapter 8: what the batch size does to a batch's statistics, and to the accuracy with three norms.
 
-The accuracies come from ``batch_size.json``, which ``batch_size_runs.py`` made.
+The accuracies come from ``batch_size.json``, which ``tools/batch_size_runs.py`` made.
 """
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from bncourse.data import digits
-from bncourse.explorers.batch_size_runs import NETWORKS, NORMS, SEEDS, SIZES
 from bncourse.explorers.explorer import Explorer
+from bncourse.models import fc_network, small_cnn
 from bncourse.plotting import GREY, NORM_STYLES, band, direct_labels, figure, log_ticks
 
+SIZES = [2, 4, 8, 16, 32, 64]
+SEEDS = 5
+NORMS = ["batch", "group", "layer"]
+NETWORKS = {
+    "fully connected": lambda norm: fc_network([784, 96, 96, 96, 10], norm=norm),
+    "convolutional": lambda norm: small_cnn(norm, channels=1, width=8),
+}
+RUNS = Path(__file__).with_name("batch_size.json")
 DRAWS = 2000
 
 
@@ -33,15 +41,14 @@ def batch_size() -> Explorer:
             f"{SEEDS} seeds with 95% intervals as bands. A dotted line has BatchNorm with statistics taken anew from "
             "the training set. A dashed upright line marks the chosen batch size."
         ),
-        network=list(NETWORKS),
-        batch_size=SIZES,
+        grid={"network": list(NETWORKS), "batch_size": SIZES},
     )
 
 
 def draw(network: str, batch_size: int):
     accuracy, index = _accuracy()[network], SIZES.index(batch_size)
     errors = _mean_errors(network, batch_size)
-    drawn, (above, below) = figure(2, height=5, height_ratios=[2, 3])
+    fig, (above, below) = figure(2, height=5, height_ratios=[2, 3])
     above.hist(errors.numpy(), 100, range=(-2.5, 2.5), color=GREY, alpha=0.6, histtype="stepfilled")
     above.set(xlim=(-2.5, 2.5), yticks=[], xlabel="error of a batch's mean, in standard deviations")
     above.spines["left"].set_visible(False)
@@ -54,7 +61,7 @@ def draw(network: str, batch_size: int):
     direct_labels(below)
     reached = {NORM_STYLES[norm].label: accuracy[norm][:, index].mean() for norm in NORMS}
     reached["BatchNorm with statistics taken anew"] = accuracy["recalibrated"][:, index].mean()
-    return drawn, (
+    return fig, (
         f"Batch size {batch_size}: a batch's mean is off by {errors.abs().mean():.2f} standard deviations on average.\n"
         f"Test accuracy: {', '.join(f'{name} {value:.1f}%' for name, value in reached.items())}. "
         "All had four epochs, so larger batches made fewer steps."
@@ -64,7 +71,7 @@ def draw(network: str, batch_size: int):
 @cache
 def _accuracy() -> dict[str, dict[str, np.ndarray]]:
     """Test accuracy in percent, (seeds, batch sizes), by network and norm."""
-    kept = json.loads(files(__package__).joinpath("batch_size.json").read_text())["accuracy"]
+    kept = json.loads(RUNS.read_text())["accuracy"]
     return {network: {norm: 100 * np.array(runs) for norm, runs in norms.items()} for network, norms in kept.items()}
 
 

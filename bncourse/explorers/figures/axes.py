@@ -17,8 +17,8 @@ NORMS = {
     "GroupNorm(2, 4)": "group",
     "RMSNorm((4, 4, 4))": "rms",
 }
-KEPT = {"batch": "its channel", "layer": "its sample", "rms": "its sample", "instance": "its sample and its channel"}
-KEPT |= {"group": "its sample and its group of channels"}
+SHARED = {"batch": "its channel", "layer": "its sample", "rms": "its sample", "instance": "its sample and its channel"}
+SHARED |= {"group": "its sample and its group of channels"}
 
 
 def axes() -> Explorer:
@@ -34,39 +34,37 @@ def axes() -> Explorer:
             "A block of 3 samples, one in each row, with 4 channels, one in each column, of 4 x 4 values. One value is "
             "ringed; coloured are all the values whose statistics normalize it."
         ),
-        norm=list(NORMS),
-        sample=[1, 2, 3],
-        channel=[1, 2, 3, 4],
+        grid={"norm": list(NORMS), "sample": [1, 2, 3], "channel": [1, 2, 3, 4]},
     )
 
 
 def draw(norm: str, sample: int, channel: int):
     name = NORMS[norm]
     shared = members(name, sample - 1, channel - 1)
-    drawn, axes = figure(height=3.9)
-    drawn.set_layout_engine("none")  # the layout never changes: much faster
-    axes.set_position((0.16, 0, 0.84, 0.92))
+    fig, ax = figure(height=3.9)
+    fig.set_layout_engine("none")  # the layout never changes: much faster
+    ax.set_position((0.16, 0, 0.84, 0.92))
     colours = np.where(shared, NORM_STYLES[name].colour, "#E8E8E8")
     left, bottom = np.meshgrid(range(W), range(H))
     corners = np.stack([left, bottom], axis=-1)  # of each value's square in its map, (H, W, 2)
     for n, c in np.ndindex(N, C):
         origin = c * (W + GAP), -n * (H + GAP)
         squares = [Rectangle(corner + origin, 0.94, 0.94) for corner in corners.reshape(-1, 2)]
-        axes.add_collection(PatchCollection(squares, facecolors=colours[n, c].flatten()))
+        ax.add_collection(PatchCollection(squares, facecolors=colours[n, c].flatten()))
         if (n, c) == (sample - 1, channel - 1):
-            axes.add_patch(Rectangle(np.add(origin, (0, H - 1)), 0.94, 0.94, fill=False, edgecolor=BLACK, linewidth=3))
-    axes.set(xlim=(-0.2, C * (W + GAP)), ylim=(-(N - 1) * (H + GAP) - 0.2, H + 0.2), aspect="equal")
-    axes.set_xticks([c * (W + GAP) + W / 2 for c in range(C)], [f"channel {c + 1}" for c in range(C)])
-    axes.set_yticks([H / 2 - n * (H + GAP) for n in range(N)], [f"sample {n + 1}" for n in range(N)])
-    axes.tick_params(length=0, labelsize=11, labeltop=True, labelbottom=False)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
+            ax.add_patch(Rectangle(np.add(origin, (0, H - 1)), 0.94, 0.94, fill=False, edgecolor=BLACK, linewidth=3))
+    ax.set(xlim=(-0.2, C * (W + GAP)), ylim=(-(N - 1) * (H + GAP) - 0.2, H + 0.2), aspect="equal")
+    ax.set_xticks([c * (W + GAP) + W / 2 for c in range(C)], [f"channel {c + 1}" for c in range(C)])
+    ax.set_yticks([H / 2 - n * (H + GAP) for n in range(N)], [f"sample {n + 1}" for n in range(N)])
+    ax.tick_params(length=0, labelsize=11, labeltop=True, labelbottom=False)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
 
     what = "one root mean square" if name == "rms" else "one mean and variance"
     company = "matters" if shared.any(axis=(1, 2, 3)).sum() > 1 else "does not matter"
-    return drawn, (
+    return fig, (
         f"Sample {sample}, channel {channel}: {norm} takes {what} from {shared.sum()} values, "
-        f"all those of {KEPT[name]}. "
+        f"all those of {SHARED[name]}. "
         f"The block has {shared.size // shared.sum()} such sets. The rest of the batch {company}."
     )
 
@@ -74,13 +72,6 @@ def draw(norm: str, sample: int, channel: int):
 def members(name: str, n: int, c: int) -> np.ndarray:
     """Which values of the block share their statistics with those of sample ``n``, channel ``c``: (N, C, H, W)."""
     samples, channels, _, _ = np.ogrid[:N, :C, :H, :W]
-    same_sample, same_channel = samples == n, channels == c
-    same_group = channels // (C // GROUPS) == c // (C // GROUPS)
-    chosen = {
-        "batch": same_channel,
-        "layer": same_sample,
-        "rms": same_sample,
-        "instance": same_sample & same_channel,
-        "group": same_sample & same_group,
-    }[name]
-    return np.broadcast_to(chosen, (N, C, H, W))
+    sample, channel, group = samples == n, channels == c, channels // (C // GROUPS) == c // (C // GROUPS)
+    shared = {"batch": channel, "layer": sample, "rms": sample, "instance": sample & channel, "group": sample & group}
+    return np.broadcast_to(shared[name], (N, C, H, W))

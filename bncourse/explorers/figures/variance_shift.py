@@ -13,7 +13,7 @@ COUNT, UNITS = 20_000, 32
 
 
 def variance_shift() -> Explorer:
-    """What BatchNorm meets and gives in training and in evaluation, for each dropout rate and order."""
+    """BatchNorm's input and output in training and in evaluation, for each dropout rate and order."""
     return Explorer(
         draw,
         title="Dropout in front of BatchNorm",
@@ -26,11 +26,9 @@ def variance_shift() -> Explorer:
             "and in evaluation with that training's statistics. Bars above them mark one standard deviation to each "
             "side of the mean."
         ),
-        labels={"rate": "dropout rate", "inputs": "input"},
+        grid={"order": ORDERS, "inputs": list(INPUTS), "rate": [0, 0.1, 0.2, 0.3, 0.5, 0.7]},
         start={"rate": 0.1},
-        order=ORDERS,
-        inputs=list(INPUTS),
-        rate=[0, 0.1, 0.2, 0.3, 0.5, 0.7],
+        labels={"rate": "dropout rate", "inputs": "input"},
     )
 
 
@@ -40,7 +38,7 @@ def draw(order: str, inputs: str, rate: float):
     model = nn.Sequential(*((dropout, linear, norm) if order == ORDERS[0] else (linear, norm, dropout)))
     seen, variances = {}, {}
     norm.register_forward_hook(lambda module, given, put_out: seen.update(before=given[0], after=put_out))
-    drawn, axes = figure(height=3.6)
+    fig, ax = figure(height=3.6)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         linear.weight.normal_().div_(linear.weight.norm())
@@ -49,19 +47,19 @@ def draw(order: str, inputs: str, rate: float):
             model.train(mode == "training")
             model(x)
             variances[mode] = seen["before"].var().item(), seen["after"].var().item()
-            _histogram(axes, seen["after"].flatten(), colour, mode, 1.2 - 0.12 * level)
-    axes.set(xlim=(-4.5, 4.5), ylim=(0, 1.3), yticks=[], xlabel="output of BatchNorm")
-    axes.spines["left"].set_visible(False)
+            _histogram(ax, seen["after"].flatten(), colour, mode, 1.2 - 0.12 * level)
+    ax.set(xlim=(-4.5, 4.5), ylim=(0, 1.3), yticks=[], xlabel="output of BatchNorm")
+    ax.spines["left"].set_visible(False)
     (before, after), (before_eval, after_eval) = variances["training"], variances["evaluation"]
-    return drawn, (
+    return fig, (
         f"Variance of BatchNorm's input: {before:.2f} in training, {before_eval:.2f} in evaluation: "
         f"{before_eval / before:.2f} of it, where dropout keeps {1 - rate:g} of the values.\n"
         f"Variance of its output: {after:.2f} in training, {after_eval:.2f} in evaluation."
     )
 
 
-def _histogram(axes, values, colour, name, level) -> None:
+def _histogram(ax, values, colour, name, level) -> None:
     heights, edges = torch.histogram(values, 90, range=(-4.5, 4.5))
-    axes.stairs(heights / heights.max(), edges, color=colour, fill=True, alpha=0.35)
-    axes.errorbar(values.mean(), level, xerr=values.std(), color=colour, marker="o", capsize=4)
-    axes.annotate(name, (-4.4, level), color=colour, va="center")
+    ax.stairs(heights / heights.max(), edges, color=colour, fill=True, alpha=0.35)
+    ax.errorbar(values.mean(), level, xerr=values.std(), color=colour, marker="o", capsize=4)
+    ax.annotate(name, (-4.4, level), color=colour, va="center")

@@ -20,7 +20,7 @@ def batch_noise() -> Explorer:
         draw,
         title="One sample in 2,000 batches",
         question=(
-            "The sample never changes, only its company does. When you double the batch size, "
+            "The sample never changes, only the others in its batch do. When you double the batch size, "
             "by how much does the variance of its normalized value fall? And what is left of the value at batch size 2?"
         ),
         description=(
@@ -28,10 +28,9 @@ def batch_noise() -> Explorer:
             "random. Below, the variance of that value against the batch size, both axes logarithmic, with the chosen "
             "size marked and a dashed line that falls as one over the batch size."
         ),
+        grid={"batch_size": SIZES, "sample": list(CHOICES)},
         start={"batch_size": 8},
         labels={"sample": "the sample is"},
-        batch_size=SIZES,
-        sample=list(CHOICES),
     )
 
 
@@ -39,7 +38,7 @@ def draw(batch_size: int, sample: str):
     values, variances = _normalized(sample)
     chosen, index = values[batch_size], SIZES.index(batch_size)
 
-    drawn, (above, below) = figure(2, height=5)
+    fig, (above, below) = figure(2, height=5)
     above.hist(chosen, 120, range=(-2, 6), color=BLUE, alpha=0.5, histtype="stepfilled")
     above.set(xlim=(-2, 6), yticks=[], xlabel="the sample's value after BatchNorm")
     above.spines["left"].set_visible(False)
@@ -54,7 +53,7 @@ def draw(batch_size: int, sample: str):
     if index:
         ratio = variances[index] / variances[index - 1]
         text += f"\nThat is {ratio:.2f} of the variance at batch size {SIZES[index - 1]}."
-    return drawn, text
+    return fig, text
 
 
 @cache

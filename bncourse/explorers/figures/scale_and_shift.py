@@ -23,31 +23,29 @@ def scale_and_shift() -> Explorer:
             "Two histograms, one over the other: a feature over a batch before BatchNorm, narrow and skewed, and the "
             "same values after it. A dot and a bar mark the mean and one standard deviation to each side."
         ),
-        labels={"gamma": "γ (weight)", "beta": "β (bias)", "eps": "ε (eps)"},
+        grid={"gamma": [0.5, 1, 2], "beta": [-2, 0, 2], "eps": [1e-5, 1e-3, 1e-2, 1e-1]},
         start={"gamma": 1, "beta": 0},
-        gamma=[0.5, 1, 2],
-        beta=[-2, 0, 2],
-        eps=[1e-5, 1e-3, 1e-2, 1e-1],
+        labels={"gamma": "γ (weight)", "beta": "β (bias)", "eps": "ε (eps)"},
     )
 
 
 def draw(gamma: float, beta: float, eps: float):
     mean, variance = BATCH.mean(), BATCH.var()
     output = gamma * (BATCH - mean) / math.sqrt(variance + eps) + beta
-    drawn, (before, after) = figure(2, height=3.8, sharex=True)
+    fig, (before, after) = figure(2, height=3.8, sharex=True)
     _histogram(before, BATCH, GREY, "before")
     _histogram(after, output, BLUE, "after")
     after.set(xlim=(-5, 8), xlabel="value of the feature")
     spread = output.std()
-    return drawn, (
+    return fig, (
         f"Before: mean {mean:.2f}, standard deviation {math.sqrt(variance):.2f}.\n"
         f"After: mean {output.mean():z.2f}, standard deviation {spread:.2f}, which is γ × {spread / gamma:.3f}."
     )
 
 
-def _histogram(axes, values, colour, name) -> None:
-    heights, *_ = axes.hist(values, 50, color=colour, alpha=0.5, histtype="stepfilled")
+def _histogram(ax, values, colour, name) -> None:
+    heights, *_ = ax.hist(values, 50, color=colour, alpha=0.5, histtype="stepfilled")
     level = 1.12 * heights.max()
-    axes.errorbar(values.mean(), level, xerr=values.std(), color=colour, marker="o", capsize=5, linewidth=2.5)
-    axes.set(ylim=(0, 1.28 * heights.max()), yticks=[], title=name)
-    axes.spines["left"].set_visible(False)
+    ax.errorbar(values.mean(), level, xerr=values.std(), color=colour, marker="o", capsize=5, linewidth=2.5)
+    ax.set(ylim=(0, 1.28 * heights.max()), yticks=[], title=name)
+    ax.spines["left"].set_visible(False)

@@ -17,7 +17,6 @@ from bncourse.training import evaluate, fit
 STEPS = [0, 5, 10, 20, 50, 100, 200]
 LAYERS = 5
 ACTIVATIONS = {"ReLU": nn.ReLU, "sigmoid": nn.Sigmoid}
-REACH = 6  # the picture's horizontal axis goes this far to each side of 0
 
 
 def activations() -> Explorer:
@@ -34,32 +33,29 @@ def activations() -> Explorer:
             "activation, over 200 images and all units: on the left without a norm, on the right with BatchNorm. "
             "A grey outline shows the same before training."
         ),
+        grid={"activation": list(ACTIVATIONS), "step": STEPS},
         labels={"step": "training steps"},
-        activation=list(ACTIVATIONS),
-        step=STEPS,
     )
 
 
 def draw(activation: str, step: int):
-    drawn, columns = figure(1, 2, height=4.8, sharex=True, sharey=True)
+    fig, columns = figure(1, 2, height=4.8, sharex=True, sharey=True)
     sentences = [f"After {step} training steps, in layer {LAYERS}:"]
-    for norm, axes in zip(("none", "batch"), columns, strict=True):
+    for norm, ax in zip(("none", "batch"), columns, strict=True):
         first, now = _trained(norm, activation)[0], _trained(norm, activation)[step]
         for layer in range(LAYERS):
-            _ridge(axes, now.values[layer], -layer, color=NORM_STYLES[norm].colour, fill=True, alpha=0.5)
-            _ridge(axes, first.values[layer], -layer, color=GREY, linewidth=1)
-        axes.set(
-            title=NORM_STYLES[norm].label, xlim=(-REACH, REACH), xticks=[-5, 0, 5], xlabel="value before the activation"
-        )
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
+            _ridge(ax, now.values[layer], -layer, color=NORM_STYLES[norm].colour, fill=True, alpha=0.5)
+            _ridge(ax, first.values[layer], -layer, color=GREY, linewidth=1)
+        ax.set(title=NORM_STYLES[norm].label, xlim=(-6, 6), xticks=[-5, 0, 5], xlabel="value before the activation")
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(axis="y", length=0)
         before, after = first.values[-1], now.values[-1]
         sentences.append(
             f"{NORM_STYLES[norm].label}: mean {after.mean():z.2f}, standard deviation {after.std():.2f} "
             f"(at first {before.mean():z.2f} and {before.std():.2f}); test accuracy {now.accuracy:.0%}."
         )
     columns[0].set(yticks=[-layer for layer in range(LAYERS)], yticklabels=range(1, LAYERS + 1), ylabel="hidden layer")
-    return drawn, "\n".join(sentences)
+    return fig, "\n".join(sentences)
 
 
 class Snapshot(NamedTuple):
@@ -89,17 +85,17 @@ def _trained(norm: str, activation: str) -> dict[int, Snapshot]:
 
 
 @torch.no_grad()
-def _inputs(model: nn.Module, kind: type[nn.Module], images: torch.Tensor) -> list[torch.Tensor]:
+def _inputs(model: nn.Sequential, kind: type[nn.Module], images: torch.Tensor) -> list[torch.Tensor]:
     """What enters each layer of ``kind``, in training mode; ``model`` is left as it was found."""
-    probe, inputs = copy.deepcopy(model).train(), []
-    for module in probe.modules():
+    x, inputs = images.to(next(model.parameters()).device), []
+    for module in copy.deepcopy(model).train():
         if isinstance(module, kind):
-            module.register_forward_pre_hook(lambda module, given: inputs.append(given[0].cpu()))
-    probe(images.to(next(probe.parameters()).device))
+            inputs.append(x.cpu())
+        x = module(x)
     return inputs
 
 
-def _ridge(axes, values: torch.Tensor, base: float, **look) -> None:
+def _ridge(ax, values: torch.Tensor, base: float, **look) -> None:
     """The distribution of ``values``, as high as its neighbours', standing on ``base``."""
     heights, edges = np.histogram(values.numpy(), bins=50)
-    axes.stairs(base + 0.85 * heights / heights.max(), edges, baseline=base, **look)
+    ax.stairs(base + 0.85 * heights / heights.max(), edges, baseline=base, **look)

@@ -1,0 +1,1 @@
+"""One figure a file; ``bncourse.explorers`` loads each when it is asked for."""
