@@ -79,6 +79,8 @@ class Explorer:
         labels: Mapping[str, str] | None = None,
     ):
         self.title, self.question, self.description, self.grid = title, question, description, grid
+        self._common = {name: escape(getattr(self, name)) for name in ("title", "question", "description")}
+        self._common |= {"style": STYLE, "script": SCRIPT}
         self.start = {name: values[0] for name, values in grid.items()} | (start or {})
         self.labels = {name: name.replace("_", " ") for name in grid} | (labels or {})
         combinations = list(product(*grid.values()))
@@ -98,7 +100,7 @@ class Explorer:
 
     def widget(self):
         """The explorer as ipywidgets: a box with one control for each parameter over the picture."""
-        controls, opening, picture = [], ipywidgets.HTML(_in_widget(self._opening())), ipywidgets.HTML()
+        controls, picture, opening = [], ipywidgets.HTML(), ipywidgets.HTML(self._fill("widget", content=self._fill("opening")))
         look = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "36rem"}}
         for name, values in self.grid.items():
             kind = ipywidgets.Dropdown if isinstance(values[0], str) else ipywidgets.SelectionSlider
@@ -106,7 +108,8 @@ class Explorer:
             controls.append(kind(options=options, value=self.start[name], description=self.labels[name], **look))
 
         def redraw(_=None) -> None:
-            picture.value = _in_widget(self._picture(self.frames[tuple(control.value for control in controls)]))
+            frame = self.frames[tuple(control.value for control in controls)]
+            picture.value = self._fill("widget", content=self._picture(frame))
 
         for control in controls:
             control.observe(redraw, names="value")
@@ -123,24 +126,20 @@ class Explorer:
     def _html(self) -> str:
         """The explorer as HTML that stands alone: the first frame as it is, the others as data for the script."""
         others = [None if frame is self.first else [frame.url, frame.text] for frame in self.frames.values()]
-        return PARTS["page"].substitute(
-            title=escape(self.title),
-            style=STYLE,
-            opening=self._opening(),
+        return self._fill(
+            "page",
+            opening=self._fill("opening"),
             controls="".join(map(self._control, self.grid)),
             picture=self._picture(self.first),
             frames=json.dumps(others, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
-            script=SCRIPT,
         )
-
-    def _opening(self) -> str:
-        return PARTS["opening"].substitute(title=escape(self.title), question=escape(self.question))
 
     def _control(self, name: str) -> str:
         values, position = list(map(_value_label, self.grid[name])), self.grid[name].index(self.start[name])
         options = [f"<option>{escape(value)}</option>" for value in values]
         options[position] = options[position].replace("<option", "<option selected")
-        return PARTS["menu" if isinstance(self.grid[name][0], str) else "slider"].substitute(
+        return self._fill(
+            "menu" if isinstance(self.grid[name][0], str) else "slider",
             label=escape(self.labels[name]),
             options="".join(options),
             value=values[position],
@@ -151,12 +150,11 @@ class Explorer:
 
     def _picture(self, frame: Frame) -> str:
         width, height = frame.size
-        words = {"description": escape(self.description), "text": escape(frame.text)}
-        return PARTS["picture"].substitute(words, source=frame.url, width=width, height=height)
+        return self._fill("picture", text=escape(frame.text), source=frame.url, width=width, height=height)
 
-
-def _in_widget(content: str) -> str:
-    return PARTS["widget"].substitute(style=STYLE, content=content)
+    def _fill(self, part: str, **fields: str | int) -> str:
+        """One part of explorer.html, filled with ``fields`` and what all parts share."""
+        return PARTS[part].substitute(self._common, **fields)
 
 
 def _value_label(value: float | str) -> str:

@@ -2,7 +2,6 @@
 
 import copy
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,32 +41,25 @@ def draw(activation: str, step: int):
     fig, columns = figure(1, 2, height=4.8, sharex=True, sharey=True)
     sentences = [f"After {step} training steps, in layer {LAYERS}:"]
     for norm, ax in zip(("none", "batch"), columns, strict=True):
-        first, now = _trained(norm, activation)[0], _trained(norm, activation)[step]
+        (first, _), (now, accuracy) = (_trained(norm, activation)[each] for each in (0, step))
         for layer in range(LAYERS):
-            _ridge(ax, now.values[layer], -layer, color=NORM_STYLES[norm].colour, fill=True, alpha=0.5)
-            _ridge(ax, first.values[layer], -layer, color=GREY, linewidth=1)
+            _ridge(ax, now[layer], -layer, color=NORM_STYLES[norm].colour, fill=True, alpha=0.5)
+            _ridge(ax, first[layer], -layer, color=GREY, linewidth=1)
         ax.set(title=NORM_STYLES[norm].label, xlim=(-6, 6), xticks=[-5, 0, 5], xlabel="value before the activation")
         ax.spines["left"].set_visible(False)
         ax.tick_params(axis="y", length=0)
-        before, after = first.values[-1], now.values[-1]
+        before, after = first[-1], now[-1]
         sentences.append(
             f"{NORM_STYLES[norm].label}: mean {after.mean():z.2f}, standard deviation {after.std():.2f} "
-            f"(at first {before.mean():z.2f} and {before.std():.2f}); test accuracy {now.accuracy:.0%}."
+            f"(at first {before.mean():z.2f} and {before.std():.2f}); test accuracy {accuracy:.0%}."
         )
     columns[0].set(yticks=[-layer for layer in range(LAYERS)], yticklabels=range(1, LAYERS + 1), ylabel="hidden layer")
     return fig, "\n".join(sentences)
 
 
-class Snapshot(NamedTuple):
-    """What enters the activation of each layer, (images, units) for each, and the test accuracy."""
-
-    values: list[torch.Tensor]
-    accuracy: float
-
-
 @cache
-def _trained(norm: str, activation: str) -> dict[int, Snapshot]:
-    """A snapshot for each of ``STEPS`` of one training run."""
+def _trained(norm: str, activation: str) -> dict[int, tuple[list[torch.Tensor], float]]:
+    """At each of ``STEPS`` of one training run, what enters the activations, and the test accuracy."""
     kind = ACTIVATIONS[activation]
     data = digits().standardized()
     with torch.random.fork_rng():
@@ -77,7 +69,7 @@ def _trained(norm: str, activation: str) -> dict[int, Snapshot]:
 
     def look(step: int) -> None:
         if step in STEPS:
-            seen[step] = Snapshot(_inputs(model, kind, data.train.images[:200]), evaluate(model, data.test).accuracy)
+            seen[step] = _inputs(model, kind, data.train.images[:200]), evaluate(model, data.test).accuracy
 
     look(0)
     fit(model, data.train, epochs=10, batch_size=64, learning_rate=0.1, on_step=look)
@@ -86,7 +78,7 @@ def _trained(norm: str, activation: str) -> dict[int, Snapshot]:
 
 @torch.no_grad()
 def _inputs(model: nn.Sequential, kind: type[nn.Module], images: torch.Tensor) -> list[torch.Tensor]:
-    """What enters each layer of ``kind``, in training mode; ``model`` is left as it was found."""
+    """What enters each layer of ``kind``, (images, units), in training mode; ``model`` is left as it was found."""
     x, inputs = images.to(next(model.parameters()).device), []
     for module in copy.deepcopy(model).train():
         if isinstance(module, kind):
