@@ -100,7 +100,7 @@ class Explorer:
 
     def widget(self):
         """The explorer as ipywidgets: a box with one control for each parameter over the picture."""
-        controls, picture, opening = [], ipywidgets.HTML(), ipywidgets.HTML(self._fill("widget", content=self._fill("opening")))
+        controls, picture = [], ipywidgets.HTML()
         look = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "36rem"}}
         for name, values in self.grid.items():
             kind = ipywidgets.Dropdown if isinstance(values[0], str) else ipywidgets.SelectionSlider
@@ -114,6 +114,7 @@ class Explorer:
         for control in controls:
             control.observe(redraw, names="value")
         redraw()
+        opening = ipywidgets.HTML(self._fill("widget", content=self._fill("opening")))
         return ipywidgets.VBox([opening, *controls, picture])
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
