@@ -4,7 +4,6 @@ A file is replaced only by a whole one, and nothing in a file is trusted: traini
 results as JSON, so that reading a file cannot run code.
 """
 
-import contextlib
 import errno
 import io
 import json
@@ -20,35 +19,14 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["ResultsFile", "TrainingFile", "write_whole"]
+from bncourse.files import write_whole
+
+__all__ = ["ResultsFile", "TrainingFile"]
 
 BROKEN = (  # what reading a damaged file raises
     *(RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError),
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
 )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that its name never stands for a part of it: a failure leaves what was there before.
-
-    Raises:
-        OSError: the folder cannot be written, or the disk is full.
-    """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"checkpoint={str(path)!r} could not be written: {error.strerror}; what was there is unchanged"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _place(path: str | os.PathLike) -> Path:

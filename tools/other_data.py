@@ -21,9 +21,9 @@ import nbformat
 from nbclient import NotebookClient
 from toc import ROOT, notebooks
 
-from bncourse.checkpoint import write_whole
 from bncourse.claims import BOOK_DATA
 from bncourse.data import DATA_SETS
+from bncourse.files import write_whole
 
 TABLE = ROOT / "book" / "other-data.csv"
 COLUMNS = ("dataset", "chapter", "id", "number", "condition", "count", "mean", "low", "high", "supported")
