@@ -1,6 +1,7 @@
 """What a norm's arguments must be: torch's exceptions, for the arguments it refuses."""
 
 import math
+import operator
 
 import torch
 from torch import Tensor
@@ -79,3 +80,19 @@ def check_normalized_shape(function: str, input: Tensor, shape: tuple[int, ...],
                 f"but got {name} of shape {list(parameter.shape)} and normalized_shape = {list(shape)}"
             )
     check_tensors(function, input, math.prod(shape), **parameters)
+
+
+def whole_number(name: str, value: int, at_least: int = 1, at_most: int | None = None) -> int:
+    """The argument ``name`` as an int; numpy's whole numbers count too.
+
+    Raises:
+        TypeError: it is not a whole number.
+        ValueError: it is out of range.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {value}")
+    if at_most is not None and value > at_most:
+        raise ValueError(f"{name} must be at most {at_most}, got {value}")
+    return operator.index(value)

@@ -5,17 +5,20 @@ Student's t distribution. Two variants are compared seed by seed (the same data 
 shapes allow), and the interval is that of the paired differences.
 """
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from bncourse.checkpoint import ResultsFile
+from bncourse.files import write_whole
 from bncourse.moved import names_of
 from bncourse.progress import progress
+from bncourse.training import quick
 
 __all__ = ["Comparison", "Interval", "compare", "interval"]
 
@@ -41,21 +44,17 @@ def interval(samples: Iterable[float]) -> Interval:
     Raises:
         ValueError: fewer than two samples, or samples that are not single numbers.
     """
+    from scipy import stats  # which takes a second to load
+
     values = np.asarray(list(samples), dtype=float)
     if values.ndim > 1:
-        raise ValueError(f"samples has the shape {values.shape}; expected one number for each seed: choose a column")
+        raise ValueError(f"samples must be one number for each seed, got an array of shape {values.shape}")
     if len(values) < 2:
-        raise ValueError(f"samples has {len(values)} value(s); an interval needs at least 2")
+        raise ValueError(f"samples must be at least 2, got {len(values)}")
     error = float(values.std(ddof=1) / math.sqrt(len(values)))
-    reach = _student_t(len(values) - 1) * error
+    reach = float(stats.t.ppf(0.975, len(values) - 1)) * error
     mean = float(values.mean())
     return Interval(mean, mean - reach, mean + reach, error, len(values))
-
-
-def _student_t(degrees: int) -> float:
-    from scipy import stats  # comes with scikit-learn
-
-    return float(stats.t.ppf(0.975, degrees))
 
 
 @dataclass
@@ -94,7 +93,7 @@ def compare(
     *,
     checkpoint: str | os.PathLike | None = None,
 ) -> Comparison:
-    """Run every variant with every seed.
+    """Run every variant with every seed; a quick run (see ``bncourse.training.quick``) takes the first two seeds.
 
     Args:
         variants: for each name a function of the seed that returns a number, or a sequence of numbers (a curve).
@@ -104,32 +103,66 @@ def compare(
             change.
 
     Raises:
-        TypeError: a variant that is not a function, or whose result is no number or sequence of them.
+        TypeError: a variant that is not a function, or whose result is not a number or a sequence of them.
         ValueError: no variants, fewer than two different seeds, results of a variant that differ in length, or a
             checkpoint that is damaged or of another comparison.
         OSError: the checkpoint cannot be written.
     """
     seeds = tuple(seeds)
     if not variants:
-        raise ValueError("variants is empty; expected at least one name with its function")
+        raise ValueError("variants must have at least one name with its function, got none")
     if len(set(seeds)) < max(2, len(seeds)):
-        raise ValueError(f"seeds={seeds} are too few or repeat; expected at least two different ones")
+        raise ValueError(f"seeds must be at least two different ones, got {seeds}")
     for name, run in variants.items():
         if not callable(run):
-            raise TypeError(f"variants has {name!r}: {run!r}; expected a function of the seed")
-    file = ResultsFile(checkpoint, variants)
+            raise TypeError(f"variants must be functions of the seed, got {run!r} for {name!r}")
+    if quick():
+        seeds = seeds[:2]
+    kept = {repr(name): {} for name in variants}
+    if checkpoint is not None:
+        kept |= _read(checkpoint, kept)
     results = {name: [] for name in variants}
     with progress(len(variants) * len(seeds), "compare", "run") as bar:
         for name, run in variants.items():
+            done = kept[repr(name)]
             for seed in seeds:
-                results[name].append(file.get(name, seed, run))
+                if str(seed) not in done:
+                    done[str(seed)] = _numbers(name, seed, run(seed))
+                    if checkpoint is not None:
+                        write_whole(checkpoint, json.dumps(kept, indent=1).encode())
+                results[name].append(done[str(seed)])
                 first, last = np.shape(results[name][0]), np.shape(results[name][-1])
                 if first != last:
-                    raise ValueError(
-                        f"{name!r} gave an array of shape {last} for seed {seed}; expected {first}, as for {seeds[0]}"
-                    )
+                    raise ValueError(f"{name!r} must return as many numbers for each seed, got {last} after {first}")
                 bar.update()
     return Comparison({name: np.array(values, dtype=float) for name, values in results.items()}, seeds)
+
+
+def _numbers(name: str, seed: int, result) -> float | list:
+    """What a variant returned, as JSON has it."""
+    try:
+        if result is None:
+            raise TypeError("None is not a number")  # numpy makes it NaN
+        return np.asarray(result, dtype=float).tolist()
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"{type(result).__name__} for seed {seed}"
+        raise TypeError(f"{name!r} must return a number or a sequence of them, got {what}") from error
+
+
+def _read(path: str | os.PathLike, variants: Iterable[str]) -> dict[str, dict[str, float | list]]:
+    """The results in a file that ``compare`` wrote, by variant and seed; none if there is no file."""
+    if not Path(path).exists():
+        return {}
+    try:
+        found = {name: dict(by_seed) for name, by_seed in json.loads(Path(path).read_bytes()).items()}
+        for name, by_seed in found.items():
+            for seed, result in by_seed.items():
+                _numbers(name, int(seed), result)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint must be a file that compare wrote, got {path}: {error}") from error
+    if not found.keys() <= set(variants):
+        raise ValueError(f"checkpoint must be of the variants {', '.join(variants)}, got {', '.join(found)} in {path}")
+    return found
 
 
 __getattr__ = names_of(__name__)

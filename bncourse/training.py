@@ -2,21 +2,20 @@
 
 import math
 import os
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from numbers import Integral
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from bncourse.checkpoint import TrainingFile
-from bncourse.device import best_device
+from bncourse.checkpoint import resume, save
+from bncourse.checks import whole_number
 from bncourse.progress import progress
 
-__all__ = ["Evaluation", "History", "evaluate", "fit"]
+__all__ = ["Evaluation", "History", "best_device", "evaluate", "fit", "quick"]
 
 OPTIMIZERS = {
     "sgd": torch.optim.SGD,
@@ -49,15 +48,14 @@ class History:
 
     @property
     def accuracy(self) -> float:
-        """The test accuracy after the last epoch."""
+        """The test accuracy after the last epoch.
+
+        Raises:
+            ValueError: there was no test set.
+        """
+        if not self.test:
+            raise ValueError("accuracy needs a test set, got none: call fit(model, train, test)")
         return self.test[-1].accuracy
-
-    def _plain(self) -> dict:
-        """The same in plain values, which a checkpoint can hold; ``History(**plain)`` takes them back."""
-        return asdict(self) | {"test": [tuple(evaluation) for evaluation in self.test]}
-
-    def __post_init__(self):
-        self.test = [Evaluation(*evaluation) for evaluation in self.test]
 
 
 def fit(
@@ -77,6 +75,9 @@ def fit(
 ) -> History:
     """Train ``model`` on cross-entropy; a function of ``seed``, which leaves the global random state alone.
 
+    Afterwards the model is in train mode on ``best_device()``. A quick run (see ``quick``) makes at most 3 optimizer
+    steps an epoch and 2 epochs.
+
     Args:
         train, test: pairs (images, labels) of tensors, (N, ...) and (N,).
         batch_size: examples in each forward pass. A last, smaller batch is left out, as with ``drop_last=True``.
@@ -85,66 +86,83 @@ def fit(
             averaged over the batches that it has and then stepped: nothing leaks into the next epoch.
         mixed_precision: run the forward pass under bfloat16 autocast.
         on_step: called with the number of steps so far after every optimizer step.
-        checkpoint: a file that keeps the run after every epoch. Called again with the same file, ``fit`` goes on after
-            the last epoch that it finished; on a CPU all numbers are those of a run without the interruption.
+        checkpoint: a file that keeps the run after every epoch. Called again with the same file and data, ``fit`` goes
+            on after the last epoch that it finished; on a CPU all numbers are those of a run without the interruption.
 
     Raises:
-        TypeError: examples that are no pair of tensors, a number that is not whole, an ``optimizer`` or ``on_step``
-            that cannot be called.
-        ValueError: an argument out of its range, images and labels that differ in number, fewer examples than one
-            batch, or a checkpoint that is damaged or of another model, run or data.
+        TypeError: examples that are not a pair of tensors, or a number that is not whole.
+        ValueError: an argument out of its range, images and labels that differ in number, or a checkpoint that is
+            damaged or of another model or run.
         OSError: the checkpoint cannot be written.
     """
     images, labels = _examples("train", train)
     if test is not None:
         _examples("test", test)
-    _check(len(labels), epochs, batch_size, accumulate, seed, optimizer, on_step)
+    epochs, accumulate = whole_number("epochs", epochs), whole_number("accumulate", accumulate)
+    batch_size = whole_number("batch_size", batch_size, at_most=len(labels))
+    seed = whole_number("seed", seed, at_least=-(2**63), at_most=2**64 - 1)
+    make_optimizer = OPTIMIZERS.get(optimizer, optimizer)
+    if not callable(make_optimizer):
+        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, or a function, got {optimizer!r}")
+    steps = math.ceil(len(labels) // batch_size / accumulate)  # of one epoch
+    if quick():
+        epochs, steps = min(epochs, 2), min(steps, 3)
     device = best_device()
-    model.to(device)
-    make = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
-    stepper = make(model.parameters(), lr=learning_rate)
-    settings = {"batch_size": int(batch_size), "learning_rate": float(learning_rate), "optimizer": _name(optimizer)}
-    settings |= {"accumulate": int(accumulate), "seed": int(seed), "mixed_precision": bool(mixed_precision)}
-    settings |= {"shape of the training images": list(images.shape), "test": "given" if test is not None else "none"}
-    if checkpoint is not None:
-        sums = {name: _check_sum(part) for name, part in (("train", train), ("test", test)) if part is not None}
-        settings |= {f"the check sum of {name}": value for name, value in sums.items()}
-    file = TrainingFile(checkpoint, model, stepper, settings)
-    steps = math.ceil(len(labels) // batch_size / accumulate)
+    optimizer = make_optimizer(model.to(device).parameters(), lr=learning_rate)
+    settings = {"train": list(images.shape), "test": None if test is None else list(test[0].shape)}
+    settings |= {"batch_size": batch_size, "accumulate": accumulate, "seed": seed, "steps": steps}
+    settings |= {"mixed_precision": bool(mixed_precision)}
+    settings |= {"optimizer": f"{type(optimizer).__name__} {optimizer.defaults}"}
+    history = History()
     with torch.random.fork_rng(), progress(epochs * steps, "fit", "step") as bar:
         torch.manual_seed(seed)
-        done, kept = file.load()
-        history = History(**kept)
-        model.train()
-        if done > epochs:
-            raise ValueError(f"epochs={epochs} is too few; checkpoint={str(checkpoint)!r} already has {done}")
-        if done < epochs:
-            file.save(done, history._plain())  # at once: a place that cannot be written is known before the work
+        if checkpoint is not None and (kept := resume(checkpoint, model, optimizer, settings)):
+            history = History(kept["loss"], [Evaluation(*pair) for pair in kept["test"]], kept["diverged"])
+            whole_number("epochs", epochs, at_least=math.ceil(len(history.loss) / steps))
         bar.update(len(history.loss))
-        for epoch in range(done, epochs):
-            if history.diverged:
-                break
-            for window in _windows(len(labels), batch_size, accumulate):
-                stepper.zero_grad()
-                step_loss = 0.0
-                for chosen in window:
-                    x, y = images[chosen].to(device), labels[chosen].to(device)
-                    with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
-                        loss = functional.cross_entropy(model(x), y) / len(window)
-                    loss.backward()
-                    step_loss += loss.item()
-                stepper.step()
-                history.loss.append(step_loss)
+        model.train()
+        while len(history.loss) < epochs * steps and not history.diverged:
+            epoch = _epoch(model, optimizer, images, labels, batch_size, accumulate, device, mixed_precision)
+            for loss in islice(epoch, steps):
+                history.loss.append(loss)
                 bar.update()
                 if on_step is not None:
                     on_step(len(history.loss))
-                if not step_loss < float("inf"):
+                if not math.isfinite(loss):
                     history.diverged = True
                     break
             if test is not None:
                 history.test.append(evaluate(model, test))
-            file.save(epoch + 1, history._plain())
+            if checkpoint is not None:
+                save(checkpoint, model, optimizer, settings, vars(history) | {"test": [*map(tuple, history.test)]})
     return history
+
+
+def _epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    batch_size: int,
+    accumulate: int,
+    device: torch.device,
+    mixed_precision: bool,
+) -> Iterator[float]:
+    """Train for one epoch; yields the loss of every optimizer step."""
+    shuffled = torch.randperm(len(labels))
+    batches = shuffled[: len(labels) // batch_size * batch_size].split(batch_size)
+    for start in range(0, len(batches), accumulate):
+        window = batches[start : start + accumulate]
+        optimizer.zero_grad()
+        step_loss = 0.0
+        for batch in window:
+            x, y = images[batch].to(device), labels[batch].to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
+                loss = functional.cross_entropy(model(x), y) / len(window)
+            loss.backward()
+            step_loss += loss.item()
+        optimizer.step()
+        yield step_loss
 
 
 @torch.no_grad()
@@ -156,11 +174,11 @@ def evaluate(model: nn.Module, examples, batch_size: int = 256) -> Evaluation:
         batch_size: examples in each forward pass; the result does not depend on it.
 
     Raises:
-        TypeError: ``examples`` is no pair of tensors, or ``batch_size`` is not whole.
+        TypeError: ``examples`` is not a pair of tensors, or ``batch_size`` is not whole.
         ValueError: no examples, images and labels that differ in number, or ``batch_size`` below one.
     """
     images, labels = _examples("examples", examples)
-    _check_count("batch_size", batch_size)
+    batch_size = whole_number("batch_size", batch_size)
     device = next((p.device for p in model.parameters()), best_device())
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -176,66 +194,36 @@ def evaluate(model: nn.Module, examples, batch_size: int = 256) -> Evaluation:
     return Evaluation(loss / len(labels), right / len(labels))
 
 
-def _windows(count: int, batch_size: int, accumulate: int) -> Iterator[list[torch.Tensor]]:
-    """The shuffled indices of one epoch, in batches, grouped by optimizer step."""
-    batches = torch.randperm(count)[: count - count % batch_size].split(batch_size)
-    for start in range(0, len(batches), accumulate):
-        yield list(batches[start : start + accumulate])
+def best_device() -> torch.device:
+    """CUDA if there is one, then Apple's MPS, then the CPU; the variable ``BNCOURSE_DEVICE`` overrides.
+
+    Raises:
+        ValueError: ``BNCOURSE_DEVICE`` names something else than a device of this machine.
+    """
+    wanted = os.environ.get("BNCOURSE_DEVICE")
+    if not wanted:
+        kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        return torch.device(next(kind for kind, available in kinds.items() if available))
+    try:
+        torch.zeros(1, device=wanted).item()  # which "meta" cannot
+        return torch.device(wanted)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).split(". ")[0]  # more of it is a list of all that torch was built with
+        raise ValueError(f"BNCOURSE_DEVICE must be a device of this machine, got {wanted!r}: {reason}") from error
 
 
-def _name(optimizer: str | Callable) -> str:
-    return optimizer if isinstance(optimizer, str) else getattr(optimizer, "__qualname__", type(optimizer).__qualname__)
+def quick() -> bool:
+    """Whether ``BNCOURSE_QUICK`` is 1: ``fit`` and ``compare`` then do just enough to show that things run."""
+    return os.environ.get("BNCOURSE_QUICK") == "1"
 
 
-def _examples(name: str, examples) -> tuple[torch.Tensor, torch.Tensor]:
+def _examples(name: str, examples) -> tuple[Tensor, Tensor]:
     """The images and labels of ``examples``, which is the argument ``name``."""
-    parts = examples if isinstance(examples, list | tuple) else ()
+    parts = examples if isinstance(examples, list | tuple) else (examples,)
     if len(parts) != 2 or not all(map(torch.is_tensor, parts)):
-        kinds = ", ".join(type(part).__name__ for part in parts) or type(examples).__name__
-        raise TypeError(f"{name} is {kinds}; expected a pair (images, labels) of tensors")
-    images, labels = parts
-    if len(images) != len(labels):
-        raise ValueError(f"{name} has {len(images)} images and {len(labels)} labels; expected as many of each")
-    if len(labels) == 0:
-        raise ValueError(f"{name} is empty; expected at least one example")
-    return images, labels
-
-
-def _check_sum(examples) -> int:
-    """Tells two sets of examples of the same shape apart."""
-    value = 0
-    for part in examples:
-        value = zlib.crc32(part.detach().cpu().contiguous().view(torch.uint8).numpy(), value)
-    return value
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, Integral):
-        raise TypeError(f"{name}={value!r} is not a whole number; expected at least 1")
-    if value < 1:
-        raise ValueError(f"{name}={value} is too small; expected at least 1")
-
-
-def _check(
-    count: int,
-    epochs: int,
-    batch_size: int,
-    accumulate: int,
-    seed: int,
-    optimizer: str | Callable,
-    on_step: Callable | None,
-) -> None:
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("accumulate", accumulate)):
-        _check_count(name, value)
-    if not isinstance(seed, Integral):
-        raise TypeError(f"seed={seed!r} is not a whole number")
-    if not -(2**63) <= seed < 2**64:
-        raise ValueError(f"seed={seed} is too large; expected a number of 64 bits")
-    if not (callable(optimizer) or isinstance(optimizer, str)):
-        raise TypeError(f"optimizer={optimizer!r} cannot be called; expected a function")
-    if not (callable(on_step) or on_step is None):
-        raise TypeError(f"on_step={on_step!r} cannot be called; expected a function")
-    if count < batch_size:
-        raise ValueError(f"train has {count} examples, fewer than one batch; expected at least batch_size={batch_size}")
-    if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
-        raise ValueError(f"optimizer={optimizer!r} is unknown; expected one of {', '.join(OPTIMIZERS)}, or a function")
+        kinds = ", ".join(type(part).__name__ for part in parts)
+        raise TypeError(f"{name} must be a pair (images, labels) of tensors, got {kinds}")
+    if len(parts[0]) != len(parts[1]) or len(parts[0]) == 0:
+        counts = f"{len(parts[0])} images and {len(parts[1])} labels"
+        raise ValueError(f"{name} must have at least one image and as many labels, got {counts}")
+    return parts

@@ -41,5 +41,5 @@ def load(name: str, **options) -> DataSet:
         ValueError: there is no such data set.
     """
     if name not in DATA_SETS:
-        raise ValueError(f"name={name!r} is unknown; expected one of {', '.join(DATA_SETS)}")
+        raise ValueError(f"name must be one of {', '.join(DATA_SETS)}, got {name!r}")
     return DATA_SETS[name](**options)

@@ -5,7 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from bncourse.data.examples import DataSet, Examples, check_size, generator
+from bncourse.checks import whole_number
+from bncourse.data.examples import DataSet, Examples, rng
 
 __all__ = ["digits", "photo_digits", "photographs"]
 
@@ -24,12 +25,12 @@ def digits(train: int = 1400, test: int = 397, seed: int = 0) -> DataSet:
         images (train, 1, 28, 28) and (test, 1, 28, 28), ten classes.
 
     Raises:
-        TypeError, ValueError: a size that is no whole number, below one, or ``train + test`` above 1,797.
+        TypeError, ValueError: a size that is not whole, below one, or ``train + test`` above 1,797.
     """
-    train, test = check_size("train", train), check_size("test", test)
-    check_size("train + test", train + test, available=DIGIT_COUNT)
+    train, test = whole_number("train", train), whole_number("test", test)
+    whole_number("train + test", train + test, at_most=DIGIT_COUNT)
     scans = _scans()
-    order = torch.randperm(DIGIT_COUNT, generator=generator(seed))
+    order = torch.randperm(DIGIT_COUNT, generator=rng(seed))
     return DataSet("digits", scans.take(order[:train]), scans.take(order[train : train + test]))
 
 
@@ -45,10 +46,10 @@ def photo_digits(train: int = 4000, test: int = 1000, seed: int = 0) -> DataSet:
         images (train, 3, 32, 32) and (test, 3, 32, 32), ten classes.
 
     Raises:
-        TypeError, ValueError: a size that is no whole number or below one.
+        TypeError, ValueError: a size that is not whole or below one.
     """
-    train, test = check_size("train", train), check_size("test", test)
-    random = generator(seed)
+    train, test = whole_number("train", train), whole_number("test", test)
+    random = rng(seed)
     scans = _scans()
     for_train, for_test = torch.randperm(DIGIT_COUNT, generator=random).split([1400, 397])
     return DataSet(

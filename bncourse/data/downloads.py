@@ -1,15 +1,17 @@
 """The classical data sets, downloaded once and checked by hash at every use."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from bncourse.data.examples import DataSet, Examples, check_size, generator
+from bncourse.checks import whole_number
+from bncourse.data.examples import DataSet, Examples, rng
 from bncourse.data.formats import read_cifar, read_idx
-from bncourse.progress import progress
+from bncourse.progress import watched
 
 __all__ = ["cifar10", "data_folder", "fashion_mnist", "mnist"]
 
@@ -69,11 +71,11 @@ def mnist(train: int | None = None, test: int | None = None, seed: int = 0) -> D
         images (train, 1, 28, 28) and (test, 1, 28, 28), ten classes.
 
     Raises:
-        TypeError, ValueError: a size that is no whole number, below one, or above what there is; such a seed.
+        TypeError, ValueError: a size that is not whole, below one, or above what there is; such a seed.
         ConnectionError: the files are not here and no mirror sent them whole; the message says what to do.
         OSError: the data folder cannot be written, or the disk is full.
     """
-    return _mnist_like("mnist", train, test, seed)
+    return _load("mnist", _read_idx_files, train, test, seed)
 
 
 def fashion_mnist(train: int | None = None, test: int | None = None, seed: int = 0) -> DataSet:
@@ -81,7 +83,7 @@ def fashion_mnist(train: int | None = None, test: int | None = None, seed: int =
 
     Arguments, shapes and exceptions are those of ``mnist``.
     """
-    return _mnist_like("fashion_mnist", train, test, seed)
+    return _load("fashion_mnist", _read_idx_files, train, test, seed)
 
 
 def cifar10(train: int | None = None, test: int | None = None, seed: int = 0) -> DataSet:
@@ -92,52 +94,45 @@ def cifar10(train: int | None = None, test: int | None = None, seed: int = 0) ->
     Returns:
         images (train, 3, 32, 32) and (test, 3, 32, 32), ten classes.
     """
-    random = _check(train, test, seed)
-    parts = read_cifar(_fetch("cifar10", "cifar-10-binary.tar.gz"))
-    return _choose("cifar10", parts["train"], parts["test"], train, test, random)
+    return _load("cifar10", _read_cifar_archive, train, test, seed)
 
 
 def data_folder() -> Path:
-    """Where downloads are kept: ``BNCOURSE_DATA`` if it is set, else the system's folder for caches.
-
-    Raises:
-        ValueError: ``BNCOURSE_DATA`` starts with a ``~`` that stands for no known home.
-    """
+    """Where downloads are kept: ``BNCOURSE_DATA`` if it is set, else the system's folder for caches."""
     import pooch
 
-    chosen = os.environ.get("BNCOURSE_DATA")
-    try:
-        return Path(chosen).expanduser() if chosen else pooch.os_cache("bncourse")
-    except RuntimeError as error:
-        raise ValueError(f"BNCOURSE_DATA={chosen!r} is in a home that is not known; expected a folder") from error
+    return Path(os.environ.get("BNCOURSE_DATA") or pooch.os_cache("bncourse")).expanduser()
 
 
-def _mnist_like(name: str, train: int | None, test: int | None, seed: int) -> DataSet:
-    random = _check(train, test, seed)
+def _read_idx_files(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The images and labels of both parts, as ``read_cifar`` gives them."""
+    parts = {}
+    for part, prefix in (("train", "train"), ("test", "t10k")):
+        images, labels = (
+            read_idx(_fetch(name, f"{prefix}-{kind}-ubyte.gz")) for kind in ("images-idx3", "labels-idx1")
+        )
+        parts[part] = images[:, None], labels
+    return parts
 
-    def read(prefix: str) -> tuple[np.ndarray, np.ndarray]:
-        images = read_idx(_fetch(name, f"{prefix}-images-idx3-ubyte.gz"))
-        return images[:, None], read_idx(_fetch(name, f"{prefix}-labels-idx1-ubyte.gz"))
 
-    return _choose(name, read("train"), read("t10k"), train, test, random)
+def _read_cifar_archive(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    return read_cifar(_fetch(name, "cifar-10-binary.tar.gz"))
 
 
-def _check(train: int | None, test: int | None, seed: int) -> torch.Generator:
-    """Say what is wrong before anything is downloaded; gives back the random numbers of ``seed``."""
-    for argument, size in (("train", train), ("test", test)):
+def _load(name: str, read: Callable, train: int | None, test: int | None, seed: int) -> DataSet:
+    """Choose among the images that ``read(name)`` downloads; a bad size or seed is said before it does."""
+    random, sizes = rng(seed), {"train": train, "test": test}
+    for part, size in sizes.items():
         if size is not None:
-            check_size(argument, size)
-    return generator(seed)
-
-
-def _choose(name, train_arrays, test_arrays, train: int | None, test: int | None, random: torch.Generator) -> DataSet:
-    def choose(argument: str, arrays: tuple[np.ndarray, np.ndarray], size: int | None) -> Examples:
-        images, labels = arrays
-        size = len(labels) if size is None else check_size(argument, size, available=len(labels))
-        chosen = torch.randperm(len(labels), generator=random)[:size].numpy()
-        return Examples(torch.from_numpy(images[chosen]).float().div(255), torch.from_numpy(labels[chosen]).long())
-
-    return DataSet(name, choose("train", train_arrays, train), choose("test", test_arrays, test))
+            whole_number(part, size)
+    chosen = []
+    for part, (images, labels) in read(name).items():
+        size = len(labels) if sizes[part] is None else whole_number(part, sizes[part], at_most=len(labels))
+        order = torch.randperm(len(labels), generator=random)[:size].numpy()
+        chosen.append(
+            Examples(torch.from_numpy(images[order]).float().div(255), torch.from_numpy(labels[order]).long())
+        )
+    return DataSet(name, *chosen)
 
 
 def _fetch(data_set: str, name: str) -> Path:
@@ -149,65 +144,23 @@ def _fetch(data_set: str, name: str) -> Path:
     import pooch
     from requests import RequestException
 
-    pooch.get_logger().setLevel("WARNING")  # the bar shows what it would print, and a log stays quiet
-    mirrors, files = SOURCES[data_set]
-    folder = data_folder() / data_set
+    pooch.get_logger().setLevel("WARNING")  # the bar says as much, and a log stays quiet
+    download = pooch.HTTPDownloader(progressbar=watched(), chunk_size=2**16, timeout=TIMEOUT)
+    folder, sha256 = data_folder() / data_set, SOURCES[data_set].files[name]
     failures = []
-    for mirror in mirrors:
+    for mirror in SOURCES[data_set].mirrors:
         try:
-            with progress(None, name, "B") as bar:
-                download = pooch.HTTPDownloader(progressbar=_PoochBar(bar), chunk_size=2**16, timeout=TIMEOUT)
-                found = pooch.retrieve(
-                    mirror + name, known_hash=f"sha256:{files[name]}", fname=name, path=folder, downloader=download
-                )
-            return Path(found)
+            return Path(pooch.retrieve(mirror + name, f"sha256:{sha256}", name, folder, downloader=download))
         except (RequestException, ValueError) as error:  # no host, no such file, a broken or wrong transfer
-            failures.append(f"  {mirror} {_what_went_wrong(error)}")
+            failures.append(f"  {mirror} {error}")
         except OSError as error:
-            if error.errno is None and isinstance(error.__cause__, OSError):
-                error = error.__cause__  # pooch tells a missing permission in words, without the system's number
             raise OSError(
-                error.errno,
-                f"{name} could not be kept in {folder}: {error.strerror or error}. Set BNCOURSE_DATA to a folder "
-                'that can be written and has room, or use load("digits"), which downloads nothing',
+                f"{name} could not be kept in {folder}: {error}. Set BNCOURSE_DATA to a folder that can be written and "
+                'has room, or use load("digits"), which downloads nothing'
             ) from error
-    place = folder / name
     raise ConnectionError(
-        f"{name} could not be downloaded from any mirror:\n" + "\n".join(failures) + "\n"
-        f"Try again when there is a network; or put the file with SHA-256 {files[name]} at {place}"
-        + (" (the file that is there is another one)" if place.exists() else "")
-        + f"; or set BNCOURSE_DATA to a folder that has it as {data_set}/{name}. "
+        f"{name} could not be downloaded:\n" + "\n".join(failures) + "\n"
+        f"Try again when there is a network, or put the file with SHA-256 {sha256} at {folder / name}, or set "
+        f"BNCOURSE_DATA to a folder that has it as {data_set}/{name}. "
         'load("digits") and load("photo_digits") need no download.'
     )
-
-
-class _PoochBar:
-    """A bar as pooch calls one: pooch sets ``total``, counts whole chunks, and at the end starts again and fills it."""
-
-    def __init__(self, bar):
-        self.bar, self.total = bar, 0
-
-    def update(self, count: int) -> None:
-        if self.total and self.bar.total != self.total:  # 0 is pooch's word for a host that does not say
-            self.bar.reset(self.total)  # a notebook's widget takes a new length in no other way
-        self.bar.update(min(count, self.total - self.bar.n) if self.total else count)
-
-    def reset(self) -> None:
-        """Nothing: ours would show an empty bar."""
-
-    def close(self) -> None:
-        """Nothing: ours is closed by its context."""
-
-
-def _what_went_wrong(error: Exception) -> str:
-    import requests
-
-    match error:
-        case requests.HTTPError():
-            return f"answered {error.response.status_code} {error.response.reason}"
-        case requests.Timeout():
-            return "did not answer in time"
-        case requests.RequestException():
-            return "could not be reached, or broke off"
-        case _:
-            return "sent something else than the file: its hash is not the one expected"

@@ -1,11 +1,12 @@
 """What a data set is: images with labels, in two parts that share nothing."""
 
-import operator
 from typing import NamedTuple
 
 import torch
 
-__all__ = ["DataSet", "Examples", "check_size", "generator"]
+from bncourse.checks import whole_number
+
+__all__ = ["DataSet", "Examples", "rng"]
 
 
 class Examples(NamedTuple):
@@ -45,33 +46,11 @@ class DataSet(NamedTuple):
         return DataSet(self.name, map_images(self.train), map_images(self.test))
 
 
-def check_size(argument: str, size: int, available: int | None = None) -> int:
-    """``size`` as an int of at least 1 and at most ``available``.
-
-    Raises:
-        TypeError: ``size`` is not a whole number.
-        ValueError: ``size`` is below one or above ``available``.
-    """
-    if isinstance(size, bool) or not hasattr(size, "__index__"):
-        raise TypeError(f"{argument} must be a whole number of examples; got {size!r}")
-    size = operator.index(size)
-    if size < 1:
-        raise ValueError(f"{argument} must be at least 1; got {size}")
-    if available is not None and size > available:
-        raise ValueError(f"{argument} must be at most {available}, the examples there are; got {size}")
-    return size
-
-
-def generator(seed: int) -> torch.Generator:
+def rng(seed: int) -> torch.Generator:
     """A source of random numbers of our own, so that the global one is neither used nor moved.
 
     Raises:
         TypeError: ``seed`` is not a whole number.
         ValueError: ``seed`` has more than 64 bits.
     """
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise TypeError(f"seed must be a whole number; got {seed!r}")
-    seed = operator.index(seed)
-    if not -(2**63) <= seed < 2**64:
-        raise ValueError(f"seed must fit into 64 bits; got {seed}")
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(whole_number("seed", seed, at_least=-(2**63), at_most=2**64 - 1))

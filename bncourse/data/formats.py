@@ -27,15 +27,13 @@ def read_idx(path: Path) -> np.ndarray:
         with gzip.open(path) as file:
             content = file.read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no gzip file, or a damaged one: {error}") from error
+        raise ValueError(f"{path} must be a whole gzip file: {error}") from error
     start = 4 + 4 * content[3] if len(content) > 3 else 4
     if len(content) < start or content[:3] != bytes([0, 0, UNSIGNED_BYTE]):
-        raise ValueError(
-            f"{path} starts with {content[:4].hex(' ')!r}; expected the header of an idx file, 00 00 08 .."
-        )
+        raise ValueError(f"{path} must start as an idx file does, 00 00 08, got {content[:4].hex(' ')}")
     shape = tuple(int(length) for length in np.frombuffer(content[4:start], dtype=">u4"))
     if len(content) - start != np.prod(shape, dtype=int):
-        raise ValueError(f"{path} has {len(content) - start} elements; its header promises shape {shape}")
+        raise ValueError(f"{path} must have elements of shape {shape}, as its header says, got {len(content) - start}")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
@@ -56,15 +54,15 @@ def read_cifar(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
                     part = "train" if name[1] == "data" else "test"
                     batches[part][member.name] = _cifar_records(archive.extractfile(member).read(), member.name)
     except (EOFError, tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no tar.gz archive, or a damaged one: {error}") from error
+        raise ValueError(f"{path} must be a whole tar.gz archive: {error}") from error
     for part, found in batches.items():
         if not found:
-            raise ValueError(f"{path} has no file for its {part} part; expected data_batch_*.bin and test_batch.bin")
+            raise ValueError(f"{path} must hold data_batch_*.bin and test_batch.bin, got no file for the {part} part")
     records = {part: np.concatenate([found[name] for name in sorted(found)]) for part, found in batches.items()}
     return {part: (rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0]) for part, rows in records.items()}
 
 
 def _cifar_records(content: bytes, name: str) -> np.ndarray:
     if not content or len(content) % CIFAR_RECORD:
-        raise ValueError(f"{name} has {len(content)} bytes; expected a multiple of {CIFAR_RECORD}, an image's record")
+        raise ValueError(f"{name} must have {CIFAR_RECORD} bytes for each image, got {len(content)} bytes")
     return np.frombuffer(content, dtype=np.uint8).reshape(-1, CIFAR_RECORD)

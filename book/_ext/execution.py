@@ -125,7 +125,7 @@ single_nb_execution = cached_execution.single_nb_execution
 
 def setup(app: Sphinx) -> dict:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a busy machine five times slower
-    os.environ["BNCOURSE_BOOK"] = "1"  # the notebooks' kernels inherit it: progress as text, not as a widget
+    os.environ["TQDM_DISABLE"] = "1"  # the notebooks' kernels inherit it: a page needs no progress bars
     app.connect("config-inited", choose_cache)
     myst_nb.core.execute.NotebookClientCache = Client
     cached_execution.single_nb_execution = Progress(app).execute

@@ -16,20 +16,8 @@ from toc import notebooks, pages
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = notebooks()
 ROOMS = (  # a room imports only what stands before it
-    *("files", "device", "distributed", "checks", "kernels", "functional", "layers", "models", "progress", "data"),
-    *(
-        "checkpoint",
-        "training",
-        "probes",
-        "experiments",
-        "surgery",
-        "doctor",
-        "claims",
-        "plotting",
-        "axes",
-        "notebook",
-        "studies",
-    ),
+    *("files", "distributed", "checks", "kernels", "functional", "layers", "models", "progress", "data", "checkpoint"),
+    *("training", "probes", "experiments", "surgery", "doctor", "claims", "plotting", "axes", "notebook", "studies"),
     *("explorers", "exercises", "grading", "cli"),
 )
 

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 from data_files import FAULTS, cifar_archive, idx, mnist_arrays, serve, sha256
+from tqdm import tqdm
 
 from bncourse import data
 from bncourse.data import downloads
@@ -60,7 +61,7 @@ def test_a_server_that_works(place, monkeypatch, name, manner):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_next_mirror_mends_a_fault(place, monkeypatch, fault):
+def test_the_next_mirror_makes_up_for_a_fault(place, monkeypatch, fault):
     with serve(MNIST_FILES) as (address, asked):
         use(monkeypatch, "mnist", MNIST_FILES, f"{address}/{fault}", f"{address}/right")
         check_mnist(data.mnist())
@@ -74,8 +75,8 @@ def test_a_fault_leaves_nothing_and_a_retry_is_clean(place, monkeypatch, fault):
         with pytest.raises(ConnectionError) as raised:
             data.mnist()
         assert names(place) == []
-        reason = {"missing": "404", "failing": "503", "corrupted": "hash", "unannounced": "hash"}
-        for word in (f"{address}/{fault}/", reason.get(fault, "could not be reached, or broke off")):
+        reason = {"missing": "404", "failing": "503", "stalled": "timed out", "truncated": "IncompleteRead"}
+        for word in ("could not be downloaded", f"{address}/{fault}/", reason.get(fault, "hash")):
             assert word in str(raised.value)
         use(monkeypatch, "mnist", MNIST_FILES, f"{address}/right")
         check_mnist(data.mnist())
@@ -107,7 +108,7 @@ def test_a_damaged_file_is_replaced_or_named(place, monkeypatch):
     damaged = place / "mnist" / "train-images-idx3-ubyte.gz"
     damaged.write_bytes(MNIST_FILES[damaged.name][:-5])
     use(monkeypatch, "mnist", MNIST_FILES, "http://127.0.0.1:9/nothing")
-    with pytest.raises(ConnectionError, match="the file that is there is another one"):
+    with pytest.raises(ConnectionError, match=damaged.name):
         data.mnist()
     with serve(MNIST_FILES) as (address, _):
         use(monkeypatch, "mnist", MNIST_FILES, f"{address}/right")
@@ -117,16 +118,16 @@ def test_a_damaged_file_is_replaced_or_named(place, monkeypatch):
 def test_sizes_and_seed_choose_among_the_images(place, monkeypatch):
     with serve(MNIST_FILES) as (address, asked):
         use(monkeypatch, "mnist", MNIST_FILES, f"{address}/right")
-        with pytest.raises(ValueError, match="train must be at least 1; got 0"):
+        with pytest.raises(ValueError, match="train must be at least 1, got 0"):
             data.mnist(train=0)
-        with pytest.raises(TypeError, match=r"seed must be a whole number; got 1\.5"):
+        with pytest.raises(TypeError, match=r"seed must be a whole number, got 1\.5"):
             data.mnist(seed=1.5)
         assert asked == [], "a bad size or seed is said before the download"
         one, same, other = data.mnist(8, 4, seed=1), data.mnist(8, 4, seed=1), data.mnist(8, 4, seed=2)
         assert one.train.images.shape[0] == 8 and one.test.images.shape[0] == 4
         assert torch.equal(one.train.images, same.train.images)
         assert not torch.equal(one.train.images, other.train.images)
-        with pytest.raises(ValueError, match=r"test must be at most 10.*got 11"):
+        with pytest.raises(ValueError, match=r"test must be at most 10, got 11"):
             data.mnist(test=11)
 
 
@@ -149,7 +150,7 @@ def test_a_folder_without_permission(place, monkeypatch, call):
     monkeypatch.setattr(os, call, refuse)
     with serve(MNIST_FILES) as (address, _):
         use(monkeypatch, "mnist", MNIST_FILES, f"{address}/right")
-        with pytest.raises(PermissionError, match=r"could not be kept in .*: Permission denied\. Set BNCOURSE_DATA"):
+        with pytest.raises(OSError, match=r"could not be kept in .*Permission denied.*BNCOURSE_DATA"):
             data.mnist()
 
 
@@ -234,44 +235,15 @@ def test_cifar10_is_read_without_unpacking(place, monkeypatch):
 
 
 @pytest.mark.parametrize("manner", ["right", "slow", "unannounced"])
-def test_a_download_shows_its_bytes(place, monkeypatch, manner):
-    files, bars = {"cifar-10-binary.tar.gz": cifar_archive(CIFAR_RECORDS)}, []
-
-    @contextmanager
-    def shown(total, description, unit):
-        bars.append((SimpleBar(), description, unit))
-        yield bars[-1][0]
-
-    class SimpleBar:
-        n, total = 0, None
-
-        def update(self, count):
-            self.n += count
-
-        def reset(self, total):
-            self.n, self.total = 0, total
-
-    monkeypatch.setattr(downloads, "progress", shown)
+def test_a_download_shows_its_bytes(place, monkeypatch, capsys, manner):
+    files = {"cifar-10-binary.tar.gz": cifar_archive(CIFAR_RECORDS)}
+    monkeypatch.setattr(downloads, "watched", lambda: True)
     with serve(files) as (address, _), suppress(ConnectionError):
         use(monkeypatch, "cifar10", files, f"{address}/{manner}")
         data.cifar10()
-    size = len(files["cifar-10-binary.tar.gz"])
-    (bar, description, unit) = bars[0]
-    assert (description, unit) == ("cifar-10-binary.tar.gz", "B")
-    assert (bar.n, bar.total) == (size, size) if manner != "unannounced" else bar.total is None and bar.n > 0
-
-
-def test_a_notebooks_bar_is_as_long_as_the_download():
-    """A widget takes its length when it is made, before the host says how long the file is, or at a reset."""
-    pytest.importorskip("ipywidgets")
-    from tqdm.notebook import tqdm
-
-    with tqdm(total=None, unit="B", delay=9) as shown:
-        bar = downloads._PoochBar(shown)
-        bar.total = 3000
-        bar.update(1000)
-        shown.refresh()
-        assert [(part.max, part.value) for part in shown.container.children if hasattr(part, "max")] == [(3000, 1000)]
+    size = tqdm.format_sizeof(len(files["cifar-10-binary.tar.gz"]))
+    shown = capsys.readouterr().err
+    assert f"{size}/{size}" in shown if manner != "unannounced" else "B/s" in shown
 
 
 def test_a_log_stays_quiet(place, tmp_path):
@@ -299,9 +271,3 @@ def test_the_folder_is_the_systems_cache_unless_chosen(monkeypatch):
     assert data.data_folder().name == "bncourse"
     monkeypatch.setenv("BNCOURSE_DATA", "~/elsewhere")
     assert data.data_folder().parts[-1] == "elsewhere" and "~" not in str(data.data_folder())
-
-
-def test_a_home_that_is_not_known_is_named(monkeypatch):
-    monkeypatch.setenv("BNCOURSE_DATA", "~no-such-user/data")
-    with pytest.raises(ValueError, match=r"BNCOURSE_DATA='~no-such-user/data'.*expected a folder"):
-        data.data_folder()

@@ -38,7 +38,7 @@ def test_compare_needs_different_seeds(seeds):
 
 
 def test_interval_needs_two_samples():
-    with pytest.raises(ValueError, match="samples has 1"):
+    with pytest.raises(ValueError, match="samples must be at least 2, got 1"):
         interval([1.0])
 
 
@@ -50,7 +50,7 @@ def test_an_interval_is_of_one_number_for_each_seed():
         lambda: curves.interval("a"),
         lambda: curves.difference("a", "b"),
     ):
-        with pytest.raises(ValueError, match=r"samples has the shape \((2|5), 2\)"):
+        with pytest.raises(ValueError, match=r"samples .*\((2|5), 2\)"):
             wrong()
     assert curves._repr_markdown_() is None
 
@@ -58,9 +58,9 @@ def test_an_interval_is_of_one_number_for_each_seed():
 @pytest.mark.parametrize(
     ("variants", "error", "named"),
     [
-        ({"a": float, "b": 3}, TypeError, "'b': 3; expected a function"),
-        ({"a": lambda seed: None}, TypeError, "'a' returned nothing for seed 0"),
-        ({"a": lambda seed: [0.0] * (seed + 1)}, ValueError, r"'a' gave an array of shape \(2,\) for seed 1"),
+        ({"a": float, "b": 3}, TypeError, "3 for 'b'"),
+        ({"a": lambda seed: None}, TypeError, "'a' .*NoneType for seed 0"),
+        ({"a": lambda seed: [0.0] * (seed + 1)}, ValueError, r"'a' .*\(2,\) after \(1,\)"),
     ],
 )
 def test_compare_names_a_bad_variant_at_once(variants, error, named):
@@ -129,5 +129,5 @@ def test_claim_names_what_is_wrong(arguments, named):
     "result", [History([0.5]), "fast", [[1], [1, 2]], torch.ones(2, requires_grad=True), {"a": 1}], ids=range(5)
 )
 def test_a_result_that_is_no_number_is_named(result):
-    with pytest.raises(TypeError, match=r"'slow' returned .* for seed 3; expected a number or a sequence of them"):
+    with pytest.raises(TypeError, match=r"'slow' must return a number .* for seed 3"):
         compare({"slow": lambda seed: result}, seeds=(3, 4))
