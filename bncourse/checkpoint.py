@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bncourse.files import write_whole
+from bncourse.moved import names_of
 
 __all__ = ["resume", "save"]
 
@@ -58,3 +59,6 @@ def resume(path: str | os.PathLike, model: nn.Module, optimizer: torch.optim.Opt
     torch.set_rng_state(cpu)
     torch.cuda.set_rng_state_all(gpus)
     return history
+
+
+__getattr__ = names_of(__name__)

@@ -11,6 +11,7 @@ from types import ModuleType
 MODULES = {
     "bncourse.lean": "bncourse.kernels",
     "bncourse.explore": "bncourse.explorers.explorer",
+    "bncourse.device": "bncourse.training",
     "bncourse.data.embedded": "bncourse.data.bundled",
     "bncourse.data.downloaded": "bncourse.data.downloads",
 }
@@ -22,6 +23,8 @@ NAMES = {
     "bncourse.functional.mean_and_variance": "bncourse.standardize.mean_and_variance",
     "bncourse.functional.standardize_backward": "bncourse.standardize.formula_backward",
     "bncourse.layers.batch.NormWithMemory": "bncourse.layers.batch.NormBase",
+    "bncourse.checkpoint.write_whole": "bncourse.files.write_whole",
+    "bncourse.data.examples.generator": "bncourse.data.examples.rng",
     "bncourse.experiments.VERDICTS": "bncourse.claims.VERDICTS",
     "bncourse.experiments.Statement": "bncourse.claims.Statement",
     "bncourse.experiments.claim": "bncourse.claims.claim",

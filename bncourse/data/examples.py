@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from bncourse.checks import whole_number
+from bncourse.moved import names_of
 
 __all__ = ["DataSet", "Examples", "rng"]
 
@@ -54,3 +55,6 @@ def rng(seed: int) -> torch.Generator:
         ValueError: ``seed`` has more than 64 bits.
     """
     return torch.Generator().manual_seed(whole_number("seed", seed, at_least=-(2**63), at_most=2**64 - 1))
+
+
+__getattr__ = names_of(__name__)

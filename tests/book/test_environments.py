@@ -10,40 +10,42 @@ from pathlib import Path
 
 import pytest
 from colab import packed_package, write_all
-from environments import floors, make_plan, pinned, versions
+from environments import ENVIRONMENTS, choose, find_python
+from packaging.requirements import Requirement
 from repository import disagreements, set_repository, setup_cell, student_notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-ENVIRONMENTS = ["colab", "oldest", "newest"]
-
-
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_where_only_the_pinned_torch_has_a_cpu_build_it_stays(name, monkeypatch):
-    here = f"torch=={pinned('torch')}"
-    monkeypatch.setattr(
-        "environments.offered_torch", lambda python, packages, any_build: pinned("torch") if here in packages else None
-    )
-    plan = make_plan(name)
-    assert plan.pins == versions(name) | {"torch": pinned("torch")}
-    assert any("torch stays" in note for note in plan.notes) == (name != "newest")
+    ours = next(line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("torch=="))
+    monkeypatch.setattr("environments.find_python", lambda version: f"python{version}")
+    monkeypatch.setattr("environments.has_builds", lambda python, pins, any_build: ours in pins)
+    python, pins = choose(name)
+    others = {pin for pin in ENVIRONMENTS[name].pins if not pin.startswith("torch==")}
+    assert python == "python3.13" and set(pins) == {ours} | others
 
 
 def test_the_wanted_torch_goes_before_the_newest_python(monkeypatch):
     """The floor of torch has builds for some Python, but for none newer."""
-    monkeypatch.setattr("environments.pythons", lambda version: iter([f"python{version}"]))
+    monkeypatch.setattr("environments.find_python", lambda version: f"python{version}")
     monkeypatch.setattr(
-        "environments.offered_torch",
-        lambda python, packages, any_build: (
-            "2.4.0" if (python, packages[0]) == ("python3.12", "torch==2.4.0") else None
-        ),
+        "environments.has_builds", lambda python, pins, any_build: python == "python3.12" and "torch==2.4" in pins
     )
-    assert make_plan("oldest", any_build=True).python == "python3.12"
-    with pytest.raises(SystemExit, match="No Python"):
-        make_plan("oldest", "3.13", any_build=True)
+    assert choose("oldest")[0] == "python3.12"
+    with pytest.raises(SystemExit, match="Is there a network"):
+        choose("oldest", ("3.13",))
 
 
+def test_a_python_is_found_that_is_this_version():
+    found = find_python(f"{sys.version_info.major}.{sys.version_info.minor}")
+    code = "import sys; print(*sys.version_info[:2])"
+    said = subprocess.run([found or sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert said.split() == list(map(str, sys.version_info[:2])) and find_python("3.99") is None
+
+
+@pytest.mark.environments
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_a_chapter_and_the_widgets_run_in_it(name):
     """A second process, with the other versions really installed."""
@@ -53,23 +55,20 @@ def test_a_chapter_and_the_widgets_run_in_it(name):
     command = [sys.executable, ROOT / "tools" / "environments.py", name, "--smoke"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    for package, version in versions(name).items():
-        assert package == "torch" or f"\n{package} {version}\n" in result.stdout
+    ran_with = dict(line.split() for line in result.stdout.partition("This ran with ")[2].splitlines())
+    for pin in map(Requirement, ENVIRONMENTS[name].pins):
+        assert pin.name == "torch" or pin.specifier.contains(ran_with[pin.name])
 
 
-@pytest.mark.parametrize("option", ["--plan", "--smoke"])
-def test_without_a_registry_the_end_says_so(option):
-    """It is asked for first, and no traceback of ours hides pip's words."""
-    command = [sys.executable, ROOT / "tools" / "environments.py", "oldest", option]
+@pytest.mark.parametrize("options", [[], ["--smoke"]], ids=["full", "smoke"])
+def test_without_a_registry_the_end_says_so(options):
+    """The registry is asked first, and no traceback of ours hides pip's words."""
+    command = [sys.executable, ROOT / "tools" / "environments.py", "oldest", *options]
     offline = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     offline |= {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
     result = subprocess.run(command, capture_output=True, text=True, env=offline)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stderr.endswith("Is there a network?\n")
-
-
-def test_floors_are_those_of_the_package():
-    assert floors()["torch"] == "2.4.0" and floors()["numpy"] == "1.26.0"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The house is in order: bare notebooks, a complete toc, one set-up cell, exact pins, imports one way, style."""
 
 import ast
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -16,8 +17,32 @@ from toc import notebooks, pages
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = notebooks()
 ROOMS = (  # a room imports only what stands before it
-    *("files", "distributed", "checks", "kernels", "functional", "layers", "models", "progress", "data", "checkpoint"),
-    *("training", "probes", "experiments", "surgery", "doctor", "claims", "plotting", "axes", "notebook", "studies"),
+    *(
+        "moved",
+        "files",
+        "distributed",
+        "checks",
+        "kernels",
+        "standardize",
+        "functional",
+        "layers",
+        "models",
+        "progress",
+    ),
+    *(
+        "data",
+        "checkpoint",
+        "training",
+        "probes",
+        "experiments",
+        "surgery",
+        "doctor",
+        "claims",
+        "plotting",
+        "axes",
+        "notebook",
+        "studies",
+    ),
     *("explorers", "exercises", "grading", "cli"),
 )
 
@@ -120,6 +145,34 @@ def test_requirements_satisfy_every_floor_of_the_package():
     for requirement in map(Requirement, [*project["dependencies"], *extras]):
         pin = pins.get(canonicalize_name(requirement.name))
         assert pin and requirement.specifier.contains(pin), f"{requirement} against {pin}"
+
+
+def test_the_package_declares_what_it_imports():
+    """What comes along with another package today may not do so in its next version."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    distributions = importlib.metadata.packages_distributions()
+    undeclared = {
+        f"{name_of(path)} imports {module}"
+        for path in tracked("bncourse/*.py")
+        for module in imported_modules(path) - sys.stdlib_module_names - {"bncourse"}
+        if not declared & set(map(canonicalize_name, distributions.get(module, [])))
+    }
+    assert not undeclared
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The top-level modules that a file imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found
 
 
 def test_version_is_the_same_everywhere():
