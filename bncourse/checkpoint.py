@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from bncourse.files import write_whole
 from bncourse.moved import names_of
@@ -14,9 +15,7 @@ from bncourse.moved import names_of
 __all__ = ["resume", "save"]
 
 
-def save(
-    path: str | os.PathLike, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict, history: dict
-) -> None:
+def save(path: str | os.PathLike, model: nn.Module, optimizer: Optimizer, settings: dict, history: dict) -> None:
     """Write all that the next epoch depends on. ``settings`` and ``history`` hold plain values.
 
     Raises:
@@ -29,7 +28,7 @@ def save(
     write_whole(path, buffer.getvalue())
 
 
-def resume(path: str | os.PathLike, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict) -> dict | None:
+def resume(path: str | os.PathLike, model: nn.Module, optimizer: Optimizer, settings: dict) -> dict | None:
     """Put the model, the optimizer and the random state where ``save`` left them; the file cannot run code.
 
     Returns:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
 from bncourse.checkpoint import resume, save
 from bncourse.checks import whole_number
@@ -107,12 +108,10 @@ def fit(
     steps = math.ceil(len(labels) // batch_size / accumulate)  # of one epoch
     if quick():
         epochs, steps = min(epochs, 2), min(steps, 3)
-    device = best_device()
-    optimizer = make_optimizer(model.to(device).parameters(), lr=learning_rate)
-    settings = {"train": list(images.shape), "test": None if test is None else list(test[0].shape)}
-    settings |= {"batch_size": batch_size, "accumulate": accumulate, "seed": seed, "steps": steps}
-    settings |= {"mixed_precision": bool(mixed_precision)}
-    settings |= {"optimizer": f"{type(optimizer).__name__} {optimizer.defaults}"}
+    optimizer = make_optimizer(model.to(best_device()).parameters(), lr=learning_rate)
+    settings = {"train": list(images.shape), "test": None if test is None else list(test[0].shape), "seed": seed}
+    settings |= {"batch_size": batch_size, "accumulate": accumulate, "mixed_precision": bool(mixed_precision)}
+    settings |= {"steps": steps, "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}"}
     history = History()
     with torch.random.fork_rng(), progress(epochs * steps, "fit", "step") as bar:
         torch.manual_seed(seed)
@@ -122,7 +121,7 @@ def fit(
         bar.update(len(history.loss))
         model.train()
         while len(history.loss) < epochs * steps and not history.diverged:
-            epoch = _epoch(model, optimizer, images, labels, batch_size, accumulate, device, mixed_precision)
+            epoch = _epoch(model, optimizer, train, batch_size, accumulate, mixed_precision)
             for loss in islice(epoch, steps):
                 history.loss.append(loss)
                 bar.update()
@@ -139,24 +138,19 @@ def fit(
 
 
 def _epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    batch_size: int,
-    accumulate: int,
-    device: torch.device,
-    mixed_precision: bool,
+    model: nn.Module, optimizer: Optimizer, examples, batch_size: int, accumulate: int, mixed_precision: bool
 ) -> Iterator[float]:
     """Train for one epoch; yields the loss of every optimizer step."""
+    images, labels = examples
+    device = next(model.parameters()).device
     shuffled = torch.randperm(len(labels))
     batches = shuffled[: len(labels) // batch_size * batch_size].split(batch_size)
     for start in range(0, len(batches), accumulate):
         window = batches[start : start + accumulate]
         optimizer.zero_grad()
         step_loss = 0.0
-        for batch in window:
-            x, y = images[batch].to(device), labels[batch].to(device)
+        for chosen in window:
+            x, y = images[chosen].to(device), labels[chosen].to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
                 loss = functional.cross_entropy(model(x), y) / len(window)
             loss.backward()

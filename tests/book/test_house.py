@@ -17,33 +17,9 @@ from toc import notebooks, pages
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = notebooks()
 ROOMS = (  # a room imports only what stands before it
-    *(
-        "moved",
-        "files",
-        "distributed",
-        "checks",
-        "kernels",
-        "standardize",
-        "functional",
-        "layers",
-        "models",
-        "progress",
-    ),
-    *(
-        "data",
-        "checkpoint",
-        "training",
-        "probes",
-        "experiments",
-        "surgery",
-        "doctor",
-        "claims",
-        "plotting",
-        "axes",
-        "notebook",
-        "studies",
-    ),
-    *("explorers", "exercises", "grading", "cli"),
+    *("moved", "files", "distributed", "checks", "kernels", "standardize", "functional", "layers", "models"),
+    *("progress", "data", "checkpoint", "training", "probes", "experiments", "surgery", "doctor", "claims"),
+    *("plotting", "axes", "notebook", "studies", "explorers", "exercises", "grading", "cli"),
 )
 
 
