@@ -154,10 +154,10 @@ def _read(path: str | os.PathLike, variants: Iterable[str]) -> dict[str, dict[st
     if not Path(path).exists():
         return {}
     try:
-        found = {name: dict(by_seed) for name, by_seed in json.loads(Path(path).read_bytes()).items()}
-        for name, by_seed in found.items():
-            for seed, result in by_seed.items():
-                _numbers(name, int(seed), result)
+        found = {
+            name: {seed: _numbers(name, int(seed), result) for seed, result in by_seed.items()}
+            for name, by_seed in json.loads(Path(path).read_bytes()).items()
+        }
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"checkpoint must be a file that compare wrote, got {path}: {error}") from error
     if not found.keys() <= set(variants):
