@@ -97,8 +97,8 @@ def run_case(source: str, namespace: dict[str, Any], seconds: float) -> dict[str
     """Run one case against the names that the notebook defined."""
     import torch
 
-    from bncourse.exercises.compare import Wrong
-    from bncourse.exercises.undisturbed import undisturbed
+    from bncourse.exercises.compare import CaseFailed
+    from bncourse.exercises.exercise import isolated_rng
 
     definitions: dict[str, Any] = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional}  # as in the notebooks
     exec(source, definitions)
@@ -110,11 +110,11 @@ def run_case(source: str, namespace: dict[str, Any], seconds: float) -> dict[str
     if any(namespace[name] is ... for name in names):
         return _failed("not answered yet")
     try:
-        with _limit(seconds), undisturbed():
+        with _limit(seconds), isolated_rng():
             function(*(namespace[name] for name in names))
     except TimeLimit:
         return _failed(f"stopped after {seconds:g} s", kind="timeout")
-    except Wrong as wrong:
+    except CaseFailed as wrong:
         return _failed(wrong.message, wrong.hint)
     except BaseException as error:
         return _failed(_describe(error), kind=_kind(error))

@@ -1,4 +1,8 @@
-"""The cases of a BatchNorm2d class: what torch.nn.BatchNorm2d passes, and every creature of the bug zoo fails."""
+"""Set 4: the bug zoo, and a layer of your own (chapters 6, 10 and 11).
+
+Every creature has one bug that real courses and code bases have shipped. A ``BatchNorm2d`` of one's own is tested by
+the same cases everywhere: what ``torch.nn.BatchNorm2d`` passes, and every creature fails.
+"""
 
 import copy
 
@@ -6,9 +10,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bncourse.exercises.compare import Wrong, expect, require, sample
-from bncourse.exercises.forward import BATCH_AXIS_ONLY, CANCELLATION, CONSTANTS, PER_SAMPLE, UNBIASED
-from bncourse.exercises.modes import BIASED_RUNNING, REVERSED
+from bncourse.exercises.compare import expect, require, sample
+from bncourse.exercises.exercise import Exercise
+from bncourse.exercises.normalizing_a_batch import (
+    BATCH_AXIS_ONLY,
+    CANCELLATION,
+    CONSTANTS,
+    PER_SAMPLE,
+    UNBIASED,
+    standardized,
+)
+from bncourse.exercises.training_and_inference import BIASED_RUNNING, REVERSED
 
 BY_GRAD_MODE = (
     "The mode follows torch.is_grad_enabled(). Ask self.training: gradients can be on in evaluation "
@@ -21,6 +33,15 @@ PLAIN_TENSORS = (
 KEEPS_GRAPH = (
     "The update of the running statistics is part of the graph, which grows at every step. "
     "Update them under torch.no_grad()."
+)
+AFTER_ADDITION = (
+    "BatchNorm stands after the addition, so it normalizes the shortcut too and no signal passes unchanged. "
+    "It belongs in the branch, before the addition."
+)
+TOO_EASY = (
+    "With 2 samples the outputs are +1 and -1 whatever the inputs, so the true gradient is about zero, and so is "
+    "that of almost any code; and the sum of the outputs never changes. Take at least 4 samples and weigh the "
+    "outputs differently."
 )
 
 
@@ -176,10 +197,8 @@ def gradient(answer):
 def large_offset(answer):
     layer, x = build(answer), sample(8, 3, 4, 4) + 1e4
     expected = torch_twin(layer.double())(x.double())
-    try:
-        expect(layer.float()(x), expected, "the output for inputs near 10,000", rtol=1e-2, atol=1e-2)
-    except Wrong as wrong:
-        raise Wrong(wrong.message, CANCELLATION) from None
+    got = layer.float()(x)
+    expect(got, expected, "the output for inputs near 10,000", otherwise=CANCELLATION, rtol=1e-2, atol=1e-2)
 
 
 LAYER_CASES = {
@@ -193,3 +212,152 @@ LAYER_CASES = {
     "the gradient of x": gradient,
     "a large offset: inputs near 10,000": large_offset,
 }
+
+
+def layer_exercise(name: str, title: str, minutes: int, level: str, chapter: int = 10) -> Exercise:
+    """An exercise whose answer is a ``BatchNorm2d`` class."""
+    return Exercise(name=name, title=title, chapter=chapter, minutes=minutes, level=level, cases=dict(LAYER_CASES))
+
+
+mode = layer_exercise(name="zoo-mode", title="The layer that forgets to sleep", minutes=15, level="medium")
+buffers = layer_exercise(name="zoo-buffers", title="The layer with amnesia", minutes=10, level="easy")
+variance = layer_exercise(name="zoo-variance", title="The layer that counts wrong", minutes=15, level="medium")
+momentum = layer_exercise(name="zoo-momentum", title="The layer that lives in the moment", minutes=10, level="easy")
+graph = layer_exercise(name="zoo-graph", title="The layer that never lets go", minutes=15, level="medium")
+cancellation = layer_exercise(
+    name="zoo-cancellation", title="The layer that is afraid of heights", minutes=15, level="medium"
+)
+detached = layer_exercise(name="zoo-detached", title="The layer that learns too little", minutes=15, level="medium")
+bias = Exercise(name="zoo-bias", title="The bias that nobody removed", chapter=10, minutes=10, level="easy")
+residual = Exercise(name="zoo-residual", title="The shortcut that is none", chapter=6, minutes=15, level="medium")
+gradient_check = Exercise(
+    name="zoo-gradient-check", title="The check that cannot fail", chapter=10, minutes=25, level="hard"
+)
+layer = layer_exercise(name="layer", title="A BatchNorm of your own", minutes=45, level="hard", chapter=11)
+EXERCISES = (mode, buffers, variance, momentum, graph, cancellation, detached, bias, residual, gradient_check, layer)
+
+
+class _Subclass(nn.BatchNorm2d):
+    pass
+
+
+def _convolution(block):
+    require(isinstance(block, nn.Module), f"the block should be an nn.Module; got a {type(block).__name__}.")
+    found = [part for part in block.modules() if isinstance(part, nn.Conv2d)]
+    require(len(found) == 1, f"the block should hold one convolution; it holds {len(found)}.")
+    return found[0]
+
+
+@bias.case("no bias before BatchNorm2d")
+def no_bias(answer):
+    require(
+        _convolution(answer(nn.BatchNorm2d, 3, 8)).bias is None,
+        "with nn.BatchNorm2d the convolution still has its bias.",
+        "`norm` is a class, not a layer: isinstance(norm, nn.BatchNorm2d) is never true of it. Ask issubclass.",
+    )
+
+
+@bias.case("no bias before a layer derived from BatchNorm2d")
+def no_bias_subclass(answer):
+    require(
+        _convolution(answer(_Subclass, 3, 8)).bias is None,
+        "with a subclass of nn.BatchNorm2d the convolution still has its bias.",
+        "Comparing with == misses subclasses. Ask issubclass.",
+    )
+
+
+@bias.case("a bias where nothing replaces it")
+def keeps_bias(answer):
+    require(_convolution(answer(nn.BatchNorm2d, 3, 8)).bias is None, "with nn.BatchNorm2d there is still a bias.")
+    require(
+        _convolution(answer(lambda channels: nn.Identity(), 3, 8)).bias is not None,
+        "without a norm the convolution has lost its bias.",
+        "Nothing replaces it there: drop the bias only before BatchNorm. (`norm` may also be a plain function.)",
+    )
+
+
+def _residual_block(answer):
+    require(isinstance(answer, type) and issubclass(answer, nn.Module), "the answer should be your class.")
+    block = answer(4)
+    missing = [name for name in ("conv1", "norm1", "conv2", "norm2") if not hasattr(block, name)]
+    require(not missing, f"the block should keep its parts' names; it has no {', '.join(missing)}.")
+    return block
+
+
+@residual.case("with the last BatchNorm at zero, the block is relu(x)")
+def residual_identity(answer):
+    block, x = _residual_block(answer), 2 * sample(4, 4, 5, 5) + 1
+    nn.init.zeros_(block.norm2.weight)
+    nn.init.zeros_(block.norm2.bias)
+    mistakes = {AFTER_ADDITION: torch.zeros_like(x), "The shortcut goes around the last ReLU too.": x}
+    expect(block(x), x.relu(), "the output", mistakes)
+
+
+@residual.case("shortcut plus branch, then ReLU")
+def residual_values(answer):
+    block, x = _residual_block(answer), 2 * sample(4, 4, 5, 5) + 1
+    branch = block.conv2(F.relu(block.norm1(block.conv1(x))))
+    expected = F.relu(x + block.norm2(branch))
+    mistakes = {
+        AFTER_ADDITION: F.relu(block.norm2(x + branch)),
+        "The shortcut is missing.": F.relu(block.norm2(branch)),
+        "The branch has its ReLU before the addition: the sum comes first.": x + F.relu(block.norm2(branch)),
+    }
+    expect(block(x), expected, "the output", mistakes)
+
+
+def right_batch_norm(x):
+    """What the learner's check must accept: x is (N, C), in training mode."""
+    return standardized(x, (0,))
+
+
+def constant_statistics(x):
+    """Mean and variance as constants: the bug of ``zoo-detached``."""
+    return (x - x.detach().mean(0)) * constant_scale(x)
+
+
+def constant_variance(x):
+    """The variance alone as a constant."""
+    return (x - x.mean(0)) * constant_scale(x)
+
+
+def constant_scale(x):
+    return (x.detach().var(0, correction=0) + 1e-5).rsqrt()
+
+
+def no_gradient(x):
+    """A gradient of zero for every input."""
+    return right_batch_norm(x.detach()) + 0 * x
+
+
+def _verdict(answer, batch_norm):
+    verdict = answer(batch_norm)
+    require(isinstance(verdict, bool), f"the check should return True or False; got {verdict!r}.")
+    return verdict
+
+
+@gradient_check.case("a right BatchNorm is accepted")
+def accepts_right(answer):
+    require(
+        _verdict(answer, right_batch_norm), "a right BatchNorm is rejected.", "Compare in float64; allow rounding only."
+    )
+    require(not _verdict(answer, no_gradient), "so is one whose gradient is zero.", TOO_EASY)
+
+
+@gradient_check.case("constant mean and variance are rejected")
+def rejects_constants(answer):
+    require(not _verdict(answer, constant_statistics), "a BatchNorm without gradient through them passes.", TOO_EASY)
+
+
+@gradient_check.case("a constant variance is rejected")
+def rejects_constant_variance(answer):
+    require(
+        not _verdict(answer, constant_variance),
+        "a BatchNorm without gradient through the variance passes.",
+        f"{TOO_EASY} Compare element by element, with a small tolerance.",
+    )
+
+
+@gradient_check.case("a zero gradient is rejected")
+def rejects_zero(answer):
+    require(not _verdict(answer, no_gradient), "a BatchNorm with a gradient of zero passes.", TOO_EASY)

@@ -31,15 +31,22 @@ CONSTANTS = (
     "Both depend on x: let the gradient flow through them."
 )
 
-signal = Exercise("signal", "How far does a signal get?", chapter=1, minutes=10, level="easy")
-standardize = Exercise("standardize", "Standardize over given axes", chapter=2, minutes=10, level="easy")
-batch_norm = Exercise("batch-norm", "The forward pass of BatchNorm", chapter=2, minutes=15, level="medium")
-identity = Exercise("identity", "When BatchNorm does nothing", chapter=2, minutes=10, level="medium")
+signal = Exercise(name="signal", title="How far does a signal get?", chapter=1, minutes=10, level="easy")
+standardize = Exercise(name="standardize", title="Standardize over given axes", chapter=2, minutes=10, level="easy")
+batch_norm = Exercise(name="batch-norm", title="The forward pass of BatchNorm", chapter=2, minutes=15, level="medium")
+identity = Exercise(name="identity", title="When BatchNorm does nothing", chapter=2, minutes=10, level="medium")
 EXERCISES = (signal, standardize, batch_norm, identity)
 
 
-def _deep(gain, depth):
-    return {
+def standardized(x, dims, eps=1e-5, correction=0):
+    """What most exercises of this course come down to; ``correction=1`` is the unbiased variance."""
+    variance = x.var(dims, correction=correction, keepdim=True)
+    return (x - x.mean(dims, keepdim=True)) / (variance + eps).sqrt()
+
+
+def compare_signal(answer, gain, depth, expected=None, **tolerance):
+    """Compare with gain ** depth, or with what was measured."""
+    mistakes = {
         "This multiplies gain by depth. Every layer multiplies the scale by gain once more: gain ** depth.": (
             gain * depth
         ),
@@ -49,6 +56,8 @@ def _deep(gain, depth):
         ),
         "Count the layers again: the first one multiplies by gain too.": gain ** (depth - 1),
     }
+    expected = gain**depth if expected is None else expected
+    expect(answer(gain, depth), expected, "the standard deviation", mistakes, **tolerance)
 
 
 @signal.case("a network we measure: 6 layers, gain 0.7")
@@ -57,70 +66,48 @@ def measured_signal(answer):
     x = sample(width, width, seed=1)
     for layer in range(depth):
         x = x @ (sample(width, width, seed=10 + layer) * gain / width**0.5)
-    expect(answer(gain, depth), x.std(), "the standard deviation", _deep(gain, depth), rtol=0.1)
+    compare_signal(answer, gain, depth, x.std(), rtol=0.1)
 
 
-@signal.case("30 layers, gain 0.5: the signal vanishes")
-def vanishing_signal(answer):
-    expect(answer(0.5, 30), 0.5**30, "the standard deviation", _deep(0.5, 30), atol=1e-12)
-
-
-@signal.case("30 layers, gain 1.5: the signal explodes")
-def exploding_signal(answer):
-    expect(answer(1.5, 30), 1.5**30, "the standard deviation", _deep(1.5, 30))
-
-
-def _standardized(x, dims, eps=1e-5, correction=0):
-    variance = x.var(dims, correction=correction, keepdim=True)
-    return (x - x.mean(dims, keepdim=True)) / (variance + eps).sqrt()
+signal.cases |= {
+    "30 layers, gain 0.5: the signal vanishes": lambda answer: compare_signal(answer, 0.5, 30, atol=1e-12),
+    "30 layers, gain 1.5: the signal explodes": lambda answer: compare_signal(answer, 1.5, 30),
+}
 
 
 def standardize_mistakes(x, dims, eps):
+    """The usual mistakes, and what they make of x."""
     centred = x - x.mean(dims, keepdim=True)
     variance = centred.square().mean(dims, keepdim=True)
-    return {
-        UNBIASED: _standardized(x, dims, eps, correction=1),
+    mistakes = {
+        UNBIASED: standardized(x, dims, eps, correction=1),
         NO_EPS: centred / variance.sqrt(),
         EPS_OUTSIDE: centred / (variance.sqrt() + eps),
         "Divide by the standard deviation, the square root of the variance.": centred / (variance + eps),
-        ALL_AXES: _standardized(x, tuple(range(x.dim())), eps),
+        ALL_AXES: standardized(x, tuple(range(x.dim())), eps),
         "The mean is not subtracted.": x / (variance + eps).sqrt(),
     }
+    return mistakes | ({BATCH_AXIS_ONLY: standardized(x, (0,), eps)} if x.dim() > 2 else {})
 
 
-@standardize.case("features: a (8, 5) tensor over axis 0")
-def standardize_features(answer):
-    x = 3 * sample(8, 5) + 2
-    expected = F.batch_norm(x.double(), None, None, training=True, eps=0.1)
-    expect(answer(x, (0,), 0.1), expected, "the result", standardize_mistakes(x, (0,), 0.1))
+def compare_standardize(answer, x, dims, eps=1e-5, **options):
+    """Compare with torch's BatchNorm in float64, without weight and bias."""
+    expected = F.batch_norm(x.double(), None, None, training=True, eps=eps)
+    expect(answer(x, dims, eps), expected, "the result", standardize_mistakes(x, dims, eps), **options)
 
 
-@standardize.case("images: a (4, 3, 6, 5) tensor over axes 0, 2, 3")
-def standardize_images(answer):
-    x = 2 * sample(4, 3, 6, 5) - 1
-    expected = F.batch_norm(x.double(), None, None, training=True, eps=1e-5)
-    mistakes = standardize_mistakes(x, (0, 2, 3), 1e-5) | {BATCH_AXIS_ONLY: _standardized(x, (0,))}
-    expect(answer(x, (0, 2, 3), 1e-5), expected, "the result", mistakes)
-
-
-@standardize.case("small inputs: eps decides")
-def standardize_small(answer):
-    x = 1e-3 * sample(16, 4)
-    expected = F.batch_norm(x.double(), None, None, training=True, eps=1e-5)
-    expect(answer(x, (0,), 1e-5), expected, "the result", standardize_mistakes(x, (0,), 1e-5))
-
-
-@standardize.case("a large offset: inputs near 10,000")
-def standardize_offset(answer):
-    x = sample(64, 4) + 1e4
-    expected = F.batch_norm(x.double(), None, None, training=True, eps=1e-5)
-    got = answer(x, (0,), 1e-5)
-    mistakes = standardize_mistakes(x, (0,), 1e-5)
-    try:
-        expect(got, expected, "the result", mistakes, rtol=1e-2, atol=1e-2)
-    except AssertionError as wrong:
-        require(getattr(wrong, "hint", None) is not None, getattr(wrong, "message", str(wrong)), CANCELLATION)
-        raise
+standardize.cases |= {
+    "features: a (8, 5) tensor over axis 0": lambda answer: compare_standardize(
+        answer, 3 * sample(8, 5) + 2, (0,), eps=0.1
+    ),
+    "images: a (4, 3, 6, 5) tensor over axes 0, 2, 3": lambda answer: compare_standardize(
+        answer, 2 * sample(4, 3, 6, 5) - 1, (0, 2, 3)
+    ),
+    "small inputs: eps decides": lambda answer: compare_standardize(answer, 1e-3 * sample(16, 4), (0,)),
+    "a large offset: inputs near 10,000": lambda answer: compare_standardize(
+        answer, sample(64, 4) + 1e4, (0,), rtol=1e-2, atol=1e-2, otherwise=CANCELLATION
+    ),
+}
 
 
 @standardize.case("the gradient flows through the mean and the variance")
@@ -139,59 +126,32 @@ def standardize_gradient(answer):
     expect(got, expected, "the gradient of x", {CONSTANTS: dy * scale}, rtol=1e-3)
 
 
-def _batch_norm_mistakes(x, weight, bias, eps):
-    channels = (1, -1) + (1,) * (x.dim() - 2)
-    axes = (0, *range(2, x.dim()))
-
-    def affine(normalized):
-        return weight.reshape(channels) * normalized + bias.reshape(channels)
-
-    mistakes = {
-        hint: affine(value)
-        for hint, value in standardize_mistakes(x, axes, eps).items()
-        if hint != ALL_AXES or x.dim() == 2
-    }
-    if x.dim() > 2:
-        mistakes[BATCH_AXIS_ONLY] = affine(_standardized(x, (0,), eps))
-        mistakes[PER_SAMPLE] = affine(_standardized(x, tuple(range(2, x.dim())), eps))
-        mistakes[ALL_AXES] = affine(_standardized(x, tuple(range(x.dim())), eps))
-    if x.shape[-1] == len(weight):
-        mistakes[LAST_AXIS] = weight * _standardized(x, axes, eps) + bias
-    mistakes["Scale first, then shift: weight * x_hat + bias."] = weight.reshape(channels) * (
-        _standardized(x, axes, eps) + bias.reshape(channels)
-    )
-    return mistakes
-
-
 def compare_batch_norm(answer, x, eps=1e-5):
     """Compare with torch's, with a weight and a bias that differ by channel."""
     weight, bias = sample(x.shape[1], seed=2) + 3, sample(x.shape[1], seed=3)
+    axes, space = (0, *range(2, x.dim())), tuple(range(2, x.dim()))
+    by_channel = (1, -1, *[1] * len(space))
+    w, b = weight.reshape(by_channel), bias.reshape(by_channel)
+    mistakes = {hint: w * x_hat + b for hint, x_hat in standardize_mistakes(x, axes, eps).items()}
+    if space:
+        mistakes[PER_SAMPLE] = w * standardized(x, space, eps) + b
+    if x.shape[-1] == len(weight):
+        mistakes[LAST_AXIS] = weight * standardized(x, axes, eps) + bias
+    mistakes["Scale first, then shift: weight * x_hat + bias."] = w * (standardized(x, axes, eps) + b)
     expected = F.batch_norm(x.double(), None, None, weight.double(), bias.double(), training=True, eps=eps)
-    expect(answer(x, weight, bias, eps), expected, "the output", _batch_norm_mistakes(x, weight, bias, eps))
+    expect(answer(x, weight, bias, eps), expected, "the output", mistakes)
 
 
-@batch_norm.case("features: a (16, 4) batch")
-def batch_norm_features(answer):
-    compare_batch_norm(answer, 2 * sample(16, 4) + 1)
+batch_norm.cases |= {
+    "features: a (16, 4) batch": lambda answer: compare_batch_norm(answer, 2 * sample(16, 4) + 1),
+    "images: a (4, 3, 6, 5) batch": lambda answer: compare_batch_norm(answer, 2 * sample(4, 3, 6, 5) + 1),
+    "images as wide as they have channels: (4, 6, 6, 6)": lambda answer: compare_batch_norm(answer, sample(4, 6, 6, 6)),
+    "a small batch and a large eps: (3, 2) and eps 0.1": lambda answer: compare_batch_norm(answer, sample(3, 2), 0.1),
+}
 
 
-@batch_norm.case("images: a (4, 3, 6, 5) batch")
-def batch_norm_images(answer):
-    compare_batch_norm(answer, 2 * sample(4, 3, 6, 5) + 1)
-
-
-@batch_norm.case("images as wide as they have channels: (4, 6, 6, 6)")
-def batch_norm_square(answer):
-    compare_batch_norm(answer, sample(4, 6, 6, 6))
-
-
-@batch_norm.case("a small batch and a large eps: (3, 2) and eps 0.1")
-def batch_norm_eps(answer):
-    compare_batch_norm(answer, sample(3, 2), eps=0.1)
-
-
-def compare_identity(answer, x, eps):
-    """BatchNorm with the learner's weight and bias must give the batch back."""
+def compare_identity(answer, x, eps=1e-5):
+    """BatchNorm with the learner's weight and bias must return the batch itself."""
     axes = (0, *range(2, x.dim()))
     weight, bias = expect_items(answer(x, eps), 2, "the answer")
     variance = x.var(axes, correction=0)
@@ -211,11 +171,7 @@ def compare_identity(answer, x, eps):
     expect(output, x, "the output of BatchNorm", rtol=1e-3, atol=1e-3)
 
 
-@identity.case("features, eps 0.5: a (10, 4) batch")
-def identity_features(answer):
-    compare_identity(answer, 2 * sample(10, 4) + 1, eps=0.5)
-
-
-@identity.case("images, eps 1e-5: a (4, 3, 5, 5) batch")
-def identity_images(answer):
-    compare_identity(answer, 0.01 * sample(4, 3, 5, 5) - 1, eps=1e-5)
+identity.cases |= {
+    "features, eps 0.5: a (10, 4) batch": lambda answer: compare_identity(answer, 2 * sample(10, 4) + 1, eps=0.5),
+    "images, eps 1e-5: a (4, 3, 5, 5) batch": lambda answer: compare_identity(answer, 0.01 * sample(4, 3, 5, 5) - 1),
+}

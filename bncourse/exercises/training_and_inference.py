@@ -24,14 +24,16 @@ MEAN_OF_BATCHES = (
     "Count correct samples and divide once, at the end."
 )
 
-running_statistics = Exercise("running-statistics", "One step of the running statistics", 3, 15, "medium")
-warm_up = Exercise("warm-up", "How long do running statistics take?", 3, 10, "easy")
-evaluate = Exercise("evaluate", "Evaluate without leaving a trace", 3, 20, "medium")
-batch_noise = Exercise("batch-noise", "How noisy is a batch's mean?", 4, 10, "easy")
+running_statistics = Exercise(
+    name="running-statistics", title="One step of the running statistics", chapter=3, minutes=15, level="medium"
+)
+warm_up = Exercise(name="warm-up", title="How long do running statistics take?", chapter=3, minutes=10, level="easy")
+evaluate = Exercise(name="evaluate", title="Evaluate without leaving a trace", chapter=3, minutes=20, level="medium")
+batch_noise = Exercise(name="batch-noise", title="How noisy is a batch's mean?", chapter=4, minutes=10, level="easy")
 EXERCISES = (running_statistics, warm_up, evaluate, batch_noise)
 
 
-def compare_running(answer, x, momentum, steps=1):
+def compare_running(answer, x, momentum=0.1, steps=1):
     """Compare some steps with the buffers of torch's layer."""
     channels = x.shape[1]
     layer = (nn.BatchNorm1d if x.dim() == 2 else nn.BatchNorm2d)(channels, momentum=momentum)
@@ -75,19 +77,11 @@ def compare_running(answer, x, momentum, steps=1):
         expect(variance, layer.running_var, "the running variance", mistakes)
 
 
-@running_statistics.case("features: one step with a (4, 3) batch")
-def running_features(answer):
-    compare_running(answer, 2 * sample(4, 3), momentum=0.1)
-
-
-@running_statistics.case("images: one step with a (2, 3, 2, 2) batch")
-def running_images(answer):
-    compare_running(answer, sample(2, 3, 2, 2) + 1, momentum=0.3)
-
-
-@running_statistics.case("three steps in a row")
-def running_steps(answer):
-    compare_running(answer, sample(5, 2), momentum=0.1, steps=3)
+running_statistics.cases |= {
+    "features: one step with a (4, 3) batch": lambda answer: compare_running(answer, 2 * sample(4, 3)),
+    "images: one step with a (2, 3, 2, 2) batch": lambda answer: compare_running(answer, sample(2, 3, 2, 2) + 1, 0.3),
+    "three steps in a row": lambda answer: compare_running(answer, sample(5, 2), steps=3),
+}
 
 
 @running_statistics.case("nothing for autograd to remember")
@@ -125,19 +119,11 @@ def compare_warm_up(answer, fraction, momentum):
     expect(answer(fraction, momentum), steps, f"the number of steps to {fraction:.0%} at momentum {momentum}", mistakes)
 
 
-@warm_up.case("to 65% at momentum 0.1")
-def warm_up_default(answer):
-    compare_warm_up(answer, 0.65, 0.1)
-
-
-@warm_up.case("to 99% at momentum 0.1")
-def warm_up_long(answer):
-    compare_warm_up(answer, 0.99, 0.1)
-
-
-@warm_up.case("to 99% at momentum 0.01")
-def warm_up_slow(answer):
-    compare_warm_up(answer, 0.99, 0.01)
+warm_up.cases |= {
+    "to 65% at momentum 0.1": lambda answer: compare_warm_up(answer, 0.65, 0.1),
+    "to 99% at momentum 0.1": lambda answer: compare_warm_up(answer, 0.99, 0.1),
+    "to 99% at momentum 0.01": lambda answer: compare_warm_up(answer, 0.99, 0.01),
+}
 
 
 class Spy(nn.Module):
@@ -190,17 +176,12 @@ def compare_accuracy(answer, batch_size):
         "This is the number of correct samples; divide by how many there are.": 40 * expected,
     }
     expect(got, expected, "the accuracy", mistakes)
-    return got
 
 
-@evaluate.case("the accuracy of sorted batches of 20")
-def evaluate_sorted(answer):
-    compare_accuracy(answer, 20)
-
-
-@evaluate.case("a smaller last batch: 40 samples, 13 at a time")
-def evaluate_last_batch(answer):
-    compare_accuracy(answer, 13)
+evaluate.cases |= {
+    "the accuracy of sorted batches of 20": lambda answer: compare_accuracy(answer, 20),
+    "a smaller last batch: 40 samples, 13 at a time": lambda answer: compare_accuracy(answer, 13),
+}
 
 
 @evaluate.case("the running statistics stay as they were")
@@ -238,28 +219,25 @@ def evaluate_gradients(answer):
     require(max(model[0].batch_sizes) <= 10, "more than batch_size samples went through the model at once.")
 
 
-def _noise_mistakes(std, n, height, width):
+def compare_noise(answer, std, n, height=1, width=1, expected=None, **tolerance):
+    """Compare with std / sqrt(m), or with what was measured."""
     m = n * height * width
-    return {
+    mistakes = {
         "This is how the variance of the mean falls; its standard deviation falls as 1 / sqrt(m).": std / m,
         "This is the variance of the mean; the question asks for its standard deviation.": std**2 / m,
         "A channel's mean is over N * H * W values: the pixels count too.": std / math.sqrt(n),
         "This does not depend on the batch size: it is the spread of single values, not of their mean.": std,
     }
+    expected = std / math.sqrt(m) if expected is None else expected
+    expect(answer(std, n, height, width), expected, "the noise", mistakes, **tolerance)
 
 
 @batch_noise.case("features: batches of 25, measured")
-def noise_measured(answer):
-    std, n = 2.0, 25
-    measured = (std * sample(20_000, n)).mean(1).std()
-    expect(answer(std, n, 1, 1), measured, "the noise", _noise_mistakes(std, n, 1, 1), rtol=0.03)
+def measured_noise(answer):
+    compare_noise(answer, 2.0, 25, expected=(2.0 * sample(20_000, 25)).mean(1).std(), rtol=0.03)
 
 
-@batch_noise.case("batches four times as large")
-def noise_larger(answer):
-    expect(answer(2.0, 100, 1, 1), 0.2, "the noise", _noise_mistakes(2.0, 100, 1, 1))
-
-
-@batch_noise.case("images: 4 of 8 x 8 pixels")
-def noise_images(answer):
-    expect(answer(1.0, 4, 8, 8), 1 / 16, "the noise", _noise_mistakes(1.0, 4, 8, 8))
+batch_noise.cases |= {
+    "batches four times as large": lambda answer: compare_noise(answer, 2.0, 100),
+    "images: 4 of 8 x 8 pixels": lambda answer: compare_noise(answer, 1.0, 4, 8, 8),
+}
