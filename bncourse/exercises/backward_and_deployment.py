@@ -85,9 +85,7 @@ def compare_fold(answer, **options):
     folded = answer(convolution, norm)
     require(isinstance(folded, nn.Conv2d), f"the answer should be an nn.Conv2d; got a {type(folded).__name__}.")
     for kept, part in zip(before, (convolution, norm), strict=True):
-        same = all(
-            torch.equal(a, b) for a, b in zip(kept.state_dict().values(), part.state_dict().values(), strict=True)
-        )
+        same = all(map(torch.equal, kept.state_dict().values(), part.state_dict().values()))
         require(same and folded is not convolution, "the original layers have changed.", "Fold into a new nn.Conv2d.")
     require(folded.bias is not None, "the folded convolution has no bias.", "BatchNorm's shift has to go somewhere.")
     x = sample(2, 4, 8, 8)
@@ -189,9 +187,8 @@ def recalibrated_rest(answer):
     model[1].train()
     parameters = copy.deepcopy(list(model.parameters()))
     answer(model, batches)
-    require(
-        bool((model[0].running_mean != 7.0).any()), "nothing was recalibrated.", "Run the batches in training mode."
-    )
+    moved = bool((model[0].running_mean != 7.0).any())
+    require(moved, "nothing was recalibrated.", "Run the batches in training mode.")
     require(
         [part.training for part in model.modules()] == [False, False, True, False, False],
         "a module is left in another mode than it came in.",
@@ -202,6 +199,6 @@ def recalibrated_rest(answer):
         f"the momenta are now {model[0].momentum} and {model[3].momentum}; they were 0.1 and 0.2.",
         "Put each layer's own momentum back.",
     )
-    same = all(torch.equal(a, b) for a, b in zip(parameters, model.parameters(), strict=True))
+    same = all(map(torch.equal, parameters, model.parameters()))
     require(same and all(p.grad is None for p in model.parameters()), "parameters or gradients have changed.")
     require(not model[0].running_mean.requires_grad, "the statistics carry a graph.", "Run under torch.no_grad().")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bncourse.exercises.compare import CaseFailed, expect, expect_items, require, sample
+from bncourse.exercises.compare import expect, expect_items, require, sample
 from bncourse.exercises.exercise import Exercise
 from bncourse.exercises.normalizing_a_batch import standardized
 
@@ -17,10 +17,28 @@ INTERLEAVED = (
 PER_CHANNEL = "This normalizes every channel by itself: that is InstanceNorm. A group shares one mean and one variance."
 WHOLE_SAMPLE = "This normalizes all channels of a sample together: that is one group (LayerNorm's statistics)."
 ACROSS_BATCH = "This reduces over the batch axis too. GroupNorm treats each sample alone."
-BATCH_ALONE = "Over the batch axis alone every pixel has its own statistics. A channel shares one mean over all pixels."
-CHANNELS_ALONE = (
-    "LayerNorm((C, H, W)) averages over all of a sample. Over channels alone is what ConvNeXt's variant does."
-)
+WRONG_AXES = {
+    "batch": {
+        (0,): "Over the batch axis alone every pixel has its own statistics. "
+        "A channel shares one mean over all pixels.",
+        (2, 3): "That is InstanceNorm: BatchNorm averages over the batch too.",
+        (1,): "That is the channel axis: the one that BatchNorm keeps.",
+    },
+    "layer": {
+        (1,): "LayerNorm((C, H, W)) averages over all of a sample. "
+        "Over channels alone is what ConvNeXt's variant does.",
+        (0, 1, 2, 3): "Not over the batch: LayerNorm treats each sample alone.",
+    },
+    "instance": {
+        (1, 2, 3): "That is each sample. InstanceNorm is each sample AND each channel: over space only.",
+        (0, 2, 3): "That is BatchNorm. InstanceNorm treats each sample alone.",
+    },
+    "group": {
+        (1, 2, 3, 4): "That averages over the groups too: it is LayerNorm. Each group keeps its own statistics.",
+        (3, 4): "That is InstanceNorm. The C // G channels of a group share their statistics.",
+        (1, 3, 4): "That mixes the groups and keeps the channels within them apart: it is the other way round.",
+    },
+}
 LEFTOVER = "The last, incomplete window never took its step: its micro-batches are lost, or leak into the next epoch."
 UNEQUAL_WEIGHTS = (
     "A smaller last micro-batch counts as much as a full one, so its samples count more. "
@@ -41,27 +59,29 @@ dropout_shift = Exercise(name="dropout-shift", title="Dropout before BatchNorm",
 EXERCISES = (conv_block, norm_axes, group_norm, batch_of_two, accumulation, dropout_shift)
 
 
+KINDS = {  # bncourse's BatchNorm counts too
+    "convolution": lambda part: isinstance(part, nn.Conv2d),
+    "BatchNorm": lambda part: isinstance(part, nn.modules.batchnorm._BatchNorm) or "BatchNorm" in type(part).__name__,
+    "ReLU": lambda part: isinstance(part, nn.ReLU),
+}
+
+
 def _parts(block):
     require(isinstance(block, nn.Module), f"the block should be an nn.Module; got a {type(block).__name__}.")
     parts = [part for part in block.modules() if not list(part.children())]
-    for kind, name in ((nn.Conv2d, "convolution"), (nn.modules.batchnorm._BatchNorm, "BatchNorm"), (nn.ReLU, "ReLU")):
-        found = sum(_is(part, kind) for part in parts)
+    for name, is_kind in KINDS.items():
+        found = sum(map(is_kind, parts))
         require(found == 1, f"the block should hold one {name}; it holds {found}.", "Conv2d, BatchNorm2d, ReLU.")
     return parts
 
 
-def _is(part, kind):
-    return isinstance(part, kind) or (kind is nn.modules.batchnorm._BatchNorm and "BatchNorm" in type(part).__name__)
-
-
 @conv_block.case("the paper's order: convolution, BatchNorm, ReLU")
 def block_order(answer):
-    convolution, norm, relu = _parts(answer(3, 8, 3))
-    in_order = _is(convolution, nn.Conv2d) and _is(norm, nn.modules.batchnorm._BatchNorm) and _is(relu, nn.ReLU)
-    names = ", ".join(type(part).__name__ for part in (convolution, norm, relu))
-    require(
-        in_order, f"the order is {names}.", "The paper normalizes before the nonlinearity: Conv2d, BatchNorm2d, ReLU."
-    )
+    parts = _parts(answer(3, 8, 3))
+    names = ", ".join(type(part).__name__ for part in parts)
+    in_order = all(is_kind(part) for part, is_kind in zip(parts, KINDS.values(), strict=True))
+    hint = "The paper normalizes before the nonlinearity: Conv2d, BatchNorm2d, ReLU."
+    require(in_order, f"the order is {names}.", hint)
 
 
 @conv_block.case("no bias that BatchNorm would remove")
@@ -93,64 +113,31 @@ def block_parameters(answer):
     expect(count, weights + 16, "the number of parameters", mistakes)
 
 
-def compare_axes(answer, name, expected, hints):
+def compare_axes(answer, name, layer):
     """Standardize a batch of images over the learner's axes and compare with torch's layer."""
     require(isinstance(answer, dict) and name in answer, f'the answer should be a dict with the key "{name}".')
     axes = answer[name]
-    if axes is ... or axes is None:
-        raise CaseFailed("not answered yet")
-    require(
-        isinstance(axes, tuple | list | int) and not isinstance(axes, bool),
-        f"axes should be a tuple of integers; got {type(axes).__name__}.",
-    )
+    require(axes is not ... and axes is not None, "not answered yet")
+    is_axes = isinstance(axes, tuple | list | int) and not isinstance(axes, bool)
+    require(is_axes, f"axes should be a tuple of integers; got {type(axes).__name__}.")
     axes = (axes,) if isinstance(axes, int) else tuple(axes)
     x = sample(4, 6, 5, 5)
-    layers = {
-        "batch": nn.BatchNorm2d(6),
-        "layer": nn.LayerNorm((6, 5, 5)),
-        "instance": nn.InstanceNorm2d(6),
-        "group": nn.GroupNorm(2, 6),
-    }
     view = x.reshape(4, 2, 3, 5, 5) if name == "group" else x
     positive = tuple(sorted(axis % view.dim() if -view.dim() <= axis < view.dim() else axis for axis in axes))
     require(all(0 <= axis < view.dim() for axis in positive), f"there is no such axis in {axes}.")
-    hint = hints.get(positive, f"{name} norm averages over {len(expected)} axes.")
+    hint = WRONG_AXES[name].get(positive, f"{name} norm averages over {2 if name == 'instance' else 3} axes.")
     got = standardized(view, positive).reshape(x.shape)
-    expect(got, layers[name](x), f"a batch standardized over {positive}", otherwise=hint)
+    expect(got, layer(x), f"a batch standardized over {positive}", otherwise=hint)
 
 
-@norm_axes.case("batch: BatchNorm2d")
-def axes_batch(answer):
-    hints = {(0,): BATCH_ALONE, (2, 3): "That is InstanceNorm: BatchNorm averages over the batch too."}
-    compare_axes(answer, "batch", (0, 2, 3), hints | {(1,): "That is the channel axis: the one that BatchNorm keeps."})
-
-
-@norm_axes.case("layer: LayerNorm((C, H, W))")
-def axes_layer(answer):
-    hints = {
-        (1,): CHANNELS_ALONE,
-        (0, 1, 2, 3): "Not over the batch: LayerNorm treats each sample alone.",
-    }
-    compare_axes(answer, "layer", (1, 2, 3), hints)
-
-
-@norm_axes.case("instance: InstanceNorm2d")
-def axes_instance(answer):
-    hints = {
-        (1, 2, 3): "That is each sample. InstanceNorm is each sample AND each channel: over space only.",
-        (0, 2, 3): "That is BatchNorm. InstanceNorm treats each sample alone.",
-    }
-    compare_axes(answer, "instance", (2, 3), hints)
-
-
-@norm_axes.case("group: GroupNorm, after the reshape to (N, G, C // G, H, W)")
-def axes_group(answer):
-    hints = {
-        (1, 2, 3, 4): "That averages over the groups too: it is LayerNorm. Each group keeps its own statistics.",
-        (3, 4): "That is InstanceNorm. The C // G channels of a group share their statistics.",
-        (1, 3, 4): "That mixes the groups and keeps the channels within them apart: it is the other way round.",
-    }
-    compare_axes(answer, "group", (2, 3, 4), hints)
+norm_axes.cases |= {
+    "batch: BatchNorm2d": lambda answer: compare_axes(answer, "batch", nn.BatchNorm2d(6)),
+    "layer: LayerNorm((C, H, W))": lambda answer: compare_axes(answer, "layer", nn.LayerNorm((6, 5, 5))),
+    "instance: InstanceNorm2d": lambda answer: compare_axes(answer, "instance", nn.InstanceNorm2d(6)),
+    "group: GroupNorm, after the reshape to (N, G, C // G, H, W)": lambda answer: compare_axes(
+        answer, "group", nn.GroupNorm(2, 6)
+    ),
+}
 
 
 def compare_group_norm(answer, x, groups, eps=1e-5):

@@ -47,9 +47,8 @@ TOO_EASY = (
 
 def build(answer, features: int = 3) -> nn.Module:
     """An instance of the learner's class, with a weight and a bias that are not 1 and 0."""
-    require(
-        isinstance(answer, type) and issubclass(answer, nn.Module), "the answer should be your class, an nn.Module."
-    )
+    is_class = isinstance(answer, type) and issubclass(answer, nn.Module)
+    require(is_class, "the answer should be your class, an nn.Module.")
     layer = answer(features)
     for name in ("weight", "bias"):
         parameter = getattr(layer, name, None)
@@ -58,10 +57,8 @@ def build(answer, features: int = 3) -> nn.Module:
             f"the layer should have an nn.Parameter `{name}` of shape ({features},).",
         )
     for name in ("running_mean", "running_var"):
-        require(
-            isinstance(getattr(layer, name, None), torch.Tensor),
-            f"the layer should have the running statistic `{name}`.",
-        )
+        there = isinstance(getattr(layer, name, None), torch.Tensor)
+        require(there, f"the layer should have the running statistic `{name}`.")
     with torch.no_grad():
         layer.weight.copy_(sample(features, seed=2) + 3)
         layer.bias.copy_(sample(features, seed=3))
@@ -77,24 +74,19 @@ def torch_twin(layer: nn.Module) -> nn.BatchNorm2d:
     return twin.train(layer.training)
 
 
-def _expected(layer, x, mean, variance):
-    shape = (1, -1, 1, 1)
-    scale = layer.weight / (variance + 1e-5).sqrt()
-    return (scale.reshape(shape) * (x - mean.reshape(shape)) + layer.bias.reshape(shape)).detach()
+def _affine(layer, x_hat):
+    return (layer.weight[:, None, None] * x_hat + layer.bias[:, None, None]).detach()
 
 
 def training_output(answer):
     layer, x = build(answer), 2 * sample(4, 3, 5, 5) + 1
     expected = torch_twin(layer)(x)
+    by_running = "This is normalized by the running statistics. In training use the batch's own."
     mistakes = {
-        UNBIASED: _expected(layer, x, x.mean((0, 2, 3)), x.var((0, 2, 3))),
-        "This is normalized by the running statistics. In training use the batch's own.": _expected(
-            layer, x, torch.zeros(3), torch.ones(3)
-        ),
-        BATCH_AXIS_ONLY: F.batch_norm(x.flatten(1), None, None, training=True).reshape(x.shape)
-        * layer.weight.detach().reshape(1, -1, 1, 1)
-        + layer.bias.detach().reshape(1, -1, 1, 1),
-        PER_SAMPLE: F.instance_norm(x, weight=layer.weight, bias=layer.bias).detach(),
+        UNBIASED: _affine(layer, standardized(x, (0, 2, 3), correction=1)),
+        by_running: _affine(layer, x / (1 + 1e-5) ** 0.5),
+        BATCH_AXIS_ONLY: _affine(layer, standardized(x, (0,))),
+        PER_SAMPLE: _affine(layer, standardized(x, (2, 3))),
     }
     expect(layer(x), expected, "the output in training", mistakes)
 
@@ -107,12 +99,8 @@ def running_update(answer):
         old_mean, old_variance = twin.running_mean.clone(), twin.running_var.clone()
         layer(x), twin(x)
         mean, biased, unbiased = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0), x.var((0, 2, 3))
-        expect(
-            layer.running_mean,
-            twin.running_mean,
-            "running_mean",
-            {REVERSED: 0.1 * old_mean + 0.9 * mean, "The running mean never changes in training.": old_mean},
-        )
+        mistakes = {REVERSED: 0.1 * old_mean + 0.9 * mean, "The running mean never changes in training.": old_mean}
+        expect(layer.running_mean, twin.running_mean, "running_mean", mistakes)
         mistakes = {
             BIASED_RUNNING: 0.9 * old_variance + 0.1 * biased,
             REVERSED: 0.1 * old_variance + 0.9 * unbiased,
@@ -132,7 +120,7 @@ def evaluation_output(answer):
     layer, x = _with_statistics(build(answer)).eval(), 2 * sample(4, 3, 5, 5) + 1
     expected = torch_twin(layer)(x)
     before = layer.running_mean.clone()
-    by_batch = {BY_GRAD_MODE: _expected(layer, x, x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0))}
+    by_batch = {BY_GRAD_MODE: _affine(layer, standardized(x, (0, 2, 3)))}
     expect(layer(x), expected, "the output in evaluation, with gradients on", by_batch)
     require(torch.equal(before, layer.running_mean), "evaluating changed the running statistics.", BY_GRAD_MODE)
     with torch.no_grad():
@@ -143,8 +131,8 @@ def training_without_gradients(answer):
     layer, x = _with_statistics(build(answer)), 2 * sample(4, 3, 5, 5) + 1
     twin = torch_twin(layer)
     with torch.no_grad():
-        by_running = {BY_GRAD_MODE: _expected(layer, x, layer.running_mean, layer.running_var)}
-        expect(layer(x), twin(x), "the output in training, under no_grad", by_running)
+        by_running = F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias)
+        expect(layer(x), twin(x), "the output in training, under no_grad", {BY_GRAD_MODE: by_running})
     expect(layer.running_mean, twin.running_mean, "running_mean after training under no_grad")
 
 
@@ -163,10 +151,8 @@ def checkpoint(answer):
 
 def moves(answer):
     layer = build(answer).to(torch.float64)
-    kinds = {name: getattr(layer, name).dtype for name in ("running_mean", "running_var")}
-    require(
-        set(kinds.values()) == {torch.float64}, "layer.to(torch.float64) left the statistics behind.", PLAIN_TENSORS
-    )
+    moved = layer.running_mean.dtype == layer.running_var.dtype == torch.float64
+    require(moved, "layer.to(torch.float64) left the statistics behind.", PLAIN_TENSORS)
     layer = build(answer).to("meta")
     require(layer.running_var.is_meta, "layer.to(device) left the statistics behind.", PLAIN_TENSORS)
 
@@ -186,9 +172,8 @@ def gradient(answer):
     dy = sample(4, 3, 2, 2, seed=8, dtype=torch.float64)
     (expected,) = torch.autograd.grad(torch_twin(layer)(x), x, dy)
     output = layer(x)
-    require(
-        output.requires_grad, "the output does not depend on x for autograd.", "Only the update belongs in no_grad."
-    )
+    hint = "Only the update belongs in no_grad."
+    require(output.requires_grad, "the output does not depend on x for autograd.", hint)
     (got,) = torch.autograd.grad(output, x, dy)
     scale = (layer.weight / (x.var((0, 2, 3), correction=0) + 1e-5).sqrt()).detach().reshape(1, -1, 1, 1)
     expect(got, expected, "the gradient of x", {CONSTANTS: dy * scale}, rtol=1e-3, atol=1e-4)
@@ -237,43 +222,35 @@ layer = layer_exercise(name="layer", title="A BatchNorm of your own", minutes=45
 EXERCISES = (mode, buffers, variance, momentum, graph, cancellation, detached, bias, residual, gradient_check, layer)
 
 
-class _Subclass(nn.BatchNorm2d):
-    pass
-
-
-def _convolution(block):
+def compare_bias(answer, norm, what, hint=None, *, bias=False):
+    """The block's convolution has a bias, or it has none."""
+    block = answer(norm, 3, 8)
     require(isinstance(block, nn.Module), f"the block should be an nn.Module; got a {type(block).__name__}.")
     found = [part for part in block.modules() if isinstance(part, nn.Conv2d)]
     require(len(found) == 1, f"the block should hold one convolution; it holds {len(found)}.")
-    return found[0]
+    fault = "has lost its bias" if bias else "still has its bias"
+    require((found[0].bias is not None) == bias, f"with {what} the convolution {fault}.", hint)
 
 
 @bias.case("no bias before BatchNorm2d")
 def no_bias(answer):
-    require(
-        _convolution(answer(nn.BatchNorm2d, 3, 8)).bias is None,
-        "with nn.BatchNorm2d the convolution still has its bias.",
-        "`norm` is a class, not a layer: isinstance(norm, nn.BatchNorm2d) is never true of it. Ask issubclass.",
-    )
+    hint = "`norm` is a class, not a layer: isinstance(norm, nn.BatchNorm2d) is never true of it. Ask issubclass."
+    compare_bias(answer, nn.BatchNorm2d, "nn.BatchNorm2d", hint)
 
 
 @bias.case("no bias before a layer derived from BatchNorm2d")
 def no_bias_subclass(answer):
-    require(
-        _convolution(answer(_Subclass, 3, 8)).bias is None,
-        "with a subclass of nn.BatchNorm2d the convolution still has its bias.",
-        "Comparing with == misses subclasses. Ask issubclass.",
+    derived = type("Derived", (nn.BatchNorm2d,), {})
+    compare_bias(
+        answer, derived, "a subclass of nn.BatchNorm2d", "Comparing with == misses subclasses. Ask issubclass."
     )
 
 
 @bias.case("a bias where nothing replaces it")
 def keeps_bias(answer):
-    require(_convolution(answer(nn.BatchNorm2d, 3, 8)).bias is None, "with nn.BatchNorm2d there is still a bias.")
-    require(
-        _convolution(answer(lambda channels: nn.Identity(), 3, 8)).bias is not None,
-        "without a norm the convolution has lost its bias.",
-        "Nothing replaces it there: drop the bias only before BatchNorm. (`norm` may also be a plain function.)",
-    )
+    hint = "Nothing replaces it there: drop the bias only before BatchNorm. (`norm` may also be a plain function.)"
+    compare_bias(answer, nn.BatchNorm2d, "nn.BatchNorm2d")
+    compare_bias(answer, lambda channels: nn.Identity(), "no norm", hint, bias=True)
 
 
 def _residual_block(answer):
@@ -313,16 +290,12 @@ def right_batch_norm(x):
 
 def constant_statistics(x):
     """Mean and variance as constants: the bug of ``zoo-detached``."""
-    return (x - x.detach().mean(0)) * constant_scale(x)
+    return (x - x.detach().mean(0)) * (x.detach().var(0, correction=0) + 1e-5).rsqrt()
 
 
 def constant_variance(x):
     """The variance alone as a constant."""
-    return (x - x.mean(0)) * constant_scale(x)
-
-
-def constant_scale(x):
-    return (x.detach().var(0, correction=0) + 1e-5).rsqrt()
+    return (x - x.mean(0)) * (x.detach().var(0, correction=0) + 1e-5).rsqrt()
 
 
 def no_gradient(x):
@@ -344,20 +317,20 @@ def accepts_right(answer):
     require(not _verdict(answer, no_gradient), "so is one whose gradient is zero.", TOO_EASY)
 
 
-@gradient_check.case("constant mean and variance are rejected")
-def rejects_constants(answer):
-    require(not _verdict(answer, constant_statistics), "a BatchNorm without gradient through them passes.", TOO_EASY)
+def reject(answer, batch_norm, what, hint=TOO_EASY):
+    """The learner's check rejects this BatchNorm."""
+    require(not _verdict(answer, batch_norm), f"a BatchNorm {what} passes.", hint)
 
 
-@gradient_check.case("a constant variance is rejected")
-def rejects_constant_variance(answer):
-    require(
-        not _verdict(answer, constant_variance),
-        "a BatchNorm without gradient through the variance passes.",
+gradient_check.cases |= {
+    "constant mean and variance are rejected": lambda answer: reject(
+        answer, constant_statistics, "without gradient through them"
+    ),
+    "a constant variance is rejected": lambda answer: reject(
+        answer,
+        constant_variance,
+        "without gradient through the variance",
         f"{TOO_EASY} Compare element by element, with a small tolerance.",
-    )
-
-
-@gradient_check.case("a zero gradient is rejected")
-def rejects_zero(answer):
-    require(not _verdict(answer, no_gradient), "a BatchNorm with a gradient of zero passes.", TOO_EASY)
+    ),
+    "a zero gradient is rejected": lambda answer: reject(answer, no_gradient, "with a gradient of zero"),
+}

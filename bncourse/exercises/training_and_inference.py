@@ -17,6 +17,10 @@ BIASED_RUNNING = (
     "divide by n - 1 (correction=1)."
 )
 COUNT_IS_NOT_N = "The number of values per channel is N * H * W, not N: the unbiased variance divides by N * H * W - 1."
+REVERSED_AND_BIASED = "Two mistakes at once: the momentum convention is reversed, and the variance is the biased one."
+VARIANCE_OF_PIXELS = (
+    "This averages the variances of the pixels. Take one variance over all N * H * W values of a channel."
+)
 REPLACED = "This is the batch's own value: the old running value has no part in it."
 TRAIN_MODE = "This is the accuracy in training mode: each batch is normalized by its own statistics. Call model.eval()."
 MEAN_OF_BATCHES = (
@@ -43,36 +47,26 @@ def compare_running(answer, x, momentum=0.1, steps=1):
     axes = (0, *range(2, x.dim()))
     for step in range(steps):
         batch = x + step
-        given = mean.clone(), variance.clone()
-        old_mean, old_variance = mean, variance
-        mean, variance = expect_items(answer(mean, variance, batch, momentum), 2, "the answer")
+        given, before = (mean, variance), (mean.clone(), variance.clone())
+        mean, variance = expect_items(answer(*given, batch, momentum), 2, "the answer")
         layer.train()(batch)
         require(
-            torch.equal(old_mean, given[0]) and torch.equal(old_variance, given[1]),
+            all(map(torch.equal, given, before)),
             "the tensors you were given have changed.",
             "Return new tensors: do not write to running_mean or running_var in place here.",
         )
+        keep, old_mean, old = 1 - momentum, *before
         new_mean, biased, unbiased = batch.mean(axes), batch.var(axes, correction=0), batch.var(axes)
-        expect(
-            mean,
-            layer.running_mean,
-            "the running mean",
-            {REVERSED: momentum * given[0] + (1 - momentum) * new_mean, REPLACED: new_mean},
-        )
-        over_batch = batch.var(0, correction=1).reshape(channels, -1).mean(1)
+        mistakes = {REVERSED: momentum * old_mean + keep * new_mean, REPLACED: new_mean}
+        expect(mean, layer.running_mean, "the running mean", mistakes)
+        of_pixels = batch.var(0).reshape(channels, -1).mean(1)
         mistakes = {
-            BIASED_RUNNING: (1 - momentum) * given[1] + momentum * biased,
-            REVERSED: momentum * given[1] + (1 - momentum) * unbiased,
-            "Two mistakes at once: the momentum convention is reversed, and the variance is the biased one.": (
-                momentum * given[1] + (1 - momentum) * biased
-            ),
-            COUNT_IS_NOT_N: (1 - momentum) * given[1] + momentum * biased * len(batch) / (len(batch) - 1),
-            "This averages the variances of the pixels. Take one variance over all N * H * W values of a channel.": (
-                (1 - momentum) * given[1] + momentum * over_batch
-            ),
-            "The buffer holds the variance, not the standard deviation.": (
-                (1 - momentum) * given[1] + momentum * unbiased.sqrt()
-            ),
+            BIASED_RUNNING: keep * old + momentum * biased,
+            REVERSED: momentum * old + keep * unbiased,
+            REVERSED_AND_BIASED: momentum * old + keep * biased,
+            COUNT_IS_NOT_N: keep * old + momentum * biased * len(batch) / (len(batch) - 1),
+            VARIANCE_OF_PIXELS: keep * old + momentum * of_pixels,
+            "The buffer holds the variance, not the standard deviation.": keep * old + momentum * unbiased.sqrt(),
         }
         expect(variance, layer.running_var, "the running variance", mistakes)
 
@@ -104,16 +98,16 @@ def compare_warm_up(answer, fraction, momentum):
     while layer.running_mean.item() < fraction - 1e-12:
         layer(torch.tensor([[0.0], [2.0]], dtype=torch.float64))
         steps += 1
-    exact = math.log(1 - fraction) / math.log(1 - momentum)
+    log, ceil = math.log, math.ceil
     mistakes = {
-        "After this many steps it is not there yet: round up.": math.floor(exact),
+        "After this many steps it is not there yet: round up.": math.floor(log(1 - fraction) / log(1 - momentum)),
         "This is where the old value's weight, (1 - momentum)^k, falls below the fraction itself. "
-        "What has arrived is 1 - (1 - momentum)^k.": math.ceil(math.log(fraction) / math.log(1 - momentum)),
-        "The momentum convention is reversed: after k steps the OLD value has weight (1 - momentum)^k.": math.ceil(
-            math.log(1 - fraction) / math.log(momentum)
+        "What has arrived is 1 - (1 - momentum)^k.": ceil(log(fraction) / log(1 - momentum)),
+        "The momentum convention is reversed: after k steps the OLD value has weight (1 - momentum)^k.": (
+            ceil(log(1 - fraction) / log(momentum))
         ),
-        "Each step covers a share of what is left, not of the whole: the approach is exponential.": math.ceil(
-            fraction / momentum - 1e-9
+        "Each step covers a share of what is left, not of the whole: the approach is exponential.": (
+            ceil(fraction / momentum - 1e-9)
         ),
     }
     expect(answer(fraction, momentum), steps, f"the number of steps to {fraction:.0%} at momentum {momentum}", mistakes)
@@ -232,12 +226,10 @@ def compare_noise(answer, std, n, height=1, width=1, expected=None, **tolerance)
     expect(answer(std, n, height, width), expected, "the noise", mistakes, **tolerance)
 
 
-@batch_noise.case("features: batches of 25, measured")
-def measured_noise(answer):
-    compare_noise(answer, 2.0, 25, expected=(2.0 * sample(20_000, 25)).mean(1).std(), rtol=0.03)
-
-
 batch_noise.cases |= {
+    "features: batches of 25, measured": lambda answer: compare_noise(
+        answer, 2.0, 25, expected=(2.0 * sample(20_000, 25)).mean(1).std(), rtol=0.03
+    ),
     "batches four times as large": lambda answer: compare_noise(answer, 2.0, 100),
     "images: 4 of 8 x 8 pixels": lambda answer: compare_noise(answer, 1.0, 4, 8, 8),
 }

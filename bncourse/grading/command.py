@@ -105,13 +105,13 @@ def grade_folder(
     say(f"{assignment.name}: {len(submissions)} students, {len(done)} graded before, {jobs} at a time")
 
     remove_stale()
-    hide, stop = supervise.folders_to_hide(folder, assignment.path), threading.Event()
+    stop = threading.Event()
     with (
         tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as workspace,
         ThreadPoolExecutor(jobs) as pool,
     ):
         started = [
-            pool.submit(supervise.grade, submission, assignment, hide, limits, Path(workspace), stop)
+            pool.submit(supervise.grade, submission, assignment, folder, limits, Path(workspace), stop)
             for submission in submissions
             if submission.student not in done
         ]

@@ -30,6 +30,7 @@ from bncourse.grading.report import Outcome, Record
 from bncourse.grading.submissions import Submission
 
 COURSE = Path(bncourse.__file__).resolve().parents[1]
+SIGNALS = {number.value: number.name for number in signal.Signals}
 REPORT_LIMIT = 20 << 20  # bytes; what an honest submission reports is a thousandth of it
 NAMESPACES = ("unshare", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 # Loopback up, each hidden folder covered; then every capability is given up, so that nothing can be uncovered again.
@@ -70,6 +71,7 @@ class Session:
     errors: list[tuple[str, str]] = field(default_factory=list)  # "timeout", "memory" or "", and what happened
     flags: list[str] = field(default_factory=list)
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -109,6 +111,7 @@ class Session:
         if question is None or len(outcomes) != len(question.cases):
             return
         self.outcomes[question.name] = outcomes
+        self.scores[question.name] = question.score([outcome.passed for outcome in outcomes])
         self.errors += [(o.kind, f"{question.name}: {o.message}") for o in outcomes if o.kind]
 
     def _flag(self, event: dict[str, Any]) -> None:
@@ -117,11 +120,13 @@ class Session:
             if (text := clean_text(name)[:100]) not in self.flags:
                 self.flags.append(text)
 
-    def verdict(self, code: int, last_words: str) -> tuple[str, str]:
-        """The status and its reason, now that the process has ended."""
+    def verdict(self, code: int, stderr: Path) -> tuple[str, str]:
+        """The status and its reason, now that the process has ended with that code, or with minus a signal."""
         if not self.done:
-            how = f"signal {signal.Signals(code - 128).name}" if code > 128 else f"exit code {code}"
-            return "crashed", f"the process ended with {how} {self.where}" + (f": {last_words}" if last_words else "")
+            name = SIGNALS.get(-code) or SIGNALS.get(code - 128)  # the second where a shell or unshare passed it on
+            how = f"signal {name}" if name else f"exit code {code}"
+            last = stderr.read_bytes()[-2000:].decode(errors="replace").strip().splitlines()[-1:] if code else []
+            return "crashed", ": ".join([f"the process ended with {how} {self.where}", *last])
         for status in ("timeout", "memory"):
             if found := [what for kind, what in self.errors if kind == status]:
                 return status, f"{found[0]} (the rest was graded)"
@@ -134,14 +139,9 @@ def clean_text(value: Any) -> str:
 
 
 def grade(
-    submission: Submission,
-    assignment: Assignment,
-    hide: list[Path],
-    limits: Limits,
-    workspace: Path,
-    stop: threading.Event,
+    submission: Submission, assignment: Assignment, folder: Path, limits: Limits, workspace: Path, stop: threading.Event
 ) -> Record:
-    """Grade one submission; whatever it does, and whatever befalls the grader, this returns a record.
+    """Grade one submission of a folder; whatever it does, and whatever befalls the grader, this returns a record.
 
     Raises:
         KeyboardInterrupt: ``stop`` was set meanwhile.
@@ -154,23 +154,20 @@ def grade(
     session, started = Session(assignment), time.monotonic()
     try:
         with tempfile.TemporaryDirectory(dir=workspace, ignore_cleanup_errors=True) as home:
-            record.status, record.reason = supervise(session, submission.cells, hide, limits, Path(home), stop)
+            (Path(home) / "cells.json").write_text(json.dumps(submission.cells))
+            hide = folders_to_hide(folder, assignment.path)
+            record.status, record.reason = supervise(session, hide, limits, Path(home), stop)
     except Exception as error:
         record.status = "crashed"
         record.reason = f"the grader failed, which is not the student's fault: {type(error).__name__}: {error}"
     record.flags, record.outcomes = session.flags, session.outcomes
-    for question in assignment.questions:
-        if question.name in record.outcomes:
-            record.scores[question.name] = question.score([o.passed for o in record.outcomes[question.name]])
+    record.scores |= session.scores
     record.seconds = round(time.monotonic() - started, 1)
     return record
 
 
-def supervise(
-    session: Session, cells: list[str], hide: list[Path], limits: Limits, home: Path, stop: threading.Event
-) -> tuple[str, str]:
-    """Run the cells, then send the cases; returns the status and its reason."""
-    (home / "cells.json").write_text(json.dumps(cells))
+def supervise(session: Session, hide: list[Path], limits: Limits, home: Path, stop: threading.Event) -> tuple[str, str]:
+    """Have the worker run the cells in ``home``, then send it the cases; returns the status and its reason."""
     command = [sys.executable, "-m", "bncourse.grading.worker", str(limits.seconds), str(limits.megabytes)]
     with open(home / "stderr", "wb") as stderr:
         process = subprocess.Popen(
@@ -190,15 +187,13 @@ def supervise(
                 threading.Thread(target=_send, args=(process, session), daemon=True).start()
             if session.done:
                 break
-        code = _exit_code(process)
-        last_words = (home / "stderr").read_bytes()[-2000:].decode(errors="replace").strip() if code else ""
-        return session.verdict(code, last_words.rpartition("\n")[2])
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+        return session.verdict(process.returncode or 0, home / "stderr")
     except TimeoutError:
         return "timeout", f"stopped after {limits.seconds:g} s, {session.where}"
     finally:
-        _kill(process)
-        if why_not_isolated():
-            _kill_leftovers(home)
+        _end(process, home)
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -246,28 +241,15 @@ def _send(process: subprocess.Popen, session: Session) -> None:
         process.stdin.flush()
 
 
-def _exit_code(process: subprocess.Popen) -> int:
-    """As a shell gives it: 128 + the signal for a process that a signal ended."""
-    try:
-        code = process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        return 0
-    return 128 - code if code < 0 else code
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """End the process and everything it started in its session (with namespaces: everything)."""
+def _end(process: subprocess.Popen, home: Path) -> None:
+    """End the process and what it started: its namespace; without one, its session and whatever carries its HOME."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
     with contextlib.suppress(OSError):
         process.stdin.close()
-
-
-def _kill_leftovers(home: Path) -> None:
-    """End what left the session, where no namespace held it: on Linux it still carries our HOME."""
-    for environment in Path("/proc").glob("[0-9]*/environ"):
+    for environment in Path("/proc").glob("[0-9]*/environ") if why_not_isolated() else []:
         with contextlib.suppress(OSError):  # gone, or somebody else's
             if f"HOME={home}".encode() in environment.read_bytes().split(b"\0"):
                 os.kill(int(environment.parent.name), signal.SIGKILL)

@@ -113,6 +113,7 @@ class TestHostileFolder:
             ("allocates", "cell 2: RuntimeError"),
             ("allocates in Python", "cell 2: MemoryError"),
             ("ends its process", "exit code 3 in cell 2"),
+            ("ends its process oddly", "the process ended with exit code 200 in cell 2"),
             ("breaks its process", "SIGSEGV in cell 2"),
             ("import that does not exist", "cell 1: ModuleNotFoundError: No module named 'no_such_module'"),
             ("asks for input", "cell 2: EOFError"),
