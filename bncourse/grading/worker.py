@@ -34,10 +34,15 @@ class TimeLimit(BaseException):
 
 def main() -> None:
     seconds, megabytes = map(float, sys.argv[1:])
-    limit(resource.RLIMIT_DATA, megabytes * MEGABYTE)  # these limits also hold for what a submission starts
-    limit(resource.RLIMIT_FSIZE, 100 * MEGABYTE)
-    limit(resource.RLIMIT_CPU, 2 * seconds)  # ends a loop even where the grader was killed
-    limit(resource.RLIMIT_CORE, 0)
+    limits = {  # they also hold for what a submission starts
+        resource.RLIMIT_DATA: megabytes * MEGABYTE,
+        resource.RLIMIT_FSIZE: 100 * MEGABYTE,
+        resource.RLIMIT_CPU: 2 * seconds,  # ends a loop even where the grader was killed
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, value in limits.items():
+        with contextlib.suppress(OSError, ValueError):  # macOS refuses some
+            resource.setrlimit(kind, (int(value), int(value)))
     cases_from, reports = os.fdopen(os.dup(0), "rb"), os.dup(1)  # out of the reach of input(), print() and children
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
@@ -62,12 +67,6 @@ def main() -> None:
         report(event="question", token=message["token"], name=question["name"], outcomes=outcomes, changed=late)
     report(event="done", token=message["token"])
     os._exit(0)  # whatever threads a submission left
-
-
-def limit(kind: int, value: float) -> None:
-    """Set a resource limit, as far as the system knows it."""
-    with contextlib.suppress(OSError, ValueError):  # macOS refuses some
-        resource.setrlimit(kind, (int(value), int(value)))
 
 
 def run_cells(cells: list[str], seconds: float, report: Callable[..., None]) -> dict[str, Any]:
