@@ -246,13 +246,13 @@ def _end(process: subprocess.Popen, home: Path) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    process.stdout.close()
-    with contextlib.suppress(OSError):
-        process.stdin.close()
     for environment in Path("/proc").glob("[0-9]*/environ") if why_not_isolated() else []:
         with contextlib.suppress(OSError):  # gone, or somebody else's
             if f"HOME={home}".encode() in environment.read_bytes().split(b"\0"):
                 os.kill(int(environment.parent.name), signal.SIGKILL)
+    process.stdout.close()
+    with contextlib.suppress(OSError):
+        process.stdin.close()
 
 
 @functools.cache
