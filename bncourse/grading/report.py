@@ -27,7 +27,7 @@ class Outcome:
 
     passed: bool
     message: str = ""
-    hint: str | None = None
+    hint: str = ""
     kind: str = ""  # "timeout" or "memory" if that ran out
 
 

@@ -99,15 +99,8 @@ class Session:
 
     def _answer(self, event: dict[str, Any]) -> None:
         question = next((q for q in self.assignment.questions if q.name == event["name"]), None)
-        outcomes = [
-            Outcome(
-                o["passed"] is True,
-                clean_text(o["message"]),
-                o["hint"] and clean_text(o["hint"]),
-                clean_text(o["kind"]),
-            )
-            for o in event["outcomes"]
-        ]
+        texts = ("message", "hint", "kind")
+        outcomes = [Outcome(o["passed"] is True, *(clean_text(o[name]) for name in texts)) for o in event["outcomes"]]
         if question is None or len(outcomes) != len(question.cases):
             return
         self.outcomes[question.name] = outcomes

@@ -103,14 +103,14 @@ def run_case(source: str, namespace: dict[str, Any], seconds: float) -> dict[str
     except TimeLimit:
         return _failed(f"stopped after {seconds:g} s", kind="timeout")
     except CaseFailed as failure:
-        return _failed(failure.message, failure.hint)
+        return _failed(failure.message, failure.hint or "")
     except BaseException as error:
         return _failed(_describe(error), kind=_kind(error))
-    return {"passed": True, "message": "", "hint": None, "kind": ""}
+    return {"passed": True, "message": "", "hint": "", "kind": ""}
 
 
-def _failed(message: str, hint: str | None = None, kind: str = "") -> dict[str, Any]:
-    return {"passed": False, "message": message[:1000], "hint": hint and hint[:1000], "kind": kind}
+def _failed(message: str, hint: str = "", kind: str = "") -> dict[str, Any]:
+    return {"passed": False, "message": message[:1000], "hint": hint[:1000], "kind": kind}
 
 
 @contextlib.contextmanager
