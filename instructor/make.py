@@ -115,9 +115,9 @@ def public_cases(check: ast.Call) -> list[nbformat.NotebookNode]:
     return [
         new_code_cell(
             f"def public_{i}({parameters}):\n"
-            f"    {case!r}\n"
+            f"    {case.name!r}\n"
             f"    from bncourse.exercises import run_case\n"
-            f"    run_case({name!r}, {case!r}, {answer})"
+            f"    run_case({name!r}, {case.name!r}, {answer})"
         )
         for i, case in enumerate(EXERCISES[name].cases, 1)
     ]

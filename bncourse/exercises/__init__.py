@@ -12,9 +12,9 @@ from bncourse.exercises import (
     normalizing_a_batch,
     training_and_inference,
 )
-from bncourse.exercises.exercise import CheckFailed, Exercise
+from bncourse.exercises.exercise import Case, CheckFailed, Exercise
 
-__all__ = ["EXERCISES", "CheckFailed", "Exercise", "check", "run_case"]
+__all__ = ["EXERCISES", "Case", "CheckFailed", "Exercise", "check", "run_case"]
 
 SETS = (normalizing_a_batch, training_and_inference, blocks_and_variants, bug_zoo, backward_and_deployment)
 EXERCISES = {exercise.name: exercise for exercises in SETS for exercise in exercises.EXERCISES}
@@ -41,10 +41,10 @@ def run_case(name: str, case: str, answer: Any) -> None:
         CaseFailed: if it fails, with what is wrong and the usual mistake behind it.
         KeyError: if there is no exercise, or no case, of that name.
     """
-    exercise = _exercise(name)
-    if case not in exercise.cases:
-        raise KeyError(f"case of {name!r} must be one of {', '.join(map(repr, exercise.cases))}, got {case!r}")
-    exercise.run(case, answer)
+    cases = {case.name: case for case in _exercise(name).cases}
+    if case not in cases:
+        raise KeyError(f"case of {name!r} must be one of {', '.join(map(repr, cases))}, got {case!r}")
+    cases[case].run(answer)
 
 
 def _exercise(name: str) -> Exercise:

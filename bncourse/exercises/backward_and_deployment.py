@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bncourse.exercises.compare import CaseFailed, expect, expect_items, require, sample
-from bncourse.exercises.exercise import Exercise
+from bncourse.exercises.exercise import Case, Exercise
 from bncourse.exercises.normalizing_a_batch import CONSTANTS
 
 backward = Exercise(name="backward", title="The backward pass by hand", chapter=12, minutes=40, level="hard")
@@ -57,11 +57,11 @@ def compare_backward(answer, x, eps=1e-5):
         expect(got[0], dx, "dx", mistakes, rtol=1e-6, atol=1e-8)
 
 
-backward.cases |= {
-    "an (8, 3) batch": lambda answer: compare_backward(answer, 2 * sample(8, 3) + 1),
-    "a small variance and a large eps": lambda answer: compare_backward(answer, 0.3 * sample(5, 4), eps=0.1),
-    "a large batch: (200, 2)": lambda answer: compare_backward(answer, sample(200, 2) - 3),
-}
+backward.cases += [
+    Case("an (8, 3) batch", lambda answer: compare_backward(answer, 2 * sample(8, 3) + 1)),
+    Case("a small variance and a large eps", lambda answer: compare_backward(answer, 0.3 * sample(5, 4), eps=0.1)),
+    Case("a large batch: (200, 2)", lambda answer: compare_backward(answer, sample(200, 2) - 3)),
+]
 
 
 def trained_pair(*, bias=False, eps=1e-5, affine=True, **options):
@@ -122,11 +122,11 @@ def compare_fold(answer, **options):
 KEEP_OPTIONS = "Give the new convolution the old one's stride, padding, dilation and groups."
 
 
-fold.cases |= {
-    "a convolution without a bias": compare_fold,
-    "a convolution with a bias, and eps 0.1": lambda answer: compare_fold(answer, bias=True, eps=0.1),
-    "stride 2, padding 1, 2 groups": lambda answer: compare_fold(answer, stride=2, padding=1, groups=2),
-}
+fold.cases += [
+    Case("a convolution without a bias", compare_fold),
+    Case("a convolution with a bias, and eps 0.1", lambda answer: compare_fold(answer, bias=True, eps=0.1)),
+    Case("stride 2, padding 1, 2 groups", lambda answer: compare_fold(answer, stride=2, padding=1, groups=2)),
+]
 
 
 def stale_model():

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bncourse.exercises.compare import expect, expect_items, require, sample
-from bncourse.exercises.exercise import Exercise
+from bncourse.exercises.exercise import Case, Exercise
 from bncourse.exercises.normalizing_a_batch import standardized
 
 REDUNDANT_BIAS = "BatchNorm subtracts the mean, and the bias with it; its own bias does the shift. Pass bias=False."
@@ -130,14 +130,15 @@ def compare_axes(answer, name, layer):
     expect(got, layer(x), f"a batch standardized over {positive}", otherwise=hint)
 
 
-norm_axes.cases |= {
-    "batch: BatchNorm2d": lambda answer: compare_axes(answer, "batch", nn.BatchNorm2d(6)),
-    "layer: LayerNorm((C, H, W))": lambda answer: compare_axes(answer, "layer", nn.LayerNorm((6, 5, 5))),
-    "instance: InstanceNorm2d": lambda answer: compare_axes(answer, "instance", nn.InstanceNorm2d(6)),
-    "group: GroupNorm, after the reshape to (N, G, C // G, H, W)": lambda answer: compare_axes(
-        answer, "group", nn.GroupNorm(2, 6)
+norm_axes.cases += [
+    Case("batch: BatchNorm2d", lambda answer: compare_axes(answer, "batch", nn.BatchNorm2d(6))),
+    Case("layer: LayerNorm((C, H, W))", lambda answer: compare_axes(answer, "layer", nn.LayerNorm((6, 5, 5)))),
+    Case("instance: InstanceNorm2d", lambda answer: compare_axes(answer, "instance", nn.InstanceNorm2d(6))),
+    Case(
+        "group: GroupNorm, after the reshape to (N, G, C // G, H, W)",
+        lambda answer: compare_axes(answer, "group", nn.GroupNorm(2, 6)),
     ),
-}
+]
 
 
 def compare_group_norm(answer, x, groups, eps=1e-5):
@@ -166,13 +167,14 @@ def compare_group_norm(answer, x, groups, eps=1e-5):
     expect(answer(x, groups, weight, bias, eps), expected, "the output", mistakes)
 
 
-group_norm.cases |= {
-    "3 groups of 2 channels: a (4, 6, 5, 3) batch": lambda answer: compare_group_norm(
-        answer, 2 * sample(4, 6, 5, 3) + 1, 3
+group_norm.cases += [
+    Case(
+        "3 groups of 2 channels: a (4, 6, 5, 3) batch",
+        lambda answer: compare_group_norm(answer, 2 * sample(4, 6, 5, 3) + 1, 3),
     ),
-    "2 groups of 4 channels, eps 0.1": lambda answer: compare_group_norm(answer, sample(2, 8, 3, 3), 2, eps=0.1),
-    "a batch of one image": lambda answer: compare_group_norm(answer, sample(1, 6, 4, 4) - 2, 2),
-}
+    Case("2 groups of 4 channels, eps 0.1", lambda answer: compare_group_norm(answer, sample(2, 8, 3, 3), 2, eps=0.1)),
+    Case("a batch of one image", lambda answer: compare_group_norm(answer, sample(1, 6, 4, 4) - 2, 2)),
+]
 
 
 def compare_two(answer, a, b, eps=1e-5):
@@ -195,11 +197,11 @@ def compare_two(answer, a, b, eps=1e-5):
     expect(got, expected, f"the outputs for {a} and {b}", mistakes)
 
 
-batch_of_two.cases |= {
-    "3 and 7": lambda answer: compare_two(answer, 3.0, 7.0),
-    "a near tie: 0.500 and 0.503": lambda answer: compare_two(answer, 0.503, 0.500),
-    "a tie: both 2": lambda answer: compare_two(answer, 2.0, 2.0),
-}
+batch_of_two.cases += [
+    Case("3 and 7", lambda answer: compare_two(answer, 3.0, 7.0)),
+    Case("a near tie: 0.500 and 0.503", lambda answer: compare_two(answer, 0.503, 0.500)),
+    Case("a tie: both 2", lambda answer: compare_two(answer, 2.0, 2.0)),
+]
 
 
 def small_network():
@@ -256,11 +258,14 @@ def compare_epoch(answer, sizes, steps):
     require(not left, "gradients are left over after the epoch.", "Call optimizer.zero_grad() after every step.")
 
 
-accumulation.cases |= {
-    "6 micro-batches, 3 to a step": lambda answer: compare_epoch(answer, (4, 4, 4, 4, 4, 4), 3),
-    "5 micro-batches, 3 to a step: an incomplete last window": lambda answer: compare_epoch(answer, (4, 4, 4, 4, 4), 3),
-    "a last micro-batch of 1 sample": lambda answer: compare_epoch(answer, (4, 4, 4, 1), 2),
-}
+accumulation.cases += [
+    Case("6 micro-batches, 3 to a step", lambda answer: compare_epoch(answer, (4, 4, 4, 4, 4, 4), 3)),
+    Case(
+        "5 micro-batches, 3 to a step: an incomplete last window",
+        lambda answer: compare_epoch(answer, (4, 4, 4, 4, 4), 3),
+    ),
+    Case("a last micro-batch of 1 sample", lambda answer: compare_epoch(answer, (4, 4, 4, 1), 2)),
+]
 
 
 def compare_shift(answer, keep, mean, variance, expected=None, **tolerance):

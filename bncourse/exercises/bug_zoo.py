@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bncourse.exercises.compare import expect, require, sample
-from bncourse.exercises.exercise import Exercise
+from bncourse.exercises.exercise import Case, Exercise
 from bncourse.exercises.normalizing_a_batch import (
     BATCH_AXIS_ONLY,
     CANCELLATION,
@@ -186,22 +186,22 @@ def large_offset(answer):
     expect(got, expected, "the output for inputs near 10,000", otherwise=CANCELLATION, rtol=1e-2, atol=1e-2)
 
 
-LAYER_CASES = {
-    "training: the batch's own statistics": training_output,
-    "training: the running statistics": running_update,
-    "evaluation: the running statistics, whatever the gradient mode": evaluation_output,
-    "training under no_grad still normalizes by the batch": training_without_gradients,
-    "a checkpoint holds everything": checkpoint,
-    "the layer moves as a whole": moves,
-    "no graph is kept from step to step": no_graph,
-    "the gradient of x": gradient,
-    "a large offset: inputs near 10,000": large_offset,
-}
+LAYER_CASES = [
+    Case("training: the batch's own statistics", training_output),
+    Case("training: the running statistics", running_update),
+    Case("evaluation: the running statistics, whatever the gradient mode", evaluation_output),
+    Case("training under no_grad still normalizes by the batch", training_without_gradients),
+    Case("a checkpoint holds everything", checkpoint),
+    Case("the layer moves as a whole", moves),
+    Case("no graph is kept from step to step", no_graph),
+    Case("the gradient of x", gradient),
+    Case("a large offset: inputs near 10,000", large_offset),
+]
 
 
 def layer_exercise(name: str, title: str, minutes: int, level: str, chapter: int = 10) -> Exercise:
     """An exercise whose answer is a ``BatchNorm2d`` class."""
-    return Exercise(name=name, title=title, chapter=chapter, minutes=minutes, level=level, cases=dict(LAYER_CASES))
+    return Exercise(name=name, title=title, chapter=chapter, minutes=minutes, level=level, cases=list(LAYER_CASES))
 
 
 mode = layer_exercise(name="zoo-mode", title="The layer that forgets to sleep", minutes=15, level="medium")
@@ -322,15 +322,19 @@ def reject(answer, batch_norm, what, hint=TOO_EASY):
     require(not _verdict(answer, batch_norm), f"a BatchNorm {what} passes.", hint)
 
 
-gradient_check.cases |= {
-    "constant mean and variance are rejected": lambda answer: reject(
-        answer, constant_statistics, "without gradient through them"
+gradient_check.cases += [
+    Case(
+        "constant mean and variance are rejected",
+        lambda answer: reject(answer, constant_statistics, "without gradient through them"),
     ),
-    "a constant variance is rejected": lambda answer: reject(
-        answer,
-        constant_variance,
-        "without gradient through the variance",
-        f"{TOO_EASY} Compare element by element, with a small tolerance.",
+    Case(
+        "a constant variance is rejected",
+        lambda answer: reject(
+            answer,
+            constant_variance,
+            "without gradient through the variance",
+            f"{TOO_EASY} Compare element by element, with a small tolerance.",
+        ),
     ),
-    "a zero gradient is rejected": lambda answer: reject(answer, no_gradient, "with a gradient of zero"),
-}
+    Case("a zero gradient is rejected", lambda answer: reject(answer, no_gradient, "with a gradient of zero")),
+]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,31 @@ class CheckFailed(AssertionError):
         return str(self).splitlines()
 
 
+class Case(NamedTuple):
+    """One thing an answer is tested for: a name a learner understands, and a function that raises if it fails."""
+
+    name: str
+    test: CaseFunction
+
+    def run(self, answer: Any) -> None:
+        """Test an answer.
+
+        Raises:
+            CaseFailed: what is wrong with the answer, in plain words.
+        """
+        if is_unanswered(answer):
+            raise CaseFailed("not answered yet")
+        try:
+            with isolated_rng():
+                self.test(answer)
+        except CaseFailed:
+            raise
+        except NotImplementedError:
+            raise CaseFailed("not answered yet") from None
+        except Exception as error:
+            raise CaseFailed(_explain(error)) from error
+
+
 @dataclass
 class Exercise:
     """A named task with its cases.
@@ -38,8 +63,7 @@ class Exercise:
         chapter: the chapter it belongs to.
         minutes: how long it takes a student who has read the chapter.
         level: how hard it is.
-        cases: what an answer is tested for: a name that a learner understands, and a function of the answer that
-            raises an exception if the answer fails.
+        cases: what an answer is tested for.
     """
 
     name: str
@@ -47,34 +71,16 @@ class Exercise:
     chapter: int
     minutes: int
     level: Literal["easy", "medium", "hard"]
-    cases: dict[str, CaseFunction] = field(default_factory=dict, repr=False)
+    cases: list[Case] = field(default_factory=list, repr=False)
 
     def case(self, name: str) -> Callable[[CaseFunction], CaseFunction]:
         """Decorate a function as one of this exercise's cases."""
 
         def add(test: CaseFunction) -> CaseFunction:
-            self.cases[name] = test
+            self.cases.append(Case(name, test))
             return test
 
         return add
-
-    def run(self, case: str, answer: Any) -> None:
-        """Test an answer in one case.
-
-        Raises:
-            CaseFailed: what is wrong with the answer, in plain words.
-        """
-        if is_unanswered(answer):
-            raise CaseFailed("not answered yet")
-        try:
-            with isolated_rng():
-                self.cases[case](answer)
-        except CaseFailed:
-            raise
-        except NotImplementedError:
-            raise CaseFailed("not answered yet") from None
-        except Exception as error:
-            raise CaseFailed(_explain(error)) from error
 
     def check(self, answer: Any) -> str:
         """Run every case and return the report.
@@ -85,9 +91,9 @@ class Exercise:
         failures = {}
         for case in self.cases:
             try:
-                self.run(case, answer)
+                case.run(answer)
             except CaseFailed as failure:
-                failures[case] = failure
+                failures[case.name] = failure
         report = self._report(failures)
         if failures:
             raise CheckFailed(report)
@@ -102,8 +108,8 @@ class Exercise:
         ]
         hints = set()
         for case in self.cases:
-            failure = failures.get(case)
-            lines.append(f"  {'FAIL' if failure else 'ok  '}  {case}")
+            failure = failures.get(case.name)
+            lines.append(f"  {'FAIL' if failure else 'ok  '}  {case.name}")
             if failure:
                 lines += _indented(failure.message)
             if failure and failure.hint:

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from bncourse.exercises.compare import expect, expect_items, require, sample
-from bncourse.exercises.exercise import Exercise
+from bncourse.exercises.exercise import Case, Exercise
 
 UNBIASED = (
     "This is what the unbiased variance gives: torch's var() divides by m - 1. "
@@ -69,10 +69,10 @@ def measured_signal(answer):
     compare_signal(answer, gain, depth, x.std(), rtol=0.1)
 
 
-signal.cases |= {
-    "30 layers, gain 0.5: the signal vanishes": lambda answer: compare_signal(answer, 0.5, 30, atol=1e-12),
-    "30 layers, gain 1.5: the signal explodes": lambda answer: compare_signal(answer, 1.5, 30),
-}
+signal.cases += [
+    Case("30 layers, gain 0.5: the signal vanishes", lambda answer: compare_signal(answer, 0.5, 30, atol=1e-12)),
+    Case("30 layers, gain 1.5: the signal explodes", lambda answer: compare_signal(answer, 1.5, 30)),
+]
 
 
 def standardize_mistakes(x, dims, eps):
@@ -96,18 +96,23 @@ def compare_standardize(answer, x, dims, eps=1e-5, **options):
     expect(answer(x, dims, eps), expected, "the result", standardize_mistakes(x, dims, eps), **options)
 
 
-standardize.cases |= {
-    "features: a (8, 5) tensor over axis 0": lambda answer: compare_standardize(
-        answer, 3 * sample(8, 5) + 2, (0,), eps=0.1
+standardize.cases += [
+    Case(
+        "features: a (8, 5) tensor over axis 0",
+        lambda answer: compare_standardize(answer, 3 * sample(8, 5) + 2, (0,), eps=0.1),
     ),
-    "images: a (4, 3, 6, 5) tensor over axes 0, 2, 3": lambda answer: compare_standardize(
-        answer, 2 * sample(4, 3, 6, 5) - 1, (0, 2, 3)
+    Case(
+        "images: a (4, 3, 6, 5) tensor over axes 0, 2, 3",
+        lambda answer: compare_standardize(answer, 2 * sample(4, 3, 6, 5) - 1, (0, 2, 3)),
     ),
-    "small inputs: eps decides": lambda answer: compare_standardize(answer, 1e-3 * sample(16, 4), (0,)),
-    "a large offset: inputs near 10,000": lambda answer: compare_standardize(
-        answer, sample(64, 4) + 1e4, (0,), rtol=1e-2, atol=1e-2, otherwise=CANCELLATION
+    Case("small inputs: eps decides", lambda answer: compare_standardize(answer, 1e-3 * sample(16, 4), (0,))),
+    Case(
+        "a large offset: inputs near 10,000",
+        lambda answer: compare_standardize(
+            answer, sample(64, 4) + 1e4, (0,), rtol=1e-2, atol=1e-2, otherwise=CANCELLATION
+        ),
     ),
-}
+]
 
 
 @standardize.case("the gradient flows through the mean and the variance")
@@ -142,12 +147,18 @@ def compare_batch_norm(answer, x, eps=1e-5):
     expect(answer(x, weight, bias, eps), expected, "the output", mistakes)
 
 
-batch_norm.cases |= {
-    "features: a (16, 4) batch": lambda answer: compare_batch_norm(answer, 2 * sample(16, 4) + 1),
-    "images: a (4, 3, 6, 5) batch": lambda answer: compare_batch_norm(answer, 2 * sample(4, 3, 6, 5) + 1),
-    "images as wide as they have channels: (4, 6, 6, 6)": lambda answer: compare_batch_norm(answer, sample(4, 6, 6, 6)),
-    "a small batch and a large eps: (3, 2) and eps 0.1": lambda answer: compare_batch_norm(answer, sample(3, 2), 0.1),
-}
+batch_norm.cases += [
+    Case("features: a (16, 4) batch", lambda answer: compare_batch_norm(answer, 2 * sample(16, 4) + 1)),
+    Case("images: a (4, 3, 6, 5) batch", lambda answer: compare_batch_norm(answer, 2 * sample(4, 3, 6, 5) + 1)),
+    Case(
+        "images as wide as they have channels: (4, 6, 6, 6)",
+        lambda answer: compare_batch_norm(answer, sample(4, 6, 6, 6)),
+    ),
+    Case(
+        "a small batch and a large eps: (3, 2) and eps 0.1",
+        lambda answer: compare_batch_norm(answer, sample(3, 2), 0.1),
+    ),
+]
 
 
 def compare_identity(answer, x, eps=1e-5):
@@ -171,7 +182,9 @@ def compare_identity(answer, x, eps=1e-5):
     expect(output, x, "the output of BatchNorm", rtol=1e-3, atol=1e-3)
 
 
-identity.cases |= {
-    "features, eps 0.5: a (10, 4) batch": lambda answer: compare_identity(answer, 2 * sample(10, 4) + 1, eps=0.5),
-    "images, eps 1e-5: a (4, 3, 5, 5) batch": lambda answer: compare_identity(answer, 0.01 * sample(4, 3, 5, 5) - 1),
-}
+identity.cases += [
+    Case("features, eps 0.5: a (10, 4) batch", lambda answer: compare_identity(answer, 2 * sample(10, 4) + 1, eps=0.5)),
+    Case(
+        "images, eps 1e-5: a (4, 3, 5, 5) batch", lambda answer: compare_identity(answer, 0.01 * sample(4, 3, 5, 5) - 1)
+    ),
+]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bncourse.exercises.compare import expect, expect_items, expect_number, require, sample
-from bncourse.exercises.exercise import Exercise
+from bncourse.exercises.exercise import Case, Exercise
 
 REVERSED = (
     "The momentum convention is reversed. In torch the momentum weights the NEW value: "
@@ -71,11 +71,14 @@ def compare_running(answer, x, momentum=0.1, steps=1):
         expect(variance, layer.running_var, "the running variance", mistakes)
 
 
-running_statistics.cases |= {
-    "features: one step with a (4, 3) batch": lambda answer: compare_running(answer, 2 * sample(4, 3)),
-    "images: one step with a (2, 3, 2, 2) batch": lambda answer: compare_running(answer, sample(2, 3, 2, 2) + 1, 0.3),
-    "three steps in a row": lambda answer: compare_running(answer, sample(5, 2), steps=3),
-}
+running_statistics.cases += [
+    Case("features: one step with a (4, 3) batch", lambda answer: compare_running(answer, 2 * sample(4, 3))),
+    Case(
+        "images: one step with a (2, 3, 2, 2) batch",
+        lambda answer: compare_running(answer, sample(2, 3, 2, 2) + 1, 0.3),
+    ),
+    Case("three steps in a row", lambda answer: compare_running(answer, sample(5, 2), steps=3)),
+]
 
 
 @running_statistics.case("nothing for autograd to remember")
@@ -113,11 +116,11 @@ def compare_warm_up(answer, fraction, momentum):
     expect(answer(fraction, momentum), steps, f"the number of steps to {fraction:.0%} at momentum {momentum}", mistakes)
 
 
-warm_up.cases |= {
-    "to 65% at momentum 0.1": lambda answer: compare_warm_up(answer, 0.65, 0.1),
-    "to 99% at momentum 0.1": lambda answer: compare_warm_up(answer, 0.99, 0.1),
-    "to 99% at momentum 0.01": lambda answer: compare_warm_up(answer, 0.99, 0.01),
-}
+warm_up.cases += [
+    Case("to 65% at momentum 0.1", lambda answer: compare_warm_up(answer, 0.65, 0.1)),
+    Case("to 99% at momentum 0.1", lambda answer: compare_warm_up(answer, 0.99, 0.1)),
+    Case("to 99% at momentum 0.01", lambda answer: compare_warm_up(answer, 0.99, 0.01)),
+]
 
 
 class Spy(nn.Module):
@@ -172,10 +175,10 @@ def compare_accuracy(answer, batch_size):
     expect(got, expected, "the accuracy", mistakes)
 
 
-evaluate.cases |= {
-    "the accuracy of sorted batches of 20": lambda answer: compare_accuracy(answer, 20),
-    "a smaller last batch: 40 samples, 13 at a time": lambda answer: compare_accuracy(answer, 13),
-}
+evaluate.cases += [
+    Case("the accuracy of sorted batches of 20", lambda answer: compare_accuracy(answer, 20)),
+    Case("a smaller last batch: 40 samples, 13 at a time", lambda answer: compare_accuracy(answer, 13)),
+]
 
 
 @evaluate.case("the running statistics stay as they were")
@@ -226,10 +229,11 @@ def compare_noise(answer, std, n, height=1, width=1, expected=None, **tolerance)
     expect(answer(std, n, height, width), expected, "the noise", mistakes, **tolerance)
 
 
-batch_noise.cases |= {
-    "features: batches of 25, measured": lambda answer: compare_noise(
-        answer, 2.0, 25, expected=(2.0 * sample(20_000, 25)).mean(1).std(), rtol=0.03
+batch_noise.cases += [
+    Case(
+        "features: batches of 25, measured",
+        lambda answer: compare_noise(answer, 2.0, 25, expected=(2.0 * sample(20_000, 25)).mean(1).std(), rtol=0.03),
     ),
-    "batches four times as large": lambda answer: compare_noise(answer, 2.0, 100),
-    "images: 4 of 8 x 8 pixels": lambda answer: compare_noise(answer, 1.0, 4, 8, 8),
-}
+    Case("batches four times as large", lambda answer: compare_noise(answer, 2.0, 100)),
+    Case("images: 4 of 8 x 8 pixels", lambda answer: compare_noise(answer, 1.0, 4, 8, 8)),
+]

@@ -158,7 +158,7 @@ class TamperGuard:
         ]
         functions = [value for *_, value in self.attributes if isinstance(value, FunctionType)]
         self.codes = {f: (f.__code__, f.__defaults__) for f in functions if f.__module__.startswith("bncourse.")}
-        self.exercises = {name: (exercise, dict(exercise.cases)) for name, exercise in EXERCISES.items()}
+        self.exercises = {name: (exercise, list(exercise.cases)) for name, exercise in EXERCISES.items()}
 
     def restore(self) -> list[str]:
         changed = set()
@@ -174,7 +174,7 @@ class TamperGuard:
         for name, (exercise, cases) in self.exercises.items():
             if exercise.cases != cases or EXERCISES.get(name) is not exercise:
                 changed.add(f"bncourse.exercises.EXERCISES[{name!r}]")
-                exercise.cases = dict(cases)
+                exercise.cases = list(cases)
                 EXERCISES[name] = exercise
         return sorted(changed)
 
