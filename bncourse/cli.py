@@ -1,26 +1,42 @@
-"""The command line: `bncourse grade` and its sisters. A command's module is imported only when it is called."""
+"""The command line. What a command needs is imported only when it is called."""
 
 import argparse
 from collections.abc import Sequence
-from importlib import import_module
-
-# Each command is a module with `add_arguments(parser)` and `run(arguments) -> exit code`.
-COMMANDS = {
-    "grade": ("bncourse.grading.command", "grade a folder of submitted exercise notebooks"),
-}
+from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `bncourse COMMAND ...`; returns the exit code."""
+    """Run ``bncourse COMMAND ...``; returns the exit code."""
     parser = argparse.ArgumentParser(prog="bncourse", description="Tools of the course on batch normalization.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (_, summary) in COMMANDS.items():
-        commands.add_parser(name, help=summary, add_help=False)
-    chosen, rest = parser.parse_known_args(arguments)
-    module = import_module(COMMANDS[chosen.command][0])
-    command = argparse.ArgumentParser(prog=f"bncourse {chosen.command}")
-    module.add_arguments(command)
-    return module.run(command.parse_args(rest))
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    add_grade(commands)
+    chosen = parser.parse_args(arguments)
+    return chosen.run(chosen)
+
+
+def add_grade(commands: argparse._SubParsersAction) -> None:
+    grade = commands.add_parser(
+        "grade",
+        help="grade a folder of submitted exercise notebooks",
+        description="Grade a folder of submitted exercise notebooks.",
+        epilog="Each submission runs in a process of its own, without network where the system allows it. A process is "
+        "not a sandbox: the submissions run as you. Stop it with Ctrl-C; the same command goes on where it was.",
+    )
+    grade.add_argument("submissions", type=Path, help="a folder: STUDENT.ipynb, or one subfolder per student")
+    grade.add_argument("--assignment", required=True, help="a name, such as ex-01-..., or an autograder.json")
+    grade.add_argument("--out", type=Path, required=True, help="the table to write, such as grades.csv")
+    grade.add_argument("--roster", type=Path, help="a text file with one student per line: who should have handed in")
+    grade.add_argument("--jobs", type=int, help="how many at once (default: the number of CPU cores)")
+    grade.add_argument("--seconds", type=float, default=180, help="time limit per submission (default: 180)")
+    grade.add_argument("--megabytes", type=float, default=4096, help="memory limit per submission (default: 4096)")
+    grade.add_argument("--retry", action="store_true", help="grade again what timed out, ran out of memory or crashed")
+    grade.set_defaults(run=run_grade)
+
+
+def run_grade(chosen: argparse.Namespace) -> int:
+    from bncourse.grading.command import run
+
+    return run(chosen)
 
 
 if __name__ == "__main__":

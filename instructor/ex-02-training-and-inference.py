@@ -191,7 +191,7 @@ check("evaluate", accuracy)
 # %%
 # HIDDEN
 def one_sample_at_a_time(accuracy):
-    from bncourse.exercises.modes import compare_accuracy
+    from bncourse.exercises.training_and_inference import compare_accuracy
 
     compare_accuracy(accuracy, 1)
 
@@ -199,7 +199,7 @@ def one_sample_at_a_time(accuracy):
 # %%
 # HIDDEN
 def a_batch_larger_than_the_data(accuracy):
-    from bncourse.exercises.modes import compare_accuracy
+    from bncourse.exercises.training_and_inference import compare_accuracy
 
     compare_accuracy(accuracy, 1000)
 

@@ -159,8 +159,8 @@ check("group-norm", group_norm)
 # %%
 # HIDDEN
 def as_many_groups_as_channels(group_norm):
+    from bncourse.exercises.blocks_and_variants import compare_group_norm
     from bncourse.exercises.compare import sample
-    from bncourse.exercises.networks import compare_group_norm
 
     compare_group_norm(group_norm, sample(3, 4, 5, 5, seed=60), 4)
 
@@ -168,8 +168,8 @@ def as_many_groups_as_channels(group_norm):
 # %%
 # HIDDEN
 def one_group(group_norm):
+    from bncourse.exercises.blocks_and_variants import compare_group_norm
     from bncourse.exercises.compare import sample
-    from bncourse.exercises.networks import compare_group_norm
 
     compare_group_norm(group_norm, 5 + sample(3, 4, 2, 3, seed=61), 1)
 
@@ -223,7 +223,7 @@ check("batch-of-two", batch_of_two)
 # %%
 # HIDDEN
 def other_pairs(batch_of_two):
-    from bncourse.exercises.batches import compare_two
+    from bncourse.exercises.blocks_and_variants import compare_two
 
     compare_two(batch_of_two, -1.0, -1.5, 0.1)
     compare_two(batch_of_two, 1e4, 1e4 + 1, 1e-5)
@@ -300,7 +300,7 @@ check("accumulation", train_epoch)
 # %%
 # HIDDEN
 def windows_of_every_kind(train_epoch):
-    from bncourse.exercises.batches import compare_epoch
+    from bncourse.exercises.blocks_and_variants import compare_epoch
 
     compare_epoch(train_epoch, (5, 3, 4, 4, 2), 2)
     compare_epoch(train_epoch, (4, 2), 5)

@@ -749,8 +749,8 @@ check("zoo-gradient-check", gradient_is_right)
 # %%
 # HIDDEN
 def a_gradient_ten_percent_too_large(gradient_is_right):
+    from bncourse.exercises.bug_zoo import right_batch_norm
     from bncourse.exercises.compare import require
-    from bncourse.exercises.zoo import right_batch_norm
 
     def slightly_wrong(x):
         y = right_batch_norm(x)

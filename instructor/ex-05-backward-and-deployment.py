@@ -60,8 +60,8 @@ check("backward", backward)
 # %%
 # HIDDEN
 def four_samples_far_from_zero(backward):
+    from bncourse.exercises.backward_and_deployment import compare_backward
     from bncourse.exercises.compare import sample
-    from bncourse.exercises.deployment import compare_backward
 
     compare_backward(backward, 4 * sample(4, 5, seed=90) + 20, eps=1e-3)
 
@@ -69,8 +69,8 @@ def four_samples_far_from_zero(backward):
 # %%
 # HIDDEN
 def nearly_constant_features(backward):
+    from bncourse.exercises.backward_and_deployment import compare_backward
     from bncourse.exercises.compare import sample
-    from bncourse.exercises.deployment import compare_backward
 
     compare_backward(backward, 1e-3 * sample(16, 2, seed=91))
 
@@ -141,7 +141,7 @@ check("fold", fold)
 # %%
 # HIDDEN
 def a_norm_without_weight_and_bias(fold):
-    from bncourse.exercises.deployment import compare_fold
+    from bncourse.exercises.backward_and_deployment import compare_fold
 
     compare_fold(fold, affine=False, bias=True)
 
@@ -149,7 +149,7 @@ def a_norm_without_weight_and_bias(fold):
 # %%
 # HIDDEN
 def a_dilated_convolution(fold):
-    from bncourse.exercises.deployment import compare_fold
+    from bncourse.exercises.backward_and_deployment import compare_fold
 
     compare_fold(fold, dilation=2, padding=2, bias=True)
 
@@ -220,8 +220,8 @@ check("recalibrate", recalibrate)
 # %%
 # HIDDEN
 def the_order_of_the_batches_does_not_matter(recalibrate):
+    from bncourse.exercises.backward_and_deployment import stale_model
     from bncourse.exercises.compare import expect, require
-    from bncourse.exercises.deployment import stale_model
 
     forwards, batches = stale_model()
     recalibrate(forwards, batches)
@@ -236,8 +236,8 @@ def the_order_of_the_batches_does_not_matter(recalibrate):
 def a_model_in_training_stays_in_training(recalibrate):
     import torch
 
+    from bncourse.exercises.backward_and_deployment import stale_model
     from bncourse.exercises.compare import expect, require
-    from bncourse.exercises.deployment import stale_model
 
     model, batches = stale_model()
     recalibrate(model.train(), batches)

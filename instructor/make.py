@@ -2,12 +2,12 @@
 
     python instructor/make.py
 
-A source, `instructor/ex-*.py`, is a notebook in jupytext's percent format with otter's text markers. This script adds
+A source, ``instructor/ex-*.py``, is a notebook in jupytext's percent format with otter's text markers. This script adds
 what all exercises share (headings, points, the public cases of each check), lets otter strip the solutions and writes
 
     book/exercises/NAME.ipynb                    for students; committed
     instructor/_build/NAME/solution.ipynb        for instructors; never committed, never in the book
-    instructor/_build/NAME/autograder.json       every case, the hidden ones included, for `bncourse grade`
+    instructor/_build/NAME/autograder.json       every case, the hidden ones included, for ``bncourse grade``
 
 Needs the extra: pip install -e ".[instructor]".
 """
@@ -53,9 +53,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the student notebooks, solutions and autograders.")
     parser.add_argument("--students", type=Path, default=HERE.parent / "book/exercises", help="where notebooks go")
     parser.add_argument("--private", type=Path, default=HERE / "_build", help="where solutions and autograders go")
-    parser.add_argument("sources", type=Path, nargs="*", default=sorted(HERE.glob("ex-*.py")))
     arguments = parser.parse_args()
-    for source in arguments.sources:
+    for source in sorted(HERE.glob("ex-*.py")):
         make(source, arguments.students, arguments.private)
 
 
@@ -70,7 +69,8 @@ def make(source: Path, students: Path, private: Path) -> None:
         dist = Path(folder) / "dist"
         student = tidy(nbformat.read(dist / "student" / master.name, 4), name)
         solution = tidy(nbformat.read(dist / "autograder" / master.name, 4), name)
-        questions = [autograder(dist / "autograder/tests" / f"{question}.py") for question in question_names(source)]
+        names = re.findall(r"^# name: (.+)$", source.read_text(), re.MULTILINE)
+        questions = [autograder(dist / "autograder/tests" / f"{question}.py") for question in names]
     for cell in solution.cells:
         cell.source = without_prompts(cell.source)
         cell.metadata.pop("tags", None)  # here a failing check is an error
@@ -109,7 +109,7 @@ def begins(cell: nbformat.NotebookNode, block: str) -> bool:
 
 
 def public_cases(check: ast.Call) -> list[nbformat.NotebookNode]:
-    """One test cell for each case of `check("name", answer)`."""
+    """One test cell for each case of ``check("name", answer)``."""
     name, answer = ast.literal_eval(check.args[0]), ast.unparse(check.args[1])
     parameters = ", ".join(dict.fromkeys(node.id for node in ast.walk(check.args[1]) if isinstance(node, ast.Name)))
     return [
@@ -121,10 +121,6 @@ def public_cases(check: ast.Call) -> list[nbformat.NotebookNode]:
         )
         for i, case in enumerate(EXERCISES[name].cases, 1)
     ]
-
-
-def question_names(source: Path) -> list[str]:
-    return re.findall(r"^# name: (.+)$", source.read_text(), re.MULTILINE)
 
 
 def autograder(tests: Path) -> dict:

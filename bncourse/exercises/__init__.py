@@ -1,17 +1,23 @@
-"""Exercises that correct the learner: `check("name", answer)` says what is wrong, and why it usually is."""
+"""Exercises that correct the learner: ``check("name", answer)`` says what is wrong, and why it usually is.
+
+There is one module for each notebook of ``book/exercises``, under its name.
+"""
 
 from typing import Any
 
-from bncourse.exercises import batches, deployment, forward, modes, networks, zoo
+from bncourse.exercises import (
+    backward_and_deployment,
+    blocks_and_variants,
+    bug_zoo,
+    normalizing_a_batch,
+    training_and_inference,
+)
 from bncourse.exercises.exercise import Case, CheckFailed, Exercise
 
 __all__ = ["EXERCISES", "Case", "CheckFailed", "Exercise", "check", "run_case"]
 
-EXERCISES = {
-    exercise.name: exercise
-    for exercises in (forward, modes, networks, batches, zoo, deployment)
-    for exercise in exercises.EXERCISES
-}
+SETS = (normalizing_a_batch, training_and_inference, blocks_and_variants, bug_zoo, backward_and_deployment)
+EXERCISES = {exercise.name: exercise for exercises in SETS for exercise in exercises.EXERCISES}
 
 
 def check(name: str, answer: Any) -> None:
@@ -32,18 +38,16 @@ def run_case(name: str, case: str, answer: Any) -> None:
     """Run one case of an exercise, as grading and tests do.
 
     Raises:
-        Wrong: if it fails, with what is wrong and the usual mistake behind it.
+        CaseFailed: if it fails, with what is wrong and the usual mistake behind it.
         KeyError: if there is no exercise, or no case, of that name.
     """
     cases = {case.name: case for case in _exercise(name).cases}
     if case not in cases:
-        raise KeyError(f"exercise {name!r} has no case {case!r}; it has {', '.join(map(repr, cases))}")
-    wrong = cases[case].run(answer)
-    if wrong is not None:
-        raise wrong
+        raise KeyError(f"case of {name!r} must be one of {', '.join(map(repr, cases))}, got {case!r}")
+    cases[case].run(answer)
 
 
 def _exercise(name: str) -> Exercise:
     if name not in EXERCISES:
-        raise KeyError(f"no exercise is called {name!r}; there are {', '.join(EXERCISES)}")
+        raise KeyError(f"name must be one of {', '.join(EXERCISES)}, got {name!r}")
     return EXERCISES[name]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-class Wrong(AssertionError):
+class CaseFailed(AssertionError):
     """An answer failed a case: a message that says what is wrong and, where one is known, the mistake behind it."""
 
     def __init__(self, message: str, hint: str | None = None):
@@ -23,9 +23,9 @@ def sample(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
 
 
 def require(condition: bool, message: str, hint: str | None = None) -> None:
-    """Raise `Wrong` unless the condition holds."""
+    """Raise ``CaseFailed`` unless the condition holds."""
     if not condition:
-        raise Wrong(message, hint)
+        raise CaseFailed(message, hint)
 
 
 def expect(
@@ -34,6 +34,7 @@ def expect(
     what: str,
     mistakes: Mapping[str, Any] | None = None,
     *,
+    otherwise: str | None = None,
     rtol: float = 1e-4,
     atol: float = 1e-5,
 ) -> None:
@@ -44,10 +45,11 @@ def expect(
         expected: the right value: a number or a tensor.
         what: names the value in the message, as in "the running mean".
         mistakes: for each usual mistake its explanation and the value it leads to.
-        rtol, atol: the allowed difference is atol + rtol * |expected|.
+        otherwise: the hint for a value that none of them explains.
+        rtol, atol: the allowed difference is ``atol + rtol * |expected|``.
 
     Raises:
-        Wrong: if `got` is no number or tensor, has another shape, or differs.
+        CaseFailed: if ``got`` is not a number or a tensor, has another shape, or differs.
     """
     expected = _as_tensor(expected)
     got = _as_tensor(got, what)
@@ -59,14 +61,14 @@ def expect(
     if _close(got, expected, rtol, atol):
         return
     hints = [hint for hint, value in (mistakes or {}).items() if _close(got, _as_tensor(value), rtol, atol)]
-    raise Wrong(_difference(got, expected, what), hints[0] if hints else None)
+    raise CaseFailed(_difference(got, expected, what), hints[0] if hints else otherwise)
 
 
 def expect_number(got: Any, what: str) -> float:
     """The answer as a float.
 
     Raises:
-        Wrong: if it is not one number.
+        CaseFailed: if it is not one number.
     """
     value = _as_tensor(got, what)
     require(value.numel() == 1, f"{what} should be one number; got a tensor of shape {tuple(value.shape)}.")
@@ -74,10 +76,10 @@ def expect_number(got: Any, what: str) -> float:
 
 
 def expect_items(got: Any, count: int, what: str) -> Sequence[Any]:
-    """The answer as a tuple of `count` values.
+    """The answer as a tuple of ``count`` values.
 
     Raises:
-        Wrong: if it is not a tuple or list of that length.
+        CaseFailed: if it is not a tuple or list of that length.
     """
     require(
         isinstance(got, tuple | list) and len(got) == count,
@@ -89,7 +91,7 @@ def expect_items(got: Any, count: int, what: str) -> Sequence[Any]:
 def _as_tensor(value: Any, what: str = "the value") -> Tensor:
     if isinstance(value, bool) or not isinstance(value, Tensor | int | float):
         if not hasattr(value, "__array__"):
-            raise Wrong(f"{what} should be a number or a tensor; got {_describe(value)}.")
+            raise CaseFailed(f"{what} should be a number or a tensor; got {_describe(value)}.")
     return torch.as_tensor(value).detach().to("cpu", torch.float64)
 
 

@@ -2,17 +2,22 @@
 
 import dis
 import linecache
+import random
 import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from bncourse.exercises.compare import Wrong
-from bncourse.exercises.undisturbed import undisturbed
+import numpy as np
+import torch
+
+from bncourse.exercises.compare import CaseFailed
 
 CaseFunction = Callable[[Any], None]
+SEED = 1502_03167  # not one that the cases use for their inputs: a dropout mask from the same seed would depend on them
 LIBRARIES = (str(Path(__file__).parents[1]), "site-packages", "dist-packages", "<frozen", "/lib/python3")
 
 
@@ -23,39 +28,42 @@ class CheckFailed(AssertionError):
         return str(self).splitlines()
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One thing an answer is tested for: a name a learner understands, and a function that raises if it fails."""
 
     name: str
     test: CaseFunction
 
-    def run(self, answer: Any) -> Wrong | None:
-        """Test an answer; return what is wrong with it, or None."""
+    def run(self, answer: Any) -> None:
+        """Test an answer.
+
+        Raises:
+            CaseFailed: what is wrong with the answer, in plain words.
+        """
         if is_unanswered(answer):
-            return Wrong("not answered yet")
+            raise CaseFailed("not answered yet")
         try:
-            with undisturbed():
+            with isolated_rng():
                 self.test(answer)
-        except Wrong as wrong:
-            return wrong
+        except CaseFailed:
+            raise
         except NotImplementedError:
-            return Wrong("not answered yet")
+            raise CaseFailed("not answered yet") from None
         except Exception as error:
-            return Wrong(_explain(error))
-        return None
+            raise CaseFailed(_explain(error)) from error
 
 
-@dataclass(frozen=True)
+@dataclass
 class Exercise:
     """A named task with its cases.
 
     Attributes:
-        name: what `check` calls it.
+        name: what ``check`` calls it.
         title: what the book calls it.
         chapter: the chapter it belongs to.
         minutes: how long it takes a student who has read the chapter.
         level: how hard it is.
+        cases: what an answer is tested for.
     """
 
     name: str
@@ -80,11 +88,54 @@ class Exercise:
         Raises:
             CheckFailed: with the report, if a case fails.
         """
-        outcomes = {case.name: case.run(answer) for case in self.cases}
-        report = _report(self.name, outcomes)
-        if any(outcomes.values()):
+        failures = {}
+        for case in self.cases:
+            try:
+                case.run(answer)
+            except CaseFailed as failure:
+                failures[case.name] = failure
+        report = self._report(failures)
+        if failures:
             raise CheckFailed(report)
         return report
+
+    def _report(self, failures: dict[str, CaseFailed]) -> str:
+        total = len(self.cases)
+        if sum(failure.message == "not answered yet" for failure in failures.values()) == total:
+            return f"{self.name}: not answered yet. Replace the ... above, run that cell, then this one."
+        lines = [
+            f"{self.name}: " + (f"{len(failures)} of {total} cases fail" if failures else f"all {total} cases pass")
+        ]
+        hints = set()
+        for case in self.cases:
+            failure = failures.get(case.name)
+            lines.append(f"  {'FAIL' if failure else 'ok  '}  {case.name}")
+            if failure:
+                lines += _indented(failure.message)
+            if failure and failure.hint:
+                lines += _indented("Hint: the same as above." if failure.hint in hints else f"Hint: {failure.hint}")
+                hints.add(failure.hint)
+        return "\n".join(lines)
+
+
+@contextmanager
+def isolated_rng() -> Iterator[None]:
+    """Give the block fixed random numbers, gradients on and the CPU, then restore what was there before.
+
+    The random state of torch (CPU and, where it is in use, GPU), numpy and Python is the same after as before, so
+    that running a check once more or once less never changes a learner's results.
+    """
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (the learner's global state)
+    with torch.random.fork_rng(devices=gpus), torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
+        try:
+            random.seed(SEED)
+            np.random.seed(SEED)  # noqa: NPY002
+            torch.random.default_generator.manual_seed(SEED)
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def is_unanswered(answer: Any) -> bool:
@@ -95,24 +146,6 @@ def is_unanswered(answer: Any) -> bool:
     says_nothing = all(constant is None or isinstance(constant, str) for constant in code.co_consts)
     steps = {step.opname for step in dis.get_instructions(code)}
     return says_nothing and steps <= {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}
-
-
-def _report(name: str, outcomes: dict[str, Wrong | None]) -> str:
-    failed = sum(wrong is not None for wrong in outcomes.values())
-    if all(wrong is not None and wrong.message == "not answered yet" for wrong in outcomes.values()):
-        return f"{name}: not answered yet. Replace the ... above, run that cell, then this one."
-    lines = [f"{name}: all {len(outcomes)} cases pass"]
-    if failed:
-        lines = [f"{name}: {failed} of {len(outcomes)} cases fail"]
-    hints = set()
-    for case, wrong in outcomes.items():
-        lines.append(f"  {'ok  ' if wrong is None else 'FAIL'}  {case}")
-        if wrong is not None:
-            lines += _indented(wrong.message)
-            if wrong.hint:
-                lines += _indented("Hint: the same as above." if wrong.hint in hints else f"Hint: {wrong.hint}")
-                hints.add(wrong.hint)
-    return "\n".join(lines)
 
 
 def _indented(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is graded: the questions of an assignment and their cases, as instructor/make.py wrote them."""
+"""What is graded: the questions of an assignment and their cases, as ``instructor/make.py`` wrote them."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Question:
-    """A question and its cases; with `all_or_nothing` one failed case costs all points."""
+    """A question and its cases; with ``all_or_nothing`` one failed case costs all points."""
 
     name: str
     points: float
@@ -34,7 +34,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A named list of questions; `path` is the file they came from, `digest` changes whenever they do."""
+    """A named list of questions; ``path`` is the file they came from, ``digest`` changes whenever they do."""
 
     name: str
     questions: tuple[Question, ...]
@@ -51,8 +51,7 @@ class Assignment:
         content = path.read_bytes()
         data = json.loads(content)
         questions = tuple(
-            Question(q["name"], q["points"], q["all_or_nothing"], tuple(Case(**case) for case in q["cases"]))
-            for q in data["questions"]
+            Question(**q | {"cases": tuple(Case(**case) for case in q["cases"])}) for q in data["questions"]
         )
         return cls(data["name"], questions, path.resolve(), hashlib.sha256(content).hexdigest())
 
@@ -65,8 +64,8 @@ def find_assignment(name: str, folder: Path = Path("instructor/_build")) -> Assi
     """
     path = Path(name) if name.endswith(".json") else folder / name / "autograder.json"
     if not path.is_file():
-        known = ", ".join(sorted(found.parent.name for found in folder.glob("*/autograder.json"))) or "none"
+        known = ", ".join(sorted(found.parent.name for found in folder.glob("*/autograder.json"))) or "none yet"
         raise FileNotFoundError(
-            f"no assignment {name!r} (looked for {path}). There are: {known}. Run `make exercises`."
+            f"assignment must be an autograder.json or a name that `make exercises` made ({known}), got {name!r}"
         )
     return Assignment.read(path)

@@ -1,45 +1,46 @@
-"""The command `bncourse grade`."""
+"""The command ``bncourse grade``: several submissions at once, to the end, and from where a stopped run was."""
 
 import argparse
+import contextlib
+import os
+import shutil
 import sys
+import tempfile
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-EPILOG = """
-Each submission runs in a process of its own, without network where the system allows it. A process is no sandbox: the
-submissions run as you. Stop it with Ctrl-C; the same command goes on where it was.
-"""
+from bncourse.grading import supervise
+from bncourse.grading.assignment import Assignment, find_assignment
+from bncourse.grading.report import Log, Record, write_feedback, write_table
+from bncourse.grading.submissions import find_submissions, ignored_files
+from bncourse.grading.supervise import Limits
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Grade a folder of submitted exercise notebooks."
-    parser.epilog = EPILOG
-    parser.add_argument("submissions", type=Path, help="a folder: STUDENT.ipynb, or one subfolder per student")
-    parser.add_argument("--assignment", required=True, help="a name, such as ex-01-..., or an autograder.json")
-    parser.add_argument("--out", type=Path, required=True, help="the table to write, such as grades.csv")
-    parser.add_argument("--roster", type=Path, help="a text file with one student per line: who should have handed in")
-    parser.add_argument("--jobs", type=int, help="how many at once (default: the number of CPU cores)")
-    parser.add_argument("--seconds", type=float, default=180, help="time limit per submission (default: 180)")
-    parser.add_argument("--megabytes", type=float, default=4096, help="memory limit per submission (default: 4096)")
-    parser.add_argument("--retry", action="store_true", help="grade again what timed out, ran out of memory or crashed")
+PREFIX = "bncourse-grade-"  # of temporary folders
+DAY = 24 * 3600
+NOT_ISOLATED = (
+    "Warning: submissions are not isolated here, because {}. They can use the network and read your files, "
+    "the hidden cases too. Grade in a virtual machine or a container if you do not trust them."
+)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Grade as the command line says; returns the exit code."""
     if sys.platform == "win32":
         print("bncourse grade needs Linux or macOS; on Windows, use WSL.", file=sys.stderr)
         return 2
-    from bncourse.grading import Limits, find_assignment, grade_folder
-
     try:
-        assignment = find_assignment(arguments.assignment)
         roster = arguments.roster.read_text().split("\n") if arguments.roster else []
         records = grade_folder(
             arguments.submissions,
-            assignment,
+            find_assignment(arguments.assignment),
             arguments.out,
             limits=Limits(arguments.seconds, arguments.megabytes),
             jobs=arguments.jobs,
-            roster=[name.strip() for name in roster if name.strip()],
+            roster=[name for name in roster if name.strip()],
             retry=arguments.retry,
             say=lambda line: print(line, flush=True),
         )
@@ -51,7 +52,106 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
     counts = Counter(record.status for record in records)
     print(", ".join(f"{count} {status}" for status, count in counts.most_common()))
-    print(f"Table: {arguments.out}\nFeedback: {arguments.out.with_name(arguments.out.stem + '-feedback')}/")
+    print(f"Table: {arguments.out}\nFeedback: {_feedback(arguments.out)}/")
     if any(record.flags for record in records):
         print("Some submissions replaced functions of torch or of the checker (column `replaced`): look at them.")
     return 0
+
+
+def grade_folder(
+    folder: Path,
+    assignment: Assignment,
+    out: Path,
+    *,
+    limits: Limits | None = None,
+    jobs: int | None = None,
+    roster: Iterable[str] = (),
+    retry: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[Record]:
+    """Grade every submission in a folder.
+
+    Args:
+        folder: the submissions, as ``find_submissions`` understands them.
+        assignment: what is graded.
+        out: the table, OUT.csv. Beside it: OUT-feedback/, a page per student, and OUT.log, from which a second run goes
+            on: what it has graded and what has not changed since is not graded again.
+        limits: of each submission.
+        jobs: how many at once; as many as there are CPU cores by default.
+        roster: names of students who should have handed in.
+        retry: grade those again that timed out, ran out of memory or crashed.
+        say: receives lines of progress.
+
+    Returns:
+        The records, sorted by student.
+
+    Raises:
+        NotADirectoryError: if there is no such folder.
+        KeyboardInterrupt: if you stop it; what is graded is in the log.
+    """
+    limits, jobs = limits or Limits(), jobs or os.cpu_count() or 1
+    submissions = find_submissions(folder, assignment, roster)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    log = Log(out.with_suffix(".log"))
+    unfinished = ("timeout", "memory", "crashed") if retry else ()
+    known = {(r.student, r.digest): r for r in log.read().values() if r.status not in unfinished}
+    done = {s.student: known[s.student, s.digest] for s in submissions if (s.student, s.digest) in known}
+
+    if ignored := ignored_files(folder):
+        names = ", ".join(ignored[:5])
+        say(_printable(f"Warning: files that are not notebooks are ignored, {len(ignored)} of them: {names}"))
+    if reason := supervise.why_not_isolated():
+        say(NOT_ISOLATED.format(reason))
+    say(f"{assignment.name}: {len(submissions)} students, {len(done)} graded before, {jobs} at a time")
+
+    remove_stale()
+    stop = threading.Event()
+    with (
+        tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as workspace,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        started = [
+            pool.submit(supervise.grade, submission, assignment, folder, limits, Path(workspace), stop)
+            for submission in submissions
+            if submission.student not in done
+        ]
+        try:
+            for record in (future.result() for future in as_completed(started)):
+                done[record.student] = record
+                log.add(record)
+                write_table(out, done.values(), assignment)
+                say(_printable(_line(record, len(done), len(submissions), assignment)))
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    for record in done.values():
+        try:
+            write_feedback(_feedback(out), record, assignment)
+        except OSError as error:  # a name that no file can have
+            say(_printable(f"Warning: no feedback for {record.student}: {error}"))
+    write_table(out, done.values(), assignment)
+    return sorted(done.values(), key=lambda record: record.student)
+
+
+def remove_stale() -> None:
+    """Remove temporary folders that killed runs left behind: those that nothing has touched for a day."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # another run has just removed it
+            if time.time() - folder.stat().st_mtime > DAY:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _feedback(out: Path) -> Path:
+    return out.with_name(f"{out.stem}-feedback")
+
+
+def _line(record: Record, count: int, total: int, assignment: Assignment) -> str:
+    position = f"[{count:>{len(str(total))}}/{total}]"
+    score = f"{record.score:g} of {assignment.points:g}"
+    replaced = f"  replaced: {' '.join(record.flags)}" if record.flags else ""
+    return f"{position} {record.student[:30]:30} {record.status:10} {score:>12} {record.seconds:6.1f} s{replaced}"
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,6 +1,13 @@
-"""Run one submission in a process of its own, within limits, and judge what came of it."""
+"""Run one submission in a process of its own, within limits, and judge what came of it.
 
-import hashlib
+Linux namespaces keep it away from the rest, where the system allows them to users: no network but its own loopback, no
+other process to see, and folders such as the hidden cases replaced by empty ones. This is not a sandbox. The submission
+runs as you, can read your other files, and meets the hidden cases when they call its functions. Where that matters,
+grade in a virtual machine.
+"""
+
+import contextlib
+import functools
 import json
 import os
 import secrets
@@ -12,17 +19,27 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bncourse
 from bncourse.grading.assignment import Assignment
-from bncourse.grading.isolation import folders_to_hide, wrap
-from bncourse.grading.record import Outcome, Record, text, texts
-from bncourse.grading.submissions import Submission, Unreadable, read_notebook
+from bncourse.grading.report import Outcome, Record
+from bncourse.grading.submissions import Submission
 
+COURSE = Path(bncourse.__file__).resolve().parents[1]
+SIGNALS = {number.value: number.name for number in signal.Signals}
 REPORT_LIMIT = 20 << 20  # bytes; what an honest submission reports is a thousandth of it
+NAMESPACES = ("unshare", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+# Loopback up, each hidden folder covered; then every capability is given up, so that nothing can be uncovered again.
+ENTER = """
+ip link set lo up 2>/dev/null
+while [ "$1" != -- ]; do mount -t tmpfs -o size=4k,mode=555 none "$1" || exit 1; shift; done; shift
+exec setpriv --bounding-set=-all --no-new-privs "$@"
+"""
+DIE_WITH_GRADER = ("setpriv", "--pdeathsig", "KILL")
 
 
 @dataclass(frozen=True)
@@ -39,102 +56,158 @@ class Limits:
     megabytes: float = 4096.0
 
 
-class Stopped(Exception):
-    """The instructor stopped the run."""
+@dataclass
+class Session:
+    """What the process of one submission has reported, as far as it has the form it should have.
+
+    Only the grader's own code knows the token, and only once the student's cells have run.
+    """
+
+    assignment: Assignment
+    token: str = field(default_factory=secrets.token_hex)
+    cell: str = ""  # the number of the last one that was started
+    executed: bool = False
+    done: bool = False
+    errors: list[tuple[str, str]] = field(default_factory=list)  # "timeout", "memory" or "", and what happened
+    flags: list[str] = field(default_factory=list)
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        if self.executed:
+            return "while its answers were tested"
+        return f"in cell {self.cell}" if self.cell else "before the first cell"
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Take in one report."""
+        kind, number = event.get("event"), clean_text(event.get("number"))
+        if kind == "cell":
+            self.cell = number
+        elif kind == "error":
+            message = f"cell {number}: {clean_text(event.get('message'))}"
+            self.errors.append((str(event.get("kind")), message[:400]))
+        elif kind == "executed":
+            self.executed = True
+            self._flag(event)
+        elif event.get("token") == self.token and kind == "done":
+            self.done = True
+        elif event.get("token") == self.token and kind == "question":
+            with contextlib.suppress(KeyError, TypeError, AttributeError):
+                self._answer(event)
+            self._flag(event)
+
+    def _answer(self, event: dict[str, Any]) -> None:
+        question = next((q for q in self.assignment.questions if q.name == event["name"]), None)
+        texts = ("message", "hint", "kind")
+        outcomes = [Outcome(o["passed"] is True, *(clean_text(o[name]) for name in texts)) for o in event["outcomes"]]
+        if question is None or len(outcomes) != len(question.cases):
+            return
+        self.outcomes[question.name] = outcomes
+        self.scores[question.name] = question.score([outcome.passed for outcome in outcomes])
+        self.errors += [(o.kind, f"{question.name}: {o.message}") for o in outcomes if o.kind]
+
+    def _flag(self, event: dict[str, Any]) -> None:
+        names = event.get("changed")
+        for name in names[:50] if isinstance(names, list) else []:
+            if (text := clean_text(name)[:100]) not in self.flags:
+                self.flags.append(text)
+
+    def verdict(self, code: int, stderr: Path) -> tuple[str, str]:
+        """The status and its reason, now that the process has ended with that code, or with minus a signal."""
+        if not self.done:
+            name = SIGNALS.get(-code) or SIGNALS.get(code - 128)  # the second where a shell or unshare passed it on
+            how = f"signal {name}" if name else f"exit code {code}"
+            last = stderr.read_bytes()[-2000:].decode(errors="replace").strip().splitlines()[-1:] if code else []
+            return "crashed", ": ".join([f"the process ended with {how} {self.where}", *last])
+        for status in ("timeout", "memory"):
+            if found := [what for kind, what in self.errors if kind == status]:
+                return status, f"{found[0]} (the rest was graded)"
+        return "ok", "; ".join(what for kind, what in self.errors if not kind)[:500]
 
 
-def digest_of(submission: Submission, assignment: Assignment) -> str:
-    """Changes whenever the notebook's code or the assignment does, so that a second run knows what is done."""
-    try:
-        content = "\n".join(read_notebook(submission.path)) if submission.path else submission.problem
-    except (Unreadable, OSError) as error:
-        content = str(error)
-    return hashlib.sha256((assignment.digest + content).encode(errors="surrogatepass")).hexdigest()
+def clean_text(value: Any) -> str:
+    """As text that every file and terminal takes: no lone surrogates."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def grade(
     submission: Submission, assignment: Assignment, folder: Path, limits: Limits, workspace: Path, stop: threading.Event
 ) -> Record:
-    """Grade one submission; whatever it does, this returns a record.
+    """Grade one submission of a folder; whatever it does, and whatever befalls the grader, this returns a record.
 
     Raises:
-        Stopped: if `stop` is set meanwhile.
+        KeyboardInterrupt: ``stop`` was set meanwhile.
     """
-    record = Record(submission.student, str(submission.path or ""), digest_of(submission, assignment), "missing")
+    record = Record(submission.student, str(submission.path or ""), submission.digest, "missing", submission.problem)
     record.scores = {question.name: 0.0 for question in assignment.questions}
-    if submission.path is None:
-        record.status = "unreadable" if "notebooks;" in submission.problem else "missing"
-        record.reason = submission.problem
+    if submission.problem:
+        record.status = "unreadable" if submission.path else "missing"
         return record
-    started = time.monotonic()
+    session, started = Session(assignment), time.monotonic()
     try:
-        cells = read_notebook(submission.path)
-    except (Unreadable, OSError) as error:
-        record.status, record.reason = "unreadable", str(error)
-        return record
-    home = Path(tempfile.mkdtemp(dir=workspace))
-    try:
-        (home / "cells.json").write_text(json.dumps(cells))
-        _supervise(record, assignment, folders_to_hide(folder, assignment.path), home, limits, stop)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=workspace, ignore_cleanup_errors=True) as home:
+            (Path(home) / "cells.json").write_text(json.dumps(submission.cells))
+            hide = folders_to_hide(folder, assignment.path)
+            record.status, record.reason = supervise(session, hide, limits, Path(home), stop)
+    except Exception as error:
+        record.status = "crashed"
+        record.reason = f"the grader failed, which is not the student's fault: {type(error).__name__}: {error}"
+    record.flags, record.outcomes = session.flags, session.outcomes
+    record.scores |= session.scores
     record.seconds = round(time.monotonic() - started, 1)
     return record
 
 
-def _supervise(
-    record: Record, assignment: Assignment, hide: list[Path], home: Path, limits: Limits, stop: threading.Event
-) -> None:
-    read_end, write_end = os.pipe()
-    command = [sys.executable, "-m", "bncourse.grading.worker", str(write_end)]
-    command += [str(limits.megabytes), str(limits.seconds), str(limits.seconds / 3), str(limits.seconds / 10)]
+def supervise(session: Session, hide: list[Path], limits: Limits, home: Path, stop: threading.Event) -> tuple[str, str]:
+    """Have the worker run the cells in ``home``, then send it the cases; returns the status and its reason."""
+    command = [sys.executable, "-m", "bncourse.grading.worker", str(limits.seconds), str(limits.megabytes)]
     with open(home / "stderr", "wb") as stderr:
         process = subprocess.Popen(
             wrap(command, hide),
             cwd=home,
             env=_environment(home),
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=stderr,
-            pass_fds=(write_end,),
             start_new_session=True,
         )
-    os.close(write_end)
-    token = secrets.token_hex()
-    progress: dict[str, Any] = {"errors": []}
     try:
-        for event in _events(read_end, time.monotonic() + limits.seconds, stop):
-            if event.get("event") == "executed" and not progress.get("executed"):
-                record.flags += texts(event.get("changed"))
-                threading.Thread(target=_send, args=(process, token, assignment), daemon=True).start()
-            _note(record, assignment, event, token, progress)
-            if progress.get("done"):
+        for event in _events(process, time.monotonic() + limits.seconds, stop):
+            first = not session.executed
+            session.take(event)
+            if session.executed and first:
+                threading.Thread(target=_send, args=(process, session), daemon=True).start()
+            if session.done:
                 break
-        _judge(record, progress, _exit_code(process), home / "stderr")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+        return session.verdict(process.returncode or 0, home / "stderr")
     except TimeoutError:
-        where = f"in cell {progress['cell']}" if progress.get("cell") else "before the first cell"
-        where = "while its answers were tested" if progress.get("executed") else where
-        record.status, record.reason = "timeout", f"stopped after {limits.seconds:g} s, {where}"
+        return "timeout", f"stopped after {limits.seconds:g} s, {session.where}"
     finally:
-        os.close(read_end)
-        _kill(process)
-        _kill_leftovers(home)
+        _end(process, home)
 
 
 def _environment(home: Path) -> dict[str, str]:
     """Only what Python needs; none of the instructor's tokens and settings."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ}
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    quiet = {"MPLBACKEND": "agg", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
-    return {**kept, **threads, **quiet, "HOME": str(home), "TMPDIR": str(home), "IPYTHONDIR": str(home / "ipython")}
+    python = {
+        "PYTHONPATH": str(COURSE),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MPLBACKEND": "agg",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    return {**kept, **threads, **python, "HOME": str(home), "TMPDIR": str(home), "IPYTHONDIR": str(home / "ipython")}
 
 
-def _events(descriptor: int, deadline: float, stop: threading.Event) -> Iterator[dict[str, Any]]:
+def _events(process: subprocess.Popen, deadline: float, stop: threading.Event) -> Iterator[dict[str, Any]]:
     """The worker's reports until it closes its end. Raises TimeoutError at the deadline."""
-    buffer, received = b"", 0
+    descriptor, buffer, received = process.stdout.fileno(), b"", 0
     while True:
         if stop.is_set():
-            raise Stopped
+            raise KeyboardInterrupt
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError
@@ -154,95 +227,55 @@ def _events(descriptor: int, deadline: float, stop: threading.Event) -> Iterator
                 yield event
 
 
-def _send(process: subprocess.Popen, token: str, assignment: Assignment) -> None:
-    questions = [
-        {"name": question.name, "cases": [{"source": case.source} for case in question.cases]}
-        for question in assignment.questions
-    ]
-    try:
-        process.stdin.write(json.dumps({"token": token, "questions": questions}).encode() + b"\n")
+def _send(process: subprocess.Popen, session: Session) -> None:
+    questions = [{"name": q.name, "cases": [case.source for case in q.cases]} for q in session.assignment.questions]
+    with contextlib.suppress(OSError):  # it is gone; its silence tells
+        process.stdin.write(json.dumps({"token": session.token, "questions": questions}).encode() + b"\n")
         process.stdin.flush()
-    except OSError:
-        pass  # it is gone; its silence tells
 
 
-def _note(record: Record, assignment: Assignment, event: dict[str, Any], token: str, progress: dict[str, Any]) -> None:
-    """Take in one report, as far as it has the form it should have."""
-    kind = event.get("event")
-    if kind == "cell":
-        progress["cell"] = event.get("number")
-    elif kind == "error":
-        message = f"cell {event.get('number')}: {event.get('message')}"
-        progress["errors"].append((str(event.get("kind")), text(message)[:400]))
-    elif kind == "executed":
-        progress["executed"] = True
-    elif event.get("token") == token and kind == "done":
-        progress["done"] = True
-    elif event.get("token") == token and kind == "question":
-        question = next((q for q in assignment.questions if q.name == event.get("name")), None)
-        try:
-            outcomes = [Outcome.from_report(outcome) for outcome in event["outcomes"]]
-        except (KeyError, TypeError, AttributeError):
-            return
-        if question is None or len(outcomes) != len(question.cases):
-            return
-        record.flags += [name for name in texts(event.get("changed")) if name not in record.flags]
-        record.outcomes[question.name] = outcomes
-        record.scores[question.name] = question.score([outcome.passed for outcome in outcomes])
-
-
-def _judge(record: Record, progress: dict[str, Any], code: int, stderr: Path) -> None:
-    """Status and reason of a worker that closed its end of the pipe."""
-    errors = list(progress["errors"])
-    for question, outcomes in record.outcomes.items():
-        errors += [(outcome.kind, f"{question}: {outcome.message}") for outcome in outcomes if outcome.kind]
-    if not progress.get("done"):
-        how = f"signal {signal.Signals(code - 128).name}" if code > 128 else f"exit code {code}"
-        where = f"in cell {progress['cell']}" if progress.get("cell") else "before the first cell"
-        where = "while its answers were tested" if progress.get("executed") else where
-        last = stderr.read_bytes()[-2000:].decode(errors="replace").strip().splitlines()[-1:] if code else []
-        record.status, record.reason = (
-            "crashed",
-            f"the process ended with {how} {where}" + "".join(f": {x}" for x in last),
-        )
-        return
-    for status in ("timeout", "memory"):
-        found = [what for kind, what in errors if kind == status]
-        if found:
-            record.status, record.reason = status, f"{found[0]} (the rest was graded)"
-            return
-    record.status = "ok"
-    record.reason = "; ".join(what for kind, what in errors if not kind)[:500]
-
-
-def _exit_code(process: subprocess.Popen) -> int:
-    """As a shell gives it: 128 + the signal for a process that a signal ended."""
-    try:
-        code = process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        return 0
-    return 128 - code if code < 0 else code
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """End the process and everything it started in its session (with namespaces: everything)."""
-    try:
+def _end(process: subprocess.Popen, home: Path) -> None:
+    """End the process and what it started: its namespace; without one, its session and whatever carries its HOME."""
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
-    if process.stdin:
-        try:
-            process.stdin.close()
-        except OSError:
-            pass
-
-
-def _kill_leftovers(home: Path) -> None:
-    """End what left the session, where no namespace held it: on Linux it still carries our HOME."""
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        try:
+    for environment in Path("/proc").glob("[0-9]*/environ") if why_not_isolated() else []:
+        with contextlib.suppress(OSError):  # gone, or somebody else's
             if f"HOME={home}".encode() in environment.read_bytes().split(b"\0"):
                 os.kill(int(environment.parent.name), signal.SIGKILL)
-        except OSError:
-            continue  # gone, or somebody else's
+    process.stdout.close()
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+
+
+@functools.cache
+def why_not_isolated() -> str | None:
+    """Why this system offers no isolation; None where it does."""
+    missing = [program for program in ("unshare", "setpriv", "mount") if shutil.which(program) is None]
+    if missing:
+        return f"{' and '.join(missing)} must be installed (on Linux, package util-linux)"
+    probe = subprocess.run(_isolated(["true"], []), capture_output=True, text=True)
+    return None if probe.returncode == 0 else (probe.stderr.strip() or "the system refuses new namespaces")
+
+
+def wrap(command: list[str], hide: Iterable[Path]) -> list[str]:
+    """The command, isolated where that is possible; either way it dies with the grader where setpriv exists."""
+    if why_not_isolated() is None:
+        command = _isolated(command, hide)
+    return [*DIE_WITH_GRADER, *command] if shutil.which("setpriv") else command
+
+
+def _isolated(command: list[str], hide: Iterable[Path]) -> list[str]:
+    return [*NAMESPACES, "sh", "-c", ENTER, "sh", *map(str, hide), "--", *command]
+
+
+def folders_to_hide(submissions: Path, autograder: Path) -> list[Path]:
+    """What a submission has no business reading: the others' work, the hidden cases, solutions and their history."""
+    wanted = {submissions.resolve(), autograder.resolve().parent, COURSE / "instructor", COURSE / ".git"}
+    needed = [COURSE / "bncourse", Path(sys.prefix), Path(sys.base_prefix), Path(tempfile.gettempdir())]
+    wanted = {folder for folder in wanted if folder.is_dir() and not any(_within(need, folder) for need in needed)}
+    return sorted(folder for folder in wanted if not any(_within(folder, other) for other in wanted - {folder}))
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder)

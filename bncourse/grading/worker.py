@@ -1,9 +1,11 @@
 """The process that runs one submission: first the student's cells, then the cases, which arrive only then.
 
-Started by `bncourse.grading.supervise` in an empty folder of its own, with `cells.json` in it. It reports line by line,
-as JSON, on the file descriptor it is given.
+Started by ``bncourse.grading.supervise`` in an empty folder of its own, with ``cells.json`` in it. It reports on what
+was its standard output, one line of JSON at a time.
 """
 
+import builtins
+import contextlib
 import inspect
 import json
 import os
@@ -11,67 +13,60 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
+import torch
+
+from bncourse.exercises import EXERCISES, CheckFailed
+from bncourse.exercises.compare import CaseFailed
+from bncourse.exercises.exercise import isolated_rng
+
 MEGABYTE = 1 << 20
+TORCH = str(Path(torch.__file__).parent)
+GUARDED = (torch, torch.nn, torch.nn.functional, torch.nn.init, torch.autograd, torch.testing, torch.linalg)
 
 
 class TimeLimit(BaseException):
-    """Raised in a cell or a case that took too long; no `except Exception` stops it."""
+    """Raised in a cell or a case that took too long; no ``except Exception`` stops it."""
 
 
 def main() -> None:
-    reports, megabytes, seconds, cell_seconds, case_seconds = int(sys.argv[1]), *map(float, sys.argv[2:])
-    # Limits come first, so that they also hold for torch and for every process that a submission starts.
-    limit(resource.RLIMIT_DATA, megabytes * MEGABYTE)
-    limit(resource.RLIMIT_FSIZE, 100 * MEGABYTE)
-    limit(resource.RLIMIT_CPU, 2 * seconds)  # ends a loop even where the grader was killed
-    limit(resource.RLIMIT_CORE, 0)
-    os.set_inheritable(reports, False)
-    cases_from = os.fdopen(os.dup(0), "rb")  # out of the reach of input() and of child processes
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    report = Reporter(reports)
+    seconds, megabytes = map(float, sys.argv[1:])
+    limits = {  # they also hold for what a submission starts
+        resource.RLIMIT_DATA: megabytes * MEGABYTE,
+        resource.RLIMIT_FSIZE: 100 * MEGABYTE,
+        resource.RLIMIT_CPU: 2 * seconds,  # ends a loop even where the grader was killed
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, value in limits.items():
+        with contextlib.suppress(OSError, ValueError):  # macOS refuses some
+            resource.setrlimit(kind, (int(value), int(value)))
+    cases_from, reports = os.fdopen(os.dup(0), "rb"), os.dup(1)  # out of the reach of input(), print() and children
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
 
-    import torch
-
-    import bncourse.exercises  # noqa: F401 (what the watch guards)
-    from bncourse.grading.tampering import Watch
+    def report(**content: Any) -> None:
+        os.write(reports, json.dumps(content).encode() + b"\n")
 
     torch.set_num_threads(1)
-    watch = Watch()
+    guard = TamperGuard()
     signal.signal(signal.SIGALRM, _out_of_time)
     with open("cells.json") as file:
         cells = json.load(file)
-    namespace = run_cells(cells, cell_seconds, report)
+    namespace = run_cells(cells, seconds / 3, report)
     torch.set_default_dtype(torch.float32)
-    report(event="executed", changed=watch.restore())
+    report(event="executed", changed=guard.restore())
 
     message = json.loads(cases_from.readline())
     for question in message["questions"]:
-        outcomes = [run_case(case["source"], namespace, case_seconds) for case in question["cases"]]
-        late = watch.restore()
+        outcomes = [run_case(case, namespace, seconds / 10) for case in question["cases"]]
+        late = guard.restore()
         report(event="question", token=message["token"], name=question["name"], outcomes=outcomes, changed=late)
     report(event="done", token=message["token"])
     os._exit(0)  # whatever threads a submission left
-
-
-def limit(kind: int, value: float) -> None:
-    """Set a resource limit, as far as the system knows it."""
-    try:
-        resource.setrlimit(kind, (int(value), int(value)))
-    except (OSError, ValueError):
-        pass  # macOS refuses some
-
-
-class Reporter:
-    """Writes one line of JSON per call."""
-
-    def __init__(self, descriptor: int):
-        self.descriptor = descriptor
-
-    def __call__(self, **content: Any) -> None:
-        os.write(self.descriptor, json.dumps(content).encode() + b"\n")
 
 
 def run_cells(cells: list[str], seconds: float, report: Callable[..., None]) -> dict[str, Any]:
@@ -83,23 +78,16 @@ def run_cells(cells: list[str], seconds: float, report: Callable[..., None]) -> 
     shell = InteractiveShell.instance()
     for number, source in enumerate(cells, 1):
         report(event="cell", number=number)
-        with _limit(seconds):
+        with _time_limit(seconds):
             result = shell.run_cell(source, store_history=False)
         error = result.error_before_exec or result.error_in_exec
-        if error is not None:
-            kind = _kind(error)
-            if kind or type(error).__name__ != "CheckFailed":
-                report(event="error", number=number, kind=kind, message=_describe(error))
+        if error is not None and not isinstance(error, CheckFailed):
+            report(event="error", number=number, kind=_kind(error), message=_describe(error))
     return shell.user_ns
 
 
 def run_case(source: str, namespace: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Run one case against the names that the notebook defined."""
-    import torch
-
-    from bncourse.exercises.compare import Wrong
-    from bncourse.exercises.undisturbed import undisturbed
-
     definitions: dict[str, Any] = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional}  # as in the notebooks
     exec(source, definitions)
     function = next(value for value in reversed(definitions.values()) if inspect.isfunction(value))
@@ -110,23 +98,23 @@ def run_case(source: str, namespace: dict[str, Any], seconds: float) -> dict[str
     if any(namespace[name] is ... for name in names):
         return _failed("not answered yet")
     try:
-        with _limit(seconds), undisturbed():
+        with _time_limit(seconds), isolated_rng():
             function(*(namespace[name] for name in names))
     except TimeLimit:
         return _failed(f"stopped after {seconds:g} s", kind="timeout")
-    except Wrong as wrong:
-        return _failed(wrong.message, wrong.hint)
+    except CaseFailed as failure:
+        return _failed(failure.message, failure.hint or "")
     except BaseException as error:
         return _failed(_describe(error), kind=_kind(error))
-    return {"passed": True, "message": "", "hint": None, "kind": ""}
+    return {"passed": True, "message": "", "hint": "", "kind": ""}
 
 
-def _failed(message: str, hint: str | None = None, kind: str = "") -> dict[str, Any]:
-    return {"passed": False, "message": message[:1000], "hint": hint and hint[:1000], "kind": kind}
+def _failed(message: str, hint: str = "", kind: str = "") -> dict[str, Any]:
+    return {"passed": False, "message": message[:1000], "hint": hint[:1000], "kind": kind}
 
 
-@contextmanager
-def _limit(seconds: float) -> Iterator[None]:
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again every second, if it is swallowed
     try:
         yield
@@ -150,6 +138,63 @@ def _kind(error: BaseException) -> str:
 def _describe(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+
+
+class TamperGuard:
+    """Remembers torch, the exercises and Python's built-ins as they are when it is made.
+
+    ``restore`` puts back what has been replaced since, and returns the names of it.
+    """
+
+    def __init__(self) -> None:
+        modules = [*GUARDED, *(module for name, module in sys.modules.items() if name.startswith("bncourse."))]
+        classes = [value for module in modules for value in vars(module).values() if _is_guarded_class(value)]
+        owners = dict.fromkeys([builtins, torch.Tensor, torch.autograd.Function, torch.nn.Module, *modules, *classes])
+        self.attributes = [
+            (owner, name, value)
+            for owner in owners
+            for name, value in vars(owner).items()
+            if (callable(value) or isinstance(value, dict | list | tuple)) and not _is_internal(name)
+        ]
+        functions = [value for *_, value in self.attributes if isinstance(value, FunctionType)]
+        self.codes = {f: (f.__code__, f.__defaults__) for f in functions if f.__module__.startswith("bncourse.")}
+        self.exercises = {name: (exercise, list(exercise.cases)) for name, exercise in EXERCISES.items()}
+
+    def restore(self) -> list[str]:
+        changed = set()
+        for owner, name, value in self.attributes:
+            now = vars(owner).get(name)
+            if now is not value and not _wrapped_by_torch(value, now):
+                changed.add(f"{_name(owner)}.{name}")
+                setattr(owner, name, value)
+        for function, (code, defaults) in self.codes.items():
+            if function.__code__ is not code or function.__defaults__ is not defaults:
+                changed.add(f"{function.__module__}.{function.__qualname__}")
+                function.__code__, function.__defaults__ = code, defaults
+        for name, (exercise, cases) in self.exercises.items():
+            if exercise.cases != cases or EXERCISES.get(name) is not exercise:
+                changed.add(f"bncourse.exercises.EXERCISES[{name!r}]")
+                exercise.cases = list(cases)
+                EXERCISES[name] = exercise
+        return sorted(changed)
+
+
+def _is_guarded_class(value: Any) -> bool:
+    return isinstance(value, type) and value.__module__.startswith(("torch.nn.modules", "bncourse."))
+
+
+def _is_internal(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__") and name not in ("__init__", "__call__", "__getattr__")
+
+
+def _wrapped_by_torch(before: Any, now: Any) -> bool:
+    """Whether torch itself put a wrapper around its function, as torch.compile's machinery does when it is loaded."""
+    code = getattr(now, "__code__", None)
+    return code is not None and getattr(now, "__wrapped__", None) is before and code.co_filename.startswith(TORCH)
+
+
+def _name(owner: ModuleType | type) -> str:
+    return f"{owner.__module__}.{owner.__qualname__}" if isinstance(owner, type) else owner.__name__
 
 
 if __name__ == "__main__":

@@ -125,6 +125,7 @@ bncourse.exercises.EXERCISES["signal"].cases.clear()
         "leaves a child": (notebook(RIGHT, LEAVE), "ok", POINTS),
         "forks": (notebook(RIGHT, fork), "ok", POINTS),
         "ends its process": (notebook(RIGHT, "import os\nos._exit(3)"), "crashed", 0.0),
+        "ends its process oddly": (notebook(RIGHT, "import os\nos._exit(200)"), "crashed", 0.0),
         "breaks its process": (notebook(RIGHT, "import ctypes\nctypes.string_at(0)"), "crashed", 0.0),
         "removes its folder": (notebook(home, RIGHT), "ok", POINTS),
         "connects": (notebook(WRONG, connect), "ok", 0.0),

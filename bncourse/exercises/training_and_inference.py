@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bncourse.exercises.compare import expect, expect_items, expect_number, require, sample
-from bncourse.exercises.exercise import Exercise
+from bncourse.exercises.exercise import Case, Exercise
 
 REVERSED = (
     "The momentum convention is reversed. In torch the momentum weights the NEW value: "
@@ -17,6 +17,10 @@ BIASED_RUNNING = (
     "divide by n - 1 (correction=1)."
 )
 COUNT_IS_NOT_N = "The number of values per channel is N * H * W, not N: the unbiased variance divides by N * H * W - 1."
+REVERSED_AND_BIASED = "Two mistakes at once: the momentum convention is reversed, and the variance is the biased one."
+VARIANCE_OF_PIXELS = (
+    "This averages the variances of the pixels. Take one variance over all N * H * W values of a channel."
+)
 REPLACED = "This is the batch's own value: the old running value has no part in it."
 TRAIN_MODE = "This is the accuracy in training mode: each batch is normalized by its own statistics. Call model.eval()."
 MEAN_OF_BATCHES = (
@@ -24,14 +28,16 @@ MEAN_OF_BATCHES = (
     "Count correct samples and divide once, at the end."
 )
 
-running_statistics = Exercise("running-statistics", "One step of the running statistics", 3, 15, "medium")
-warm_up = Exercise("warm-up", "How long do running statistics take?", 3, 10, "easy")
-evaluate = Exercise("evaluate", "Evaluate without leaving a trace", 3, 20, "medium")
-batch_noise = Exercise("batch-noise", "How noisy is a batch's mean?", 4, 10, "easy")
+running_statistics = Exercise(
+    name="running-statistics", title="One step of the running statistics", chapter=3, minutes=15, level="medium"
+)
+warm_up = Exercise(name="warm-up", title="How long do running statistics take?", chapter=3, minutes=10, level="easy")
+evaluate = Exercise(name="evaluate", title="Evaluate without leaving a trace", chapter=3, minutes=20, level="medium")
+batch_noise = Exercise(name="batch-noise", title="How noisy is a batch's mean?", chapter=4, minutes=10, level="easy")
 EXERCISES = (running_statistics, warm_up, evaluate, batch_noise)
 
 
-def compare_running(answer, x, momentum, steps=1):
+def compare_running(answer, x, momentum=0.1, steps=1):
     """Compare some steps with the buffers of torch's layer."""
     channels = x.shape[1]
     layer = (nn.BatchNorm1d if x.dim() == 2 else nn.BatchNorm2d)(channels, momentum=momentum)
@@ -41,53 +47,38 @@ def compare_running(answer, x, momentum, steps=1):
     axes = (0, *range(2, x.dim()))
     for step in range(steps):
         batch = x + step
-        given = mean.clone(), variance.clone()
-        old_mean, old_variance = mean, variance
-        mean, variance = expect_items(answer(mean, variance, batch, momentum), 2, "the answer")
+        given, before = (mean, variance), (mean.clone(), variance.clone())
+        mean, variance = expect_items(answer(*given, batch, momentum), 2, "the answer")
         layer.train()(batch)
         require(
-            torch.equal(old_mean, given[0]) and torch.equal(old_variance, given[1]),
+            all(map(torch.equal, given, before)),
             "the tensors you were given have changed.",
             "Return new tensors: do not write to running_mean or running_var in place here.",
         )
+        keep, old_mean, old = 1 - momentum, *before
         new_mean, biased, unbiased = batch.mean(axes), batch.var(axes, correction=0), batch.var(axes)
-        expect(
-            mean,
-            layer.running_mean,
-            "the running mean",
-            {REVERSED: momentum * given[0] + (1 - momentum) * new_mean, REPLACED: new_mean},
-        )
-        over_batch = batch.var(0, correction=1).reshape(channels, -1).mean(1)
+        mistakes = {REVERSED: momentum * old_mean + keep * new_mean, REPLACED: new_mean}
+        expect(mean, layer.running_mean, "the running mean", mistakes)
+        of_pixels = batch.var(0).reshape(channels, -1).mean(1)
         mistakes = {
-            BIASED_RUNNING: (1 - momentum) * given[1] + momentum * biased,
-            REVERSED: momentum * given[1] + (1 - momentum) * unbiased,
-            "Two mistakes at once: the momentum convention is reversed, and the variance is the biased one.": (
-                momentum * given[1] + (1 - momentum) * biased
-            ),
-            COUNT_IS_NOT_N: (1 - momentum) * given[1] + momentum * biased * len(batch) / (len(batch) - 1),
-            "This averages the variances of the pixels. Take one variance over all N * H * W values of a channel.": (
-                (1 - momentum) * given[1] + momentum * over_batch
-            ),
-            "The buffer holds the variance, not the standard deviation.": (
-                (1 - momentum) * given[1] + momentum * unbiased.sqrt()
-            ),
+            BIASED_RUNNING: keep * old + momentum * biased,
+            REVERSED: momentum * old + keep * unbiased,
+            REVERSED_AND_BIASED: momentum * old + keep * biased,
+            COUNT_IS_NOT_N: keep * old + momentum * biased * len(batch) / (len(batch) - 1),
+            VARIANCE_OF_PIXELS: keep * old + momentum * of_pixels,
+            "The buffer holds the variance, not the standard deviation.": keep * old + momentum * unbiased.sqrt(),
         }
         expect(variance, layer.running_var, "the running variance", mistakes)
 
 
-@running_statistics.case("features: one step with a (4, 3) batch")
-def running_features(answer):
-    compare_running(answer, 2 * sample(4, 3), momentum=0.1)
-
-
-@running_statistics.case("images: one step with a (2, 3, 2, 2) batch")
-def running_images(answer):
-    compare_running(answer, sample(2, 3, 2, 2) + 1, momentum=0.3)
-
-
-@running_statistics.case("three steps in a row")
-def running_steps(answer):
-    compare_running(answer, sample(5, 2), momentum=0.1, steps=3)
+running_statistics.cases += [
+    Case("features: one step with a (4, 3) batch", lambda answer: compare_running(answer, 2 * sample(4, 3))),
+    Case(
+        "images: one step with a (2, 3, 2, 2) batch",
+        lambda answer: compare_running(answer, sample(2, 3, 2, 2) + 1, 0.3),
+    ),
+    Case("three steps in a row", lambda answer: compare_running(answer, sample(5, 2), steps=3)),
+]
 
 
 @running_statistics.case("nothing for autograd to remember")
@@ -110,34 +101,26 @@ def compare_warm_up(answer, fraction, momentum):
     while layer.running_mean.item() < fraction - 1e-12:
         layer(torch.tensor([[0.0], [2.0]], dtype=torch.float64))
         steps += 1
-    exact = math.log(1 - fraction) / math.log(1 - momentum)
+    log, ceil = math.log, math.ceil
     mistakes = {
-        "After this many steps it is not there yet: round up.": math.floor(exact),
+        "After this many steps it is not there yet: round up.": math.floor(log(1 - fraction) / log(1 - momentum)),
         "This is where the old value's weight, (1 - momentum)^k, falls below the fraction itself. "
-        "What has arrived is 1 - (1 - momentum)^k.": math.ceil(math.log(fraction) / math.log(1 - momentum)),
-        "The momentum convention is reversed: after k steps the OLD value has weight (1 - momentum)^k.": math.ceil(
-            math.log(1 - fraction) / math.log(momentum)
+        "What has arrived is 1 - (1 - momentum)^k.": ceil(log(fraction) / log(1 - momentum)),
+        "The momentum convention is reversed: after k steps the OLD value has weight (1 - momentum)^k.": (
+            ceil(log(1 - fraction) / log(momentum))
         ),
-        "Each step covers a share of what is left, not of the whole: the approach is exponential.": math.ceil(
-            fraction / momentum - 1e-9
+        "Each step covers a share of what is left, not of the whole: the approach is exponential.": (
+            ceil(fraction / momentum - 1e-9)
         ),
     }
     expect(answer(fraction, momentum), steps, f"the number of steps to {fraction:.0%} at momentum {momentum}", mistakes)
 
 
-@warm_up.case("to 65% at momentum 0.1")
-def warm_up_default(answer):
-    compare_warm_up(answer, 0.65, 0.1)
-
-
-@warm_up.case("to 99% at momentum 0.1")
-def warm_up_long(answer):
-    compare_warm_up(answer, 0.99, 0.1)
-
-
-@warm_up.case("to 99% at momentum 0.01")
-def warm_up_slow(answer):
-    compare_warm_up(answer, 0.99, 0.01)
+warm_up.cases += [
+    Case("to 65% at momentum 0.1", lambda answer: compare_warm_up(answer, 0.65, 0.1)),
+    Case("to 99% at momentum 0.1", lambda answer: compare_warm_up(answer, 0.99, 0.1)),
+    Case("to 99% at momentum 0.01", lambda answer: compare_warm_up(answer, 0.99, 0.01)),
+]
 
 
 class Spy(nn.Module):
@@ -190,17 +173,12 @@ def compare_accuracy(answer, batch_size):
         "This is the number of correct samples; divide by how many there are.": 40 * expected,
     }
     expect(got, expected, "the accuracy", mistakes)
-    return got
 
 
-@evaluate.case("the accuracy of sorted batches of 20")
-def evaluate_sorted(answer):
-    compare_accuracy(answer, 20)
-
-
-@evaluate.case("a smaller last batch: 40 samples, 13 at a time")
-def evaluate_last_batch(answer):
-    compare_accuracy(answer, 13)
+evaluate.cases += [
+    Case("the accuracy of sorted batches of 20", lambda answer: compare_accuracy(answer, 20)),
+    Case("a smaller last batch: 40 samples, 13 at a time", lambda answer: compare_accuracy(answer, 13)),
+]
 
 
 @evaluate.case("the running statistics stay as they were")
@@ -238,28 +216,24 @@ def evaluate_gradients(answer):
     require(max(model[0].batch_sizes) <= 10, "more than batch_size samples went through the model at once.")
 
 
-def _noise_mistakes(std, n, height, width):
+def compare_noise(answer, std, n, height=1, width=1, expected=None, **tolerance):
+    """Compare with std / sqrt(m), or with what was measured."""
     m = n * height * width
-    return {
+    mistakes = {
         "This is how the variance of the mean falls; its standard deviation falls as 1 / sqrt(m).": std / m,
         "This is the variance of the mean; the question asks for its standard deviation.": std**2 / m,
         "A channel's mean is over N * H * W values: the pixels count too.": std / math.sqrt(n),
         "This does not depend on the batch size: it is the spread of single values, not of their mean.": std,
     }
+    expected = std / math.sqrt(m) if expected is None else expected
+    expect(answer(std, n, height, width), expected, "the noise", mistakes, **tolerance)
 
 
-@batch_noise.case("features: batches of 25, measured")
-def noise_measured(answer):
-    std, n = 2.0, 25
-    measured = (std * sample(20_000, n)).mean(1).std()
-    expect(answer(std, n, 1, 1), measured, "the noise", _noise_mistakes(std, n, 1, 1), rtol=0.03)
-
-
-@batch_noise.case("batches four times as large")
-def noise_larger(answer):
-    expect(answer(2.0, 100, 1, 1), 0.2, "the noise", _noise_mistakes(2.0, 100, 1, 1))
-
-
-@batch_noise.case("images: 4 of 8 x 8 pixels")
-def noise_images(answer):
-    expect(answer(1.0, 4, 8, 8), 1 / 16, "the noise", _noise_mistakes(1.0, 4, 8, 8))
+batch_noise.cases += [
+    Case(
+        "features: batches of 25, measured",
+        lambda answer: compare_noise(answer, 2.0, 25, expected=(2.0 * sample(20_000, 25)).mean(1).std(), rtol=0.03),
+    ),
+    Case("batches four times as large", lambda answer: compare_noise(answer, 2.0, 100)),
+    Case("images: 4 of 8 x 8 pixels", lambda answer: compare_noise(answer, 1.0, 4, 8, 8)),
+]

@@ -6,13 +6,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bncourse.exercises.compare import Wrong, expect, expect_items, require, sample
-from bncourse.exercises.exercise import Exercise
-from bncourse.exercises.forward import CONSTANTS
+from bncourse.exercises.compare import CaseFailed, expect, expect_items, require, sample
+from bncourse.exercises.exercise import Case, Exercise
+from bncourse.exercises.normalizing_a_batch import CONSTANTS
 
-backward = Exercise("backward", "The backward pass by hand", 12, 40, "hard")
-fold = Exercise("fold", "Fold BatchNorm into a convolution", 13, 30, "hard")
-recalibrate = Exercise("recalibrate", "Recalibrate the running statistics", 13, 30, "hard")
+backward = Exercise(name="backward", title="The backward pass by hand", chapter=12, minutes=40, level="hard")
+fold = Exercise(name="fold", title="Fold BatchNorm into a convolution", chapter=13, minutes=30, level="hard")
+recalibrate = Exercise(
+    name="recalibrate", title="Recalibrate the running statistics", chapter=13, minutes=30, level="hard"
+)
 EXERCISES = (backward, fold, recalibrate)
 
 
@@ -42,30 +44,24 @@ def compare_backward(answer, x, eps=1e-5):
         expect(got[1], dweight, "dweight", mistakes)
         mistakes = {
             CONSTANTS: scaled * inverse,
-            "The path through the variance is missing: the term x_hat * mean(dy_hat * x_hat).": inverse
-            * (scaled - mean_term),
+            "The path through the variance is missing: the term x_hat * mean(dy_hat * x_hat).": (
+                inverse * (scaled - mean_term)
+            ),
             "The path through the mean is missing: the term mean(dy_hat).": inverse * (scaled - variance_term),
             "The factor weight is missing: dy_hat = weight * dy.": dx / weight,
             "The last factor is 1 / sqrt(variance + eps).": dx / inverse,
-            "The second term needs x_hat in front: mean(dy_hat * x_hat) is multiplied by x_hat.": inverse
-            * (scaled - mean_term - (scaled * normalized).mean(0)),
+            "The second term needs x_hat in front: mean(dy_hat * x_hat) is multiplied by x_hat.": (
+                inverse * (scaled - mean_term - (scaled * normalized).mean(0))
+            ),
         }
         expect(got[0], dx, "dx", mistakes, rtol=1e-6, atol=1e-8)
 
 
-@backward.case("an (8, 3) batch")
-def backward_values(answer):
-    compare_backward(answer, 2 * sample(8, 3) + 1)
-
-
-@backward.case("a small variance and a large eps")
-def backward_eps(answer):
-    compare_backward(answer, 0.3 * sample(5, 4), eps=0.1)
-
-
-@backward.case("a large batch: (200, 2)")
-def backward_large(answer):
-    compare_backward(answer, sample(200, 2) - 3)
+backward.cases += [
+    Case("an (8, 3) batch", lambda answer: compare_backward(answer, 2 * sample(8, 3) + 1)),
+    Case("a small variance and a large eps", lambda answer: compare_backward(answer, 0.3 * sample(5, 4), eps=0.1)),
+    Case("a large batch: (200, 2)", lambda answer: compare_backward(answer, sample(200, 2) - 3)),
+]
 
 
 def trained_pair(*, bias=False, eps=1e-5, affine=True, **options):
@@ -89,9 +85,7 @@ def compare_fold(answer, **options):
     folded = answer(convolution, norm)
     require(isinstance(folded, nn.Conv2d), f"the answer should be an nn.Conv2d; got a {type(folded).__name__}.")
     for kept, part in zip(before, (convolution, norm), strict=True):
-        same = all(
-            torch.equal(a, b) for a, b in zip(kept.state_dict().values(), part.state_dict().values(), strict=True)
-        )
+        same = all(map(torch.equal, kept.state_dict().values(), part.state_dict().values()))
         require(same and folded is not convolution, "the original layers have changed.", "Fold into a new nn.Conv2d.")
     require(folded.bias is not None, "the folded convolution has no bias.", "BatchNorm's shift has to go somewhere.")
     x = sample(2, 4, 8, 8)
@@ -100,29 +94,26 @@ def compare_fold(answer, **options):
         try:
             got = folded(x)
         except RuntimeError as error:
-            raise Wrong(f"the folded convolution does not run: {error}", KEEP_OPTIONS) from None
-        by_channel = (1, -1, 1, 1)
-        gamma = (norm.weight if norm.weight is not None else torch.ones(6)).reshape(by_channel)
-        beta = (norm.bias if norm.bias is not None else torch.zeros(6)).reshape(by_channel)
-        mean, variance = norm.running_mean.reshape(by_channel), norm.running_var.reshape(by_channel)
-        sigma = (variance + norm.eps).sqrt()
-        own = 0.0 if convolution.bias is None else convolution.bias.reshape(by_channel)
+            raise CaseFailed(f"the folded convolution does not run: {error}", KEEP_OPTIONS) from None
+        gamma = norm.weight if norm.affine else torch.ones(6)
+        beta = norm.bias if norm.affine else torch.zeros(6)
+        own = torch.zeros(6) if convolution.bias is None else convolution.bias
+        per_channel = (gamma, beta, own, norm.running_mean, norm.running_var)
+        gamma, beta, own, mean, variance = (value[:, None, None] for value in per_channel)
+        scale = gamma / (variance + norm.eps).sqrt()
         mistakes = {
-            "eps is missing: the scale is weight / sqrt(running_var + eps).": gamma * (plain - mean) / variance.sqrt()
-            + beta,
-            "The convolution's own bias is missing: it is shifted and scaled like everything else.": gamma
-            * (plain - own - mean)
-            / sigma
-            + beta,
-            "The convolution's own bias is added without being scaled.": gamma * (plain - own - mean) / sigma
-            + beta
-            + own,
-            "The running mean is missing: the bias is beta - mean * scale.": gamma * plain / sigma + beta,
-            "The scale divides by the standard deviation, the square root.": gamma
-            * (plain - mean)
-            / (variance + norm.eps)
-            + beta,
-            "The running mean is not scaled: the bias is beta - mean * scale.": gamma * plain / sigma + beta - mean,
+            "eps is missing: the scale is weight / sqrt(running_var + eps).": (
+                gamma * (plain - mean) / variance.sqrt() + beta
+            ),
+            "The convolution's own bias is missing: it is shifted and scaled like everything else.": (
+                scale * (plain - own - mean) + beta
+            ),
+            "The convolution's own bias is added without being scaled.": scale * (plain - own - mean) + beta + own,
+            "The running mean is missing: the bias is beta - mean * scale.": scale * plain + beta,
+            "The scale divides by the standard deviation, the square root.": (
+                gamma * (plain - mean) / (variance + norm.eps) + beta
+            ),
+            "The running mean is not scaled: the bias is beta - mean * scale.": scale * plain + beta - mean,
         }
         require(tuple(got.shape) == tuple(expected.shape), f"the output has shape {tuple(got.shape)}.", KEEP_OPTIONS)
         expect(got, expected, "the output of the folded convolution", mistakes, rtol=1e-3, atol=1e-4)
@@ -131,23 +122,15 @@ def compare_fold(answer, **options):
 KEEP_OPTIONS = "Give the new convolution the old one's stride, padding, dilation and groups."
 
 
-@fold.case("a convolution without a bias")
-def fold_plain(answer):
-    compare_fold(answer)
-
-
-@fold.case("a convolution with a bias, and eps 0.1")
-def fold_bias(answer):
-    compare_fold(answer, bias=True, eps=0.1)
-
-
-@fold.case("stride 2, padding 1, 2 groups")
-def fold_options(answer):
-    compare_fold(answer, stride=2, padding=1, groups=2)
+fold.cases += [
+    Case("a convolution without a bias", compare_fold),
+    Case("a convolution with a bias, and eps 0.1", lambda answer: compare_fold(answer, bias=True, eps=0.1)),
+    Case("stride 2, padding 1, 2 groups", lambda answer: compare_fold(answer, stride=2, padding=1, groups=2)),
+]
 
 
 def stale_model():
-    """A model whose BatchNorm has seen other data, with dropout before a second one; and batches to mend it with."""
+    """A model whose BatchNorm has seen other data, with dropout before a second one; and its batches."""
     torch.manual_seed(4)
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 4), nn.Dropout(0.5), nn.BatchNorm1d(4, momentum=0.2))
     with torch.no_grad():
@@ -168,8 +151,8 @@ def recalibrated_first(answer):
     for mean in means:
         moving, continued = 0.9 * moving + 0.1 * mean, 0.9 * continued + 0.1 * mean
     mistakes = {
-        "The statistics have not changed: run the batches with the BatchNorm layers in training mode.": torch.full(
-            (3,), 7.0
+        "The statistics have not changed: run the batches with the BatchNorm layers in training mode.": (
+            torch.full((3,), 7.0)
         ),
         "The old statistics are still in the average. Call reset_running_stats() first.": continued,
         "This is the exponential average, ruled by the last batches. momentum=None takes the plain average.": moving,
@@ -190,14 +173,12 @@ def recalibrated_later(answer):
     with torch.no_grad():
         inputs = [model[1](F.batch_norm(b, None, None, model[0].weight, model[0].bias, training=True)) for b in batches]
     variance = torch.stack([y.var(0) for y in inputs]).mean(0)
-    try:
-        expect(model[3].running_var, variance, "the running variance of the second BatchNorm", rtol=1e-3, atol=1e-4)
-    except Wrong as wrong:
-        raise Wrong(
-            wrong.message,
-            "Only the BatchNorm layers belong in training mode: model.train() turns dropout on as well, "
-            "and evaluation runs without it.",
-        ) from None
+    hint = (
+        "Only the BatchNorm layers belong in training mode: model.train() turns dropout on as well, "
+        "and evaluation runs without it."
+    )
+    what = "the running variance of the second BatchNorm"
+    expect(model[3].running_var, variance, what, otherwise=hint, rtol=1e-3, atol=1e-4)
 
 
 @recalibrate.case("modes, momentum and parameters are left as they were")
@@ -206,9 +187,8 @@ def recalibrated_rest(answer):
     model[1].train()
     parameters = copy.deepcopy(list(model.parameters()))
     answer(model, batches)
-    require(
-        bool((model[0].running_mean != 7.0).any()), "nothing was recalibrated.", "Run the batches in training mode."
-    )
+    moved = bool((model[0].running_mean != 7.0).any())
+    require(moved, "nothing was recalibrated.", "Run the batches in training mode.")
     require(
         [part.training for part in model.modules()] == [False, False, True, False, False],
         "a module is left in another mode than it came in.",
@@ -219,6 +199,6 @@ def recalibrated_rest(answer):
         f"the momenta are now {model[0].momentum} and {model[3].momentum}; they were 0.1 and 0.2.",
         "Put each layer's own momentum back.",
     )
-    same = all(torch.equal(a, b) for a, b in zip(parameters, model.parameters(), strict=True))
+    same = all(map(torch.equal, parameters, model.parameters()))
     require(same and all(p.grad is None for p in model.parameters()), "parameters or gradients have changed.")
     require(not model[0].running_mean.requires_grad, "the statistics carry a graph.", "Run under torch.no_grad().")

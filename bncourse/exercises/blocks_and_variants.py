@@ -1,0 +1,304 @@
+"""Set 3: blocks and variants, small batches and dropout (chapters 5 to 9)."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bncourse.exercises.compare import expect, expect_items, require, sample
+from bncourse.exercises.exercise import Case, Exercise
+from bncourse.exercises.normalizing_a_batch import standardized
+
+REDUNDANT_BIAS = "BatchNorm subtracts the mean, and the bias with it; its own bias does the shift. Pass bias=False."
+INTERLEAVED = (
+    "The groups are interleaved. Group g holds neighbouring channels: reshape to (N, G, C // G, H, W), in that order."
+)
+PER_CHANNEL = "This normalizes every channel by itself: that is InstanceNorm. A group shares one mean and one variance."
+WHOLE_SAMPLE = "This normalizes all channels of a sample together: that is one group (LayerNorm's statistics)."
+ACROSS_BATCH = "This reduces over the batch axis too. GroupNorm treats each sample alone."
+WRONG_AXES = {
+    "batch": {
+        (0,): "Over the batch axis alone every pixel has its own statistics. "
+        "A channel shares one mean over all pixels.",
+        (2, 3): "That is InstanceNorm: BatchNorm averages over the batch too.",
+        (1,): "That is the channel axis: the one that BatchNorm keeps.",
+    },
+    "layer": {
+        (1,): "LayerNorm((C, H, W)) averages over all of a sample. "
+        "Over channels alone is what ConvNeXt's variant does.",
+        (0, 1, 2, 3): "Not over the batch: LayerNorm treats each sample alone.",
+    },
+    "instance": {
+        (1, 2, 3): "That is each sample. InstanceNorm is each sample AND each channel: over space only.",
+        (0, 2, 3): "That is BatchNorm. InstanceNorm treats each sample alone.",
+    },
+    "group": {
+        (1, 2, 3, 4): "That averages over the groups too: it is LayerNorm. Each group keeps its own statistics.",
+        (3, 4): "That is InstanceNorm. The C // G channels of a group share their statistics.",
+        (1, 3, 4): "That mixes the groups and keeps the channels within them apart: it is the other way round.",
+    },
+}
+LEFTOVER = "The last, incomplete window never took its step: its micro-batches are lost, or leak into the next epoch."
+UNEQUAL_WEIGHTS = (
+    "A smaller last micro-batch counts as much as a full one, so its samples count more. "
+    "Weight each micro-batch by its number of samples."
+)
+FULL_WINDOW = "The last window holds fewer micro-batches, yet its gradient is still divided by the full number."
+
+conv_block = Exercise(name="conv-block", title="A convolution block", chapter=5, minutes=10, level="easy")
+norm_axes = Exercise(
+    name="norm-axes", title="Which axes does each norm average over?", chapter=7, minutes=10, level="easy"
+)
+group_norm = Exercise(name="group-norm", title="GroupNorm", chapter=7, minutes=15, level="medium")
+batch_of_two = Exercise(
+    name="batch-of-two", title="What is left of a batch of two?", chapter=8, minutes=10, level="medium"
+)
+accumulation = Exercise(name="accumulation", title="Mend gradient accumulation", chapter=8, minutes=30, level="hard")
+dropout_shift = Exercise(name="dropout-shift", title="Dropout before BatchNorm", chapter=9, minutes=15, level="medium")
+EXERCISES = (conv_block, norm_axes, group_norm, batch_of_two, accumulation, dropout_shift)
+
+
+KINDS = {  # bncourse's BatchNorm counts too
+    "convolution": lambda part: isinstance(part, nn.Conv2d),
+    "BatchNorm": lambda part: isinstance(part, nn.modules.batchnorm._BatchNorm) or "BatchNorm" in type(part).__name__,
+    "ReLU": lambda part: isinstance(part, nn.ReLU),
+}
+
+
+def _parts(block):
+    require(isinstance(block, nn.Module), f"the block should be an nn.Module; got a {type(block).__name__}.")
+    parts = [part for part in block.modules() if not list(part.children())]
+    for name, is_kind in KINDS.items():
+        found = sum(map(is_kind, parts))
+        require(found == 1, f"the block should hold one {name}; it holds {found}.", "Conv2d, BatchNorm2d, ReLU.")
+    return parts
+
+
+@conv_block.case("the paper's order: convolution, BatchNorm, ReLU")
+def block_order(answer):
+    parts = _parts(answer(3, 8, 3))
+    names = ", ".join(type(part).__name__ for part in parts)
+    in_order = all(is_kind(part) for part, is_kind in zip(parts, KINDS.values(), strict=True))
+    hint = "The paper normalizes before the nonlinearity: Conv2d, BatchNorm2d, ReLU."
+    require(in_order, f"the order is {names}.", hint)
+
+
+@conv_block.case("no bias that BatchNorm would remove")
+def block_bias(answer):
+    convolution = next(part for part in _parts(answer(3, 8, 3)) if isinstance(part, nn.Conv2d))
+    require(convolution.bias is None, "the convolution has a bias.", REDUNDANT_BIAS)
+
+
+@conv_block.case("the image keeps its size, for kernels 1, 3 and 5")
+def block_size(answer):
+    for kernel_size in (1, 3, 5):
+        block = answer(3, 8, kernel_size)
+        _parts(block)
+        shape = tuple(block(sample(2, 3, 9, 7)).shape)
+        require(
+            shape == (2, 8, 9, 7),
+            f"with kernel {kernel_size} an image batch (2, 3, 9, 7) becomes {shape}; expected (2, 8, 9, 7).",
+            "The padding that keeps the size is kernel_size // 2, not always 1.",
+        )
+
+
+@conv_block.case("the number of parameters: 3 to 8 channels, kernel 3")
+def block_parameters(answer):
+    block = answer(3, 8, 3)
+    _parts(block)
+    count = sum(parameter.numel() for parameter in block.parameters())
+    weights = 3 * 8 * 3 * 3
+    mistakes = {REDUNDANT_BIAS: weights + 8 + 16, "BatchNorm keeps its weight and bias (affine=True).": weights}
+    expect(count, weights + 16, "the number of parameters", mistakes)
+
+
+def compare_axes(answer, name, layer):
+    """Standardize a batch of images over the learner's axes and compare with torch's layer."""
+    require(isinstance(answer, dict) and name in answer, f'the answer should be a dict with the key "{name}".')
+    axes = answer[name]
+    require(axes is not ... and axes is not None, "not answered yet")
+    is_axes = isinstance(axes, tuple | list | int) and not isinstance(axes, bool)
+    require(is_axes, f"axes should be a tuple of integers; got {type(axes).__name__}.")
+    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    x = sample(4, 6, 5, 5)
+    view = x.reshape(4, 2, 3, 5, 5) if name == "group" else x
+    positive = tuple(sorted(axis % view.dim() if -view.dim() <= axis < view.dim() else axis for axis in axes))
+    require(all(0 <= axis < view.dim() for axis in positive), f"there is no such axis in {axes}.")
+    hint = WRONG_AXES[name].get(positive, f"{name} norm averages over {2 if name == 'instance' else 3} axes.")
+    got = standardized(view, positive).reshape(x.shape)
+    expect(got, layer(x), f"a batch standardized over {positive}", otherwise=hint)
+
+
+norm_axes.cases += [
+    Case("batch: BatchNorm2d", lambda answer: compare_axes(answer, "batch", nn.BatchNorm2d(6))),
+    Case("layer: LayerNorm((C, H, W))", lambda answer: compare_axes(answer, "layer", nn.LayerNorm((6, 5, 5)))),
+    Case("instance: InstanceNorm2d", lambda answer: compare_axes(answer, "instance", nn.InstanceNorm2d(6))),
+    Case(
+        "group: GroupNorm, after the reshape to (N, G, C // G, H, W)",
+        lambda answer: compare_axes(answer, "group", nn.GroupNorm(2, 6)),
+    ),
+]
+
+
+def compare_group_norm(answer, x, groups, eps=1e-5):
+    """Compare with torch's, with a weight and a bias that differ by channel."""
+    samples, channels, *space = x.shape
+    weight, bias = sample(channels, seed=2) + 3, sample(channels, seed=3)
+    expected = F.group_norm(x, groups, weight, bias, eps)
+    by_channel = (1, -1) + (1,) * len(space)
+
+    def affine(normalized):
+        return normalized.reshape(x.shape) * weight.reshape(by_channel) + bias.reshape(by_channel)
+
+    flat = x.reshape(samples, channels, -1)
+    grouped = flat.reshape(samples, groups, channels // groups, -1)
+    mixed = flat.reshape(samples, channels // groups, groups, -1)
+    mistakes = {
+        PER_CHANNEL: affine(standardized(flat, (2,), eps)),
+        WHOLE_SAMPLE: affine(standardized(flat, (1, 2), eps)),
+        INTERLEAVED: affine(standardized(mixed, (1, 3), eps)),
+        ACROSS_BATCH: affine(standardized(grouped, (0, 2, 3), eps)),
+        "This is the result without weight and bias.": standardized(grouped, (2, 3), eps).reshape(x.shape),
+        "This is the unbiased variance. Divide by m: pass correction=0.": affine(
+            standardized(grouped, (2, 3), eps, correction=1)
+        ),
+    }
+    expect(answer(x, groups, weight, bias, eps), expected, "the output", mistakes)
+
+
+group_norm.cases += [
+    Case(
+        "3 groups of 2 channels: a (4, 6, 5, 3) batch",
+        lambda answer: compare_group_norm(answer, 2 * sample(4, 6, 5, 3) + 1, 3),
+    ),
+    Case("2 groups of 4 channels, eps 0.1", lambda answer: compare_group_norm(answer, sample(2, 8, 3, 3), 2, eps=0.1)),
+    Case("a batch of one image", lambda answer: compare_group_norm(answer, sample(1, 6, 4, 4) - 2, 2)),
+]
+
+
+def compare_two(answer, a, b, eps=1e-5):
+    """Compare with what torch's BatchNorm1d gives for a batch of two numbers."""
+    x = torch.tensor([[a], [b]], dtype=torch.float64)
+    expected = F.batch_norm(x, None, None, training=True, eps=eps).flatten()
+    got = expect_items(answer(a, b, eps), 2, "the answer")
+    got = torch.tensor([float(value) for value in got], dtype=torch.float64)
+    half = (a - b) / 2
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    mistakes = {
+        "Only the sign survives when the gap is large. For a small gap eps counts: d / sqrt(d^2 + eps).": (
+            signs * math.copysign(1, half)
+        ),
+        "This is the unbiased variance. BatchNorm divides by m = 2.": signs * half / math.sqrt(2 * half**2 + eps),
+        "The variance is the square of half the gap, not of the gap.": signs * half / math.sqrt(4 * half**2 + eps),
+        "The two outputs are in the other order.": -expected,
+        "These are the inputs without their mean; now divide by sqrt(variance + eps).": signs * half,
+    }
+    expect(got, expected, f"the outputs for {a} and {b}", mistakes)
+
+
+batch_of_two.cases += [
+    Case("3 and 7", lambda answer: compare_two(answer, 3.0, 7.0)),
+    Case("a near tie: 0.500 and 0.503", lambda answer: compare_two(answer, 0.503, 0.500)),
+    Case("a tie: both 2", lambda answer: compare_two(answer, 2.0, 2.0)),
+]
+
+
+def small_network():
+    """A network without BatchNorm, so that accumulation can equal one large batch exactly."""
+    torch.manual_seed(7)
+    return nn.Sequential(nn.Linear(4, 6), nn.GroupNorm(2, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+
+
+def micro_batches(sizes):
+    """Micro-batches of the given sizes."""
+    return [(sample(size, 4, seed=20 + i, dtype=torch.float64), torch.arange(size) % 3) for i, size in enumerate(sizes)]
+
+
+def _epoch(batches, steps, *, last_window=True, by_samples=True, full_window=False):
+    """Parameters after one epoch of accumulation, right by default, with its usual mistakes otherwise."""
+    model = small_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for start in range(0, len(batches), steps):
+        window = batches[start : start + steps]
+        if len(window) < steps and not last_window:
+            continue
+        total = sum(len(labels) for _, labels in window)
+        for images, labels in window:
+            share = len(labels) / total if by_samples else 1 / (steps if full_window else len(window))
+            (F.cross_entropy(model(images), labels) * share).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+def compare_epoch(answer, sizes, steps):
+    """Compare one epoch of the learner's loop with one where each window is a single large batch."""
+    batches = micro_batches(sizes)
+    windows = [batches[start : start + steps] for start in range(0, len(batches), steps)]
+    merged = [tuple(torch.cat(part) for part in zip(*window, strict=True)) for window in windows]
+    expected = _epoch(merged, 1)
+    model = small_network()
+    untouched = nn.utils.parameters_to_vector(model.parameters()).detach()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    answer(model, batches, optimizer, steps)
+    got = nn.utils.parameters_to_vector(model.parameters()).detach()
+    mistakes = {
+        "The parameters have not moved: no optimizer step was taken.": untouched,
+        LEFTOVER: _epoch(batches, steps, last_window=False),
+        UNEQUAL_WEIGHTS: _epoch(batches, steps, by_samples=False),
+        FULL_WINDOW: _epoch(batches, steps, by_samples=False, full_window=True),
+        "Two mistakes at once: the last window takes no step, and micro-batches of any size count alike.": (
+            _epoch(batches, steps, last_window=False, by_samples=False)
+        ),
+        "A step is taken after every micro-batch: nothing is accumulated.": _epoch(batches, 1),
+    }
+    expect(got, expected, "the parameters after the epoch", mistakes, rtol=1e-6, atol=1e-8)
+    left = [p for p in model.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    require(not left, "gradients are left over after the epoch.", "Call optimizer.zero_grad() after every step.")
+
+
+accumulation.cases += [
+    Case("6 micro-batches, 3 to a step", lambda answer: compare_epoch(answer, (4, 4, 4, 4, 4, 4), 3)),
+    Case(
+        "5 micro-batches, 3 to a step: an incomplete last window",
+        lambda answer: compare_epoch(answer, (4, 4, 4, 4, 4), 3),
+    ),
+    Case("a last micro-batch of 1 sample", lambda answer: compare_epoch(answer, (4, 4, 4, 1), 2)),
+]
+
+
+def compare_shift(answer, keep, mean, variance, expected=None, **tolerance):
+    """Compare with the ratio of the variances in evaluation and in training, or with the measured one."""
+    second_moment, drop = variance + mean**2, 1 - keep
+    exact = variance / (second_moment / keep - mean**2)
+    mistakes = {
+        "That is the ratio for inputs of zero mean. A mean counts: in training its square is scaled too.": keep,
+        "The probability given is the one to KEEP a value.": variance / (second_moment / drop - mean**2),
+        "This is the ratio upside down: the question is evaluation over training.": 1 / exact,
+        "Kept values are divided by keep, so their squares by keep^2, with probability keep: the second moment "
+        "grows by 1 / keep.": keep**2,
+        "Subtract the squared mean from the second moment: the variance is E[y^2] - E[y]^2.": (
+            variance / (second_moment / keep)
+        ),
+    }
+    expect(answer(keep, mean, variance), exact if expected is None else expected, "the ratio", mistakes, **tolerance)
+
+
+@dropout_shift.case("zero mean, keep 0.5: measured with nn.Dropout")
+def shift_measured(answer):
+    x = sample(400_000)
+    measured = x.var() / F.dropout(x, 0.5, training=True).var()
+    compare_shift(answer, 0.5, 0.0, 1.0, measured, rtol=0.02)
+
+
+@dropout_shift.case("after a ReLU, keep 0.9: measured with nn.Dropout")
+def shift_relu(answer):
+    x = sample(400_000).relu()
+    measured = x.var() / F.dropout(x, 0.1, training=True).var()
+    compare_shift(answer, 0.9, x.mean().item(), x.var().item(), measured, rtol=0.01)
+
+
+@dropout_shift.case("mean 2, variance 3, keep 0.8")
+def shift_exact(answer):
+    compare_shift(answer, 0.8, 2.0, 3.0)

@@ -1,0 +1,340 @@
+"""Set 4: the bug zoo, and a layer of your own (chapters 6, 10 and 11).
+
+Every creature has one bug that real courses and code bases have shipped. A ``BatchNorm2d`` of one's own is tested by
+the same cases everywhere: what ``torch.nn.BatchNorm2d`` passes, and every creature fails.
+"""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bncourse.exercises.compare import expect, require, sample
+from bncourse.exercises.exercise import Case, Exercise
+from bncourse.exercises.normalizing_a_batch import (
+    BATCH_AXIS_ONLY,
+    CANCELLATION,
+    CONSTANTS,
+    PER_SAMPLE,
+    UNBIASED,
+    standardized,
+)
+from bncourse.exercises.training_and_inference import BIASED_RUNNING, REVERSED
+
+BY_GRAD_MODE = (
+    "The mode follows torch.is_grad_enabled(). Ask self.training: gradients can be on in evaluation "
+    "(saliency, fine-tuning) and off in training (recalibration)."
+)
+PLAIN_TENSORS = (
+    "The running statistics are plain tensors, which state_dict(), .to() and .cuda() do not see. "
+    "Use self.register_buffer(name, tensor)."
+)
+KEEPS_GRAPH = (
+    "The update of the running statistics is part of the graph, which grows at every step. "
+    "Update them under torch.no_grad()."
+)
+AFTER_ADDITION = (
+    "BatchNorm stands after the addition, so it normalizes the shortcut too and no signal passes unchanged. "
+    "It belongs in the branch, before the addition."
+)
+TOO_EASY = (
+    "With 2 samples the outputs are +1 and -1 whatever the inputs, so the true gradient is about zero, and so is "
+    "that of almost any code; and the sum of the outputs never changes. Take at least 4 samples and weigh the "
+    "outputs differently."
+)
+
+
+def build(answer, features: int = 3) -> nn.Module:
+    """An instance of the learner's class, with a weight and a bias that are not 1 and 0."""
+    is_class = isinstance(answer, type) and issubclass(answer, nn.Module)
+    require(is_class, "the answer should be your class, an nn.Module.")
+    layer = answer(features)
+    for name in ("weight", "bias"):
+        parameter = getattr(layer, name, None)
+        require(
+            isinstance(parameter, nn.Parameter) and parameter.shape == (features,),
+            f"the layer should have an nn.Parameter `{name}` of shape ({features},).",
+        )
+    for name in ("running_mean", "running_var"):
+        there = isinstance(getattr(layer, name, None), torch.Tensor)
+        require(there, f"the layer should have the running statistic `{name}`.")
+    with torch.no_grad():
+        layer.weight.copy_(sample(features, seed=2) + 3)
+        layer.bias.copy_(sample(features, seed=3))
+    return layer.train()
+
+
+def torch_twin(layer: nn.Module) -> nn.BatchNorm2d:
+    """torch's layer with the same weight, bias and running statistics."""
+    twin = nn.BatchNorm2d(len(layer.weight)).to(layer.weight.dtype)
+    with torch.no_grad():
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(twin, name).copy_(getattr(layer, name))
+    return twin.train(layer.training)
+
+
+def _affine(layer, x_hat):
+    return (layer.weight[:, None, None] * x_hat + layer.bias[:, None, None]).detach()
+
+
+def training_output(answer):
+    layer, x = build(answer), 2 * sample(4, 3, 5, 5) + 1
+    expected = torch_twin(layer)(x)
+    by_running = "This is normalized by the running statistics. In training use the batch's own."
+    mistakes = {
+        UNBIASED: _affine(layer, standardized(x, (0, 2, 3), correction=1)),
+        by_running: _affine(layer, x / (1 + 1e-5) ** 0.5),
+        BATCH_AXIS_ONLY: _affine(layer, standardized(x, (0,))),
+        PER_SAMPLE: _affine(layer, standardized(x, (2, 3))),
+    }
+    expect(layer(x), expected, "the output in training", mistakes)
+
+
+def running_update(answer):
+    layer = build(answer)
+    twin = torch_twin(layer)
+    for step in range(3):
+        x = 2 * sample(2, 3, 2, 2, seed=step) + step
+        old_mean, old_variance = twin.running_mean.clone(), twin.running_var.clone()
+        layer(x), twin(x)
+        mean, biased, unbiased = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0), x.var((0, 2, 3))
+        mistakes = {REVERSED: 0.1 * old_mean + 0.9 * mean, "The running mean never changes in training.": old_mean}
+        expect(layer.running_mean, twin.running_mean, "running_mean", mistakes)
+        mistakes = {
+            BIASED_RUNNING: 0.9 * old_variance + 0.1 * biased,
+            REVERSED: 0.1 * old_variance + 0.9 * unbiased,
+            "The running variance never changes in training.": old_variance,
+        }
+        expect(layer.running_var, twin.running_var, "running_var", mistakes)
+
+
+def _with_statistics(layer):
+    with torch.no_grad():
+        layer.running_mean.copy_(sample(3, seed=5))
+        layer.running_var.copy_(sample(3, seed=6).square() + 1)
+    return layer
+
+
+def evaluation_output(answer):
+    layer, x = _with_statistics(build(answer)).eval(), 2 * sample(4, 3, 5, 5) + 1
+    expected = torch_twin(layer)(x)
+    before = layer.running_mean.clone()
+    by_batch = {BY_GRAD_MODE: _affine(layer, standardized(x, (0, 2, 3)))}
+    expect(layer(x), expected, "the output in evaluation, with gradients on", by_batch)
+    require(torch.equal(before, layer.running_mean), "evaluating changed the running statistics.", BY_GRAD_MODE)
+    with torch.no_grad():
+        expect(layer(x), expected, "the output in evaluation, under no_grad")
+
+
+def training_without_gradients(answer):
+    layer, x = _with_statistics(build(answer)), 2 * sample(4, 3, 5, 5) + 1
+    twin = torch_twin(layer)
+    with torch.no_grad():
+        by_running = F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias)
+        expect(layer(x), twin(x), "the output in training, under no_grad", {BY_GRAD_MODE: by_running})
+    expect(layer.running_mean, twin.running_mean, "running_mean after training under no_grad")
+
+
+def checkpoint(answer):
+    layer = build(answer)
+    for step in range(5):
+        layer(sample(4, 3, 2, 2, seed=step) + 5)
+    saved = copy.deepcopy(dict(layer.state_dict()))
+    missing = [name for name in ("weight", "bias", "running_mean", "running_var") if name not in saved]
+    require(not missing, f"state_dict() has no {' and no '.join(missing)}.", PLAIN_TENSORS)
+    loaded = build(answer)
+    loaded.load_state_dict(saved)
+    x = sample(2, 3, 2, 2, seed=9)
+    expect(loaded.eval()(x), layer.eval()(x), "the output of a layer that loaded the checkpoint")
+
+
+def moves(answer):
+    layer = build(answer).to(torch.float64)
+    moved = layer.running_mean.dtype == layer.running_var.dtype == torch.float64
+    require(moved, "layer.to(torch.float64) left the statistics behind.", PLAIN_TENSORS)
+    layer = build(answer).to("meta")
+    require(layer.running_var.is_meta, "layer.to(device) left the statistics behind.", PLAIN_TENSORS)
+
+
+def no_graph(answer):
+    layer = build(answer)
+    for step in range(2):
+        layer(sample(4, 3, 2, 2, seed=step).requires_grad_()).square().sum().backward()
+        held = [name for name in ("running_mean", "running_var") if getattr(layer, name).requires_grad]
+        require(not held, f"after a training step {' and '.join(held)} carries a graph.", KEEPS_GRAPH)
+    copy.deepcopy(layer)
+
+
+def gradient(answer):
+    layer = build(answer).double()
+    x = (2 * sample(4, 3, 2, 2, dtype=torch.float64) + 1).requires_grad_()
+    dy = sample(4, 3, 2, 2, seed=8, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(torch_twin(layer)(x), x, dy)
+    output = layer(x)
+    hint = "Only the update belongs in no_grad."
+    require(output.requires_grad, "the output does not depend on x for autograd.", hint)
+    (got,) = torch.autograd.grad(output, x, dy)
+    scale = (layer.weight / (x.var((0, 2, 3), correction=0) + 1e-5).sqrt()).detach().reshape(1, -1, 1, 1)
+    expect(got, expected, "the gradient of x", {CONSTANTS: dy * scale}, rtol=1e-3, atol=1e-4)
+
+
+def large_offset(answer):
+    layer, x = build(answer), sample(8, 3, 4, 4) + 1e4
+    expected = torch_twin(layer.double())(x.double())
+    got = layer.float()(x)
+    expect(got, expected, "the output for inputs near 10,000", otherwise=CANCELLATION, rtol=1e-2, atol=1e-2)
+
+
+LAYER_CASES = [
+    Case("training: the batch's own statistics", training_output),
+    Case("training: the running statistics", running_update),
+    Case("evaluation: the running statistics, whatever the gradient mode", evaluation_output),
+    Case("training under no_grad still normalizes by the batch", training_without_gradients),
+    Case("a checkpoint holds everything", checkpoint),
+    Case("the layer moves as a whole", moves),
+    Case("no graph is kept from step to step", no_graph),
+    Case("the gradient of x", gradient),
+    Case("a large offset: inputs near 10,000", large_offset),
+]
+
+
+def layer_exercise(name: str, title: str, minutes: int, level: str, chapter: int = 10) -> Exercise:
+    """An exercise whose answer is a ``BatchNorm2d`` class."""
+    return Exercise(name=name, title=title, chapter=chapter, minutes=minutes, level=level, cases=list(LAYER_CASES))
+
+
+mode = layer_exercise(name="zoo-mode", title="The layer that forgets to sleep", minutes=15, level="medium")
+buffers = layer_exercise(name="zoo-buffers", title="The layer with amnesia", minutes=10, level="easy")
+variance = layer_exercise(name="zoo-variance", title="The layer that counts wrong", minutes=15, level="medium")
+momentum = layer_exercise(name="zoo-momentum", title="The layer that lives in the moment", minutes=10, level="easy")
+graph = layer_exercise(name="zoo-graph", title="The layer that never lets go", minutes=15, level="medium")
+cancellation = layer_exercise(
+    name="zoo-cancellation", title="The layer that is afraid of heights", minutes=15, level="medium"
+)
+detached = layer_exercise(name="zoo-detached", title="The layer that learns too little", minutes=15, level="medium")
+bias = Exercise(name="zoo-bias", title="The bias that nobody removed", chapter=10, minutes=10, level="easy")
+residual = Exercise(name="zoo-residual", title="The shortcut that is none", chapter=6, minutes=15, level="medium")
+gradient_check = Exercise(
+    name="zoo-gradient-check", title="The check that cannot fail", chapter=10, minutes=25, level="hard"
+)
+layer = layer_exercise(name="layer", title="A BatchNorm of your own", minutes=45, level="hard", chapter=11)
+EXERCISES = (mode, buffers, variance, momentum, graph, cancellation, detached, bias, residual, gradient_check, layer)
+
+
+def compare_bias(answer, norm, what, hint=None, *, bias=False):
+    """The block's convolution has a bias, or it has none."""
+    block = answer(norm, 3, 8)
+    require(isinstance(block, nn.Module), f"the block should be an nn.Module; got a {type(block).__name__}.")
+    found = [part for part in block.modules() if isinstance(part, nn.Conv2d)]
+    require(len(found) == 1, f"the block should hold one convolution; it holds {len(found)}.")
+    fault = "has lost its bias" if bias else "still has its bias"
+    require((found[0].bias is not None) == bias, f"with {what} the convolution {fault}.", hint)
+
+
+@bias.case("no bias before BatchNorm2d")
+def no_bias(answer):
+    hint = "`norm` is a class, not a layer: isinstance(norm, nn.BatchNorm2d) is never true of it. Ask issubclass."
+    compare_bias(answer, nn.BatchNorm2d, "nn.BatchNorm2d", hint)
+
+
+@bias.case("no bias before a layer derived from BatchNorm2d")
+def no_bias_subclass(answer):
+    derived = type("Derived", (nn.BatchNorm2d,), {})
+    compare_bias(
+        answer, derived, "a subclass of nn.BatchNorm2d", "Comparing with == misses subclasses. Ask issubclass."
+    )
+
+
+@bias.case("a bias where nothing replaces it")
+def keeps_bias(answer):
+    hint = "Nothing replaces it there: drop the bias only before BatchNorm. (`norm` may also be a plain function.)"
+    compare_bias(answer, nn.BatchNorm2d, "nn.BatchNorm2d")
+    compare_bias(answer, lambda channels: nn.Identity(), "no norm", hint, bias=True)
+
+
+def _residual_block(answer):
+    require(isinstance(answer, type) and issubclass(answer, nn.Module), "the answer should be your class.")
+    block = answer(4)
+    missing = [name for name in ("conv1", "norm1", "conv2", "norm2") if not hasattr(block, name)]
+    require(not missing, f"the block should keep its parts' names; it has no {', '.join(missing)}.")
+    return block
+
+
+@residual.case("with the last BatchNorm at zero, the block is relu(x)")
+def residual_identity(answer):
+    block, x = _residual_block(answer), 2 * sample(4, 4, 5, 5) + 1
+    nn.init.zeros_(block.norm2.weight)
+    nn.init.zeros_(block.norm2.bias)
+    mistakes = {AFTER_ADDITION: torch.zeros_like(x), "The shortcut goes around the last ReLU too.": x}
+    expect(block(x), x.relu(), "the output", mistakes)
+
+
+@residual.case("shortcut plus branch, then ReLU")
+def residual_values(answer):
+    block, x = _residual_block(answer), 2 * sample(4, 4, 5, 5) + 1
+    branch = block.conv2(F.relu(block.norm1(block.conv1(x))))
+    expected = F.relu(x + block.norm2(branch))
+    mistakes = {
+        AFTER_ADDITION: F.relu(block.norm2(x + branch)),
+        "The shortcut is missing.": F.relu(block.norm2(branch)),
+        "The branch has its ReLU before the addition: the sum comes first.": x + F.relu(block.norm2(branch)),
+    }
+    expect(block(x), expected, "the output", mistakes)
+
+
+def right_batch_norm(x):
+    """What the learner's check must accept: x is (N, C), in training mode."""
+    return standardized(x, (0,))
+
+
+def constant_statistics(x):
+    """Mean and variance as constants: the bug of ``zoo-detached``."""
+    return (x - x.detach().mean(0)) * (x.detach().var(0, correction=0) + 1e-5).rsqrt()
+
+
+def constant_variance(x):
+    """The variance alone as a constant."""
+    return (x - x.mean(0)) * (x.detach().var(0, correction=0) + 1e-5).rsqrt()
+
+
+def no_gradient(x):
+    """A gradient of zero for every input."""
+    return right_batch_norm(x.detach()) + 0 * x
+
+
+def _verdict(answer, batch_norm):
+    verdict = answer(batch_norm)
+    require(isinstance(verdict, bool), f"the check should return True or False; got {verdict!r}.")
+    return verdict
+
+
+@gradient_check.case("a right BatchNorm is accepted")
+def accepts_right(answer):
+    require(
+        _verdict(answer, right_batch_norm), "a right BatchNorm is rejected.", "Compare in float64; allow rounding only."
+    )
+    require(not _verdict(answer, no_gradient), "so is one whose gradient is zero.", TOO_EASY)
+
+
+def reject(answer, batch_norm, what, hint=TOO_EASY):
+    """The learner's check rejects this BatchNorm."""
+    require(not _verdict(answer, batch_norm), f"a BatchNorm {what} passes.", hint)
+
+
+gradient_check.cases += [
+    Case(
+        "constant mean and variance are rejected",
+        lambda answer: reject(answer, constant_statistics, "without gradient through them"),
+    ),
+    Case(
+        "a constant variance is rejected",
+        lambda answer: reject(
+            answer,
+            constant_variance,
+            "without gradient through the variance",
+            f"{TOO_EASY} Compare element by element, with a small tolerance.",
+        ),
+    ),
+    Case("a zero gradient is rejected", lambda answer: reject(answer, no_gradient, "with a gradient of zero")),
+]

@@ -1,0 +1,190 @@
+"""Set 1: normalizing a batch (chapters 1 and 2)."""
+
+import torch
+from torch.nn import functional as F
+
+from bncourse.exercises.compare import expect, expect_items, require, sample
+from bncourse.exercises.exercise import Case, Exercise
+
+UNBIASED = (
+    "This is what the unbiased variance gives: torch's var() divides by m - 1. "
+    "BatchNorm divides by m: pass correction=0."
+)
+NO_EPS = "This is the result without eps. The denominator is sqrt(variance + eps)."
+EPS_OUTSIDE = "eps belongs inside the square root: sqrt(variance + eps), not sqrt(variance) + eps."
+ALL_AXES = "This uses one mean and one variance for the whole tensor. Reduce over the given axes only."
+BATCH_AXIS_ONLY = (
+    "This reduces over the batch axis alone, which gives every pixel its own statistics. "
+    "A channel has one mean and one variance: reduce over every axis but the channel's, (0, 2, 3)."
+)
+PER_SAMPLE = (
+    "This reduces over space only, within each image: that is InstanceNorm. BatchNorm also reduces over the batch axis."
+)
+LAST_AXIS = (
+    "weight and bias met the last axis (the width), not the channels. Reshape them to (1, C, 1, 1) before you multiply."
+)
+CANCELLATION = (
+    "E[x^2] - E[x]^2 loses all its digits when the mean is large. Subtract the mean first, then average the squares."
+)
+CONSTANTS = (
+    "This is the gradient with the mean and the variance held constant (no_grad or detach). "
+    "Both depend on x: let the gradient flow through them."
+)
+
+signal = Exercise(name="signal", title="How far does a signal get?", chapter=1, minutes=10, level="easy")
+standardize = Exercise(name="standardize", title="Standardize over given axes", chapter=2, minutes=10, level="easy")
+batch_norm = Exercise(name="batch-norm", title="The forward pass of BatchNorm", chapter=2, minutes=15, level="medium")
+identity = Exercise(name="identity", title="When BatchNorm does nothing", chapter=2, minutes=10, level="medium")
+EXERCISES = (signal, standardize, batch_norm, identity)
+
+
+def standardized(x, dims, eps=1e-5, correction=0):
+    """What most exercises of this course come down to; ``correction=1`` is the unbiased variance."""
+    variance = x.var(dims, correction=correction, keepdim=True)
+    return (x - x.mean(dims, keepdim=True)) / (variance + eps).sqrt()
+
+
+def compare_signal(answer, gain, depth, expected=None, **tolerance):
+    """Compare with gain ** depth, or with what was measured."""
+    mistakes = {
+        "This multiplies gain by depth. Every layer multiplies the scale by gain once more: gain ** depth.": (
+            gain * depth
+        ),
+        "This is the variance. The question asks for the standard deviation, its square root.": gain ** (2 * depth),
+        "A layer multiplies by the gain, not its square root: std(w) = gain / sqrt(n) and n terms add up.": (
+            gain ** (depth / 2)
+        ),
+        "Count the layers again: the first one multiplies by gain too.": gain ** (depth - 1),
+    }
+    expected = gain**depth if expected is None else expected
+    expect(answer(gain, depth), expected, "the standard deviation", mistakes, **tolerance)
+
+
+@signal.case("a network we measure: 6 layers, gain 0.7")
+def measured_signal(answer):
+    width, depth, gain = 500, 6, 0.7
+    x = sample(width, width, seed=1)
+    for layer in range(depth):
+        x = x @ (sample(width, width, seed=10 + layer) * gain / width**0.5)
+    compare_signal(answer, gain, depth, x.std(), rtol=0.1)
+
+
+signal.cases += [
+    Case("30 layers, gain 0.5: the signal vanishes", lambda answer: compare_signal(answer, 0.5, 30, atol=1e-12)),
+    Case("30 layers, gain 1.5: the signal explodes", lambda answer: compare_signal(answer, 1.5, 30)),
+]
+
+
+def standardize_mistakes(x, dims, eps):
+    """The usual mistakes, and what they make of x."""
+    centred = x - x.mean(dims, keepdim=True)
+    variance = centred.square().mean(dims, keepdim=True)
+    mistakes = {
+        UNBIASED: standardized(x, dims, eps, correction=1),
+        NO_EPS: centred / variance.sqrt(),
+        EPS_OUTSIDE: centred / (variance.sqrt() + eps),
+        "Divide by the standard deviation, the square root of the variance.": centred / (variance + eps),
+        ALL_AXES: standardized(x, tuple(range(x.dim())), eps),
+        "The mean is not subtracted.": x / (variance + eps).sqrt(),
+    }
+    return mistakes | ({BATCH_AXIS_ONLY: standardized(x, (0,), eps)} if x.dim() > 2 else {})
+
+
+def compare_standardize(answer, x, dims, eps=1e-5, **options):
+    """Compare with torch's BatchNorm in float64, without weight and bias."""
+    expected = F.batch_norm(x.double(), None, None, training=True, eps=eps)
+    expect(answer(x, dims, eps), expected, "the result", standardize_mistakes(x, dims, eps), **options)
+
+
+standardize.cases += [
+    Case(
+        "features: a (8, 5) tensor over axis 0",
+        lambda answer: compare_standardize(answer, 3 * sample(8, 5) + 2, (0,), eps=0.1),
+    ),
+    Case(
+        "images: a (4, 3, 6, 5) tensor over axes 0, 2, 3",
+        lambda answer: compare_standardize(answer, 2 * sample(4, 3, 6, 5) - 1, (0, 2, 3)),
+    ),
+    Case("small inputs: eps decides", lambda answer: compare_standardize(answer, 1e-3 * sample(16, 4), (0,))),
+    Case(
+        "a large offset: inputs near 10,000",
+        lambda answer: compare_standardize(
+            answer, sample(64, 4) + 1e4, (0,), rtol=1e-2, atol=1e-2, otherwise=CANCELLATION
+        ),
+    ),
+]
+
+
+@standardize.case("the gradient flows through the mean and the variance")
+def standardize_gradient(answer):
+    x = sample(6, 3, dtype=torch.float64).requires_grad_()
+    dy = sample(6, 3, seed=1, dtype=torch.float64)
+    result = answer(x, (0,), 1e-5)
+    require(
+        isinstance(result, torch.Tensor) and result.requires_grad,
+        "the result does not depend on x for autograd: it has no gradient.",
+        "Do not detach x, and do not compute under no_grad.",
+    )
+    (got,) = torch.autograd.grad(result, x, dy)
+    (expected,) = torch.autograd.grad(F.batch_norm(x, None, None, training=True), x, dy)
+    scale = (x.detach().var(0, correction=0) + 1e-5).rsqrt()
+    expect(got, expected, "the gradient of x", {CONSTANTS: dy * scale}, rtol=1e-3)
+
+
+def compare_batch_norm(answer, x, eps=1e-5):
+    """Compare with torch's, with a weight and a bias that differ by channel."""
+    weight, bias = sample(x.shape[1], seed=2) + 3, sample(x.shape[1], seed=3)
+    axes, space = (0, *range(2, x.dim())), tuple(range(2, x.dim()))
+    by_channel = (1, -1, *[1] * len(space))
+    w, b = weight.reshape(by_channel), bias.reshape(by_channel)
+    mistakes = {hint: w * x_hat + b for hint, x_hat in standardize_mistakes(x, axes, eps).items()}
+    if space:
+        mistakes[PER_SAMPLE] = w * standardized(x, space, eps) + b
+    if x.shape[-1] == len(weight):
+        mistakes[LAST_AXIS] = weight * standardized(x, axes, eps) + bias
+    mistakes["Scale first, then shift: weight * x_hat + bias."] = w * (standardized(x, axes, eps) + b)
+    expected = F.batch_norm(x.double(), None, None, weight.double(), bias.double(), training=True, eps=eps)
+    expect(answer(x, weight, bias, eps), expected, "the output", mistakes)
+
+
+batch_norm.cases += [
+    Case("features: a (16, 4) batch", lambda answer: compare_batch_norm(answer, 2 * sample(16, 4) + 1)),
+    Case("images: a (4, 3, 6, 5) batch", lambda answer: compare_batch_norm(answer, 2 * sample(4, 3, 6, 5) + 1)),
+    Case(
+        "images as wide as they have channels: (4, 6, 6, 6)",
+        lambda answer: compare_batch_norm(answer, sample(4, 6, 6, 6)),
+    ),
+    Case(
+        "a small batch and a large eps: (3, 2) and eps 0.1",
+        lambda answer: compare_batch_norm(answer, sample(3, 2), 0.1),
+    ),
+]
+
+
+def compare_identity(answer, x, eps=1e-5):
+    """BatchNorm with the learner's weight and bias must return the batch itself."""
+    axes = (0, *range(2, x.dim()))
+    weight, bias = expect_items(answer(x, eps), 2, "the answer")
+    variance = x.var(axes, correction=0)
+    mistakes = {
+        "This is sigma without eps. BatchNorm divides by sqrt(variance + eps), so that is what undoes it.": (
+            variance.sqrt()
+        ),
+        "This is the unbiased variance (divided by m - 1). BatchNorm normalizes with the biased one.": (
+            x.var(axes) + eps
+        ).sqrt(),
+        "This is the variance. What undoes the division is its square root, with eps inside.": variance + eps,
+        "This is the inverse. BatchNorm divides by it, so the weight multiplies by it.": (variance + eps).rsqrt(),
+    }
+    expect(weight, (variance + eps).sqrt(), "the weight", mistakes)
+    expect(bias, x.mean(axes), "the bias", {"The bias is the mean itself, with its sign.": -x.mean(axes)})
+    output = F.batch_norm(x, None, None, torch.as_tensor(weight), torch.as_tensor(bias), training=True, eps=eps)
+    expect(output, x, "the output of BatchNorm", rtol=1e-3, atol=1e-3)
+
+
+identity.cases += [
+    Case("features, eps 0.5: a (10, 4) batch", lambda answer: compare_identity(answer, 2 * sample(10, 4) + 1, eps=0.5)),
+    Case(
+        "images, eps 1e-5: a (4, 3, 5, 5) batch", lambda answer: compare_identity(answer, 0.01 * sample(4, 3, 5, 5) - 1)
+    ),
+]
