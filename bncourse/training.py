@@ -192,18 +192,23 @@ def best_device() -> torch.device:
     """CUDA if there is one, then Apple's MPS, then the CPU; the variable ``BNCOURSE_DEVICE`` overrides.
 
     Raises:
-        ValueError: ``BNCOURSE_DEVICE`` names something else than a device of this machine.
+        ValueError: ``BNCOURSE_DEVICE`` does not name a device of torch.
+        RuntimeError: ``BNCOURSE_DEVICE`` names a device that this machine does not have.
     """
     wanted = os.environ.get("BNCOURSE_DEVICE")
     if not wanted:
         kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         return torch.device(next(kind for kind, available in kinds.items() if available))
     try:
-        torch.zeros(1, device=wanted).item()  # which "meta" cannot
-        return torch.device(wanted)
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise ValueError(f"BNCOURSE_DEVICE must name a device such as 'cpu' or 'cuda:0', got {wanted!r}") from error
+    try:
+        torch.zeros(1, device=device).item()  # which "meta" cannot
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).split(". ")[0]  # more of it is a list of all that torch was built with
-        raise ValueError(f"BNCOURSE_DEVICE must be a device of this machine, got {wanted!r}: {reason}") from error
+        raise RuntimeError(f"BNCOURSE_DEVICE must be a device of this machine, got {wanted!r}: {reason}") from error
+    return device
 
 
 def quick() -> bool:

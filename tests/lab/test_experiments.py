@@ -102,6 +102,17 @@ def test_on_other_data_a_claim_that_is_not_so_is_a_finding(monkeypatch, above, h
     assert metadata["bncourse_claim"]["supported"] == (above == 1)
 
 
+@pytest.mark.parametrize("above", [1, 5])
+def test_a_quick_run_settles_nothing(monkeypatch, above):
+    monkeypatch.setenv("BNCOURSE_QUICK", "1")
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, metadata, raw: shown.append((data, metadata)))
+    claim("P1", "holds", "Three.", interval([2, 3, 4]), above=above)
+    (data, metadata) = shown.pop()
+    assert "quick run" in data["text/plain"] and "quick run" in data["text/html"]
+    assert metadata["bncourse_claim"]["supported"] is False
+
+
 def test_a_claim_about_nothing_measurable_fails():
     with pytest.raises(AssertionError):
         claim("P1", "holds", "Not a number.", float("nan"), above=0)
@@ -115,8 +126,8 @@ def test_an_undecided_effect_must_be_small():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("Z9", "holds"), "id='Z9'"),
-        (("P1", "true"), "verdict='true'"),
+        (("Z9", "holds"), "got 'Z9'"),
+        (("P1", "true"), "got 'true'"),
         (("P1", "holds"), "above and below"),
     ],
 )
