@@ -13,8 +13,8 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -23,6 +23,7 @@ from torch import nn
 
 import bncourse
 from bncourse.models import CNNWithBatchNorm
+from bncourse.studies.fast_layers import milliseconds, saved_bytes
 
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
@@ -104,44 +105,6 @@ def install_peers() -> None:
     sys.path.append(str(PEERS))
 
 
-def measure(variants: dict[str, Callable], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Milliseconds of one call of each variant, by round."""
-
-    def seconds(step: Callable, calls: int) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(calls):
-            step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / calls
-
-    calls = {}
-    for name, step in variants.items():
-        seconds(step, 3)  # warm up; compile
-        calls[name] = max(1, round(ROUND_SECONDS / seconds(step, 3)))
-    times = {name: [] for name in variants}
-    for _ in range(rounds):
-        for name, step in variants.items():
-            times[name].append(1000 * seconds(step, calls[name]))
-    return times
-
-
-def kept_bytes(layer: nn.Module, x: torch.Tensor) -> int:
-    """Memory that the forward pass keeps for the backward pass."""
-    storages = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        layer(x.detach().requires_grad_())
-    return sum(storages.values())
-
-
 def summarize(times: dict[str, list[float]]) -> dict[str, dict]:
     """Median milliseconds, and the ratios to torch.nn in the same round: median and quartiles."""
     summary = {}
@@ -156,7 +119,7 @@ def copy_bandwidth(device: torch.device, nbytes: int = 2**28) -> float:
     """Bytes a second that a copy moves, read and written."""
     source = torch.empty(nbytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    times = measure({"copy": lambda: target.copy_(source)}, 5, device)
+    times = milliseconds({"copy": lambda: target.copy_(source)}, 5, ROUND_SECONDS)
     return 2 * nbytes / (median(times["copy"]) / 1000)
 
 
@@ -177,8 +140,10 @@ def measure_layer(name, arguments, shape, options, device, dtype=torch.float32, 
     if other is not None:
         variants["labml-nn"] = training_step(other.to(device), x)
     row = {"layer": name, "shape": shape, "dtype": str(dtype)[6:], "channels_last": channels_last}
-    row["variants"] = summarize(measure(variants, options.rounds, device))
-    row["kept"] = kept_bytes(build(bncourse), x) / kept_bytes(build(nn), x)
+    row["variants"] = summarize(milliseconds(variants, options.rounds, ROUND_SECONDS))
+    leaf = x.detach().requires_grad_()
+    ours, theirs = (saved_bytes(partial(build(module), leaf)) for module in (bncourse, nn))
+    row["kept"] = ours / theirs
     if device.type == "cuda":  # 3 x the input's bytes forward, 5 x backward: what a step that caches nothing moves
         row["bandwidth"] = copy_bandwidth(device)
         for value in row["variants"].values():
@@ -192,8 +157,9 @@ def measure_network(options, device) -> dict:
     ours, theirs = CNNWithBatchNorm().to(device), with_torchs_norms(CNNWithBatchNorm()).to(device)
     variants = {"torch.nn": network_step(theirs, x), "ours": network_step(ours, x)}
     row = {"layer": "CNNWithBatchNorm, whole step", "shape": shape, "dtype": "float32", "channels_last": False}
-    row["variants"] = summarize(measure(variants, options.rounds, device))
-    row["kept"] = kept_bytes(ours, x) / kept_bytes(theirs, x)
+    row["variants"] = summarize(milliseconds(variants, options.rounds, ROUND_SECONDS))
+    leaf = x.detach().requires_grad_()
+    row["kept"] = saved_bytes(partial(ours, leaf)) / saved_bytes(partial(theirs, leaf))
     return row
 
 

@@ -1,7 +1,7 @@
-"""The source's networks and blocks, and the same with another normalization.
+"""The source's networks and blocks, and the narrow networks that the book's comparisons train.
 
-``FCNetworkWithBatchNorm`` and ``CNNWithBatchNorm`` are the source's, parameter for parameter. The functions below them
-build the narrow networks that the book's comparisons train, with ``norm=`` as the only difference.
+``FCNetworkWithBatchNorm`` and ``CNNWithBatchNorm`` are the source's, parameter for parameter. ``fc_network`` and
+``small_cnn`` say in words what follows each hidden layer, such as "batch relu", so that nothing else can differ.
 """
 
 from itertools import pairwise
@@ -9,18 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from bncourse.layers import (
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    BatchRenorm,
-    GhostBatchNorm,
-    GroupNorm,
-    InstanceNorm1d,
-    InstanceNorm2d,
-    InstanceNorm3d,
-    RMSNorm,
-)
+from bncourse import layers
 
 __all__ = [
     "NORMS",
@@ -30,6 +19,7 @@ __all__ = [
     "fc_block",
     "fc_network",
     "initialize",
+    "layer_block",
     "norm_layer",
     "small_cnn",
 ]
@@ -50,28 +40,28 @@ def norm_layer(norm: str, num_features: int, dimensions: int = 0) -> nn.Module:
         ValueError: an unknown ``norm``, or one that has no meaning for these ``dimensions``.
     """
     if norm not in NORMS:
-        raise ValueError(f"norm={norm!r} is unknown; expected one of {', '.join(NORMS)}")
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
     if dimensions not in (0, 1, 2, 3):
-        raise ValueError(f"dimensions={dimensions!r} is out of range; expected 0, 1, 2 or 3")
+        raise ValueError(f"dimensions must be 0, 1, 2 or 3, got {dimensions!r}")
     if norm == "none":
         return nn.Identity()
     if norm == "batch":
-        return (BatchNorm1d, BatchNorm1d, BatchNorm2d, BatchNorm3d)[dimensions](num_features)
+        return getattr(layers, f"BatchNorm{max(dimensions, 1)}d")(num_features)
     if norm == "ghost":
-        return GhostBatchNorm(num_features, GHOST_SIZE)
+        return layers.GhostBatchNorm(num_features, GHOST_SIZE)
     if norm == "renorm":
-        return BatchRenorm(num_features)
+        return layers.BatchRenorm(num_features)
     if norm == "layer":
-        return GroupNorm(1, num_features)
+        return layers.GroupNorm(1, num_features)
     if norm == "group":
-        return GroupNorm(_groups(num_features), num_features)
+        return layers.GroupNorm(_groups(num_features), num_features)
     if norm == "instance" and dimensions > 0:
-        return (InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)[dimensions - 1](num_features, affine=True)
+        return getattr(layers, f"InstanceNorm{dimensions}d")(num_features, affine=True)
     if norm == "rms" and dimensions == 0:
-        return RMSNorm(num_features)
-    raise ValueError(
-        f"norm={norm!r} is not defined for dimensions={dimensions}: instance needs space, rms has none here"
-    )
+        return layers.RMSNorm(num_features)
+    if norm == "instance":
+        raise ValueError("dimensions must be at least 1 for norm='instance', got 0")
+    raise ValueError(f"dimensions must be 0 for norm='rms', got {dimensions}")
 
 
 def _groups(num_features: int) -> int:
@@ -81,10 +71,10 @@ def _groups(num_features: int) -> int:
 
 def fc_block(in_features: int, out_features: int, dropout: float = 0.0, norm: str = "batch") -> nn.Sequential:
     """Linear, norm, ReLU, and dropout if there is any: (N, in_features) to (N, out_features)."""
-    layers = [nn.Linear(in_features, out_features), norm_layer(norm, out_features), nn.ReLU()]
-    if dropout != 0:  # nn.Dropout refuses what is no probability
-        layers.append(nn.Dropout(dropout))
-    return nn.Sequential(*layers)
+    modules = [nn.Linear(in_features, out_features), norm_layer(norm, out_features), nn.ReLU()]
+    if dropout != 0:  # nn.Dropout refuses what is not a probability
+        modules.append(nn.Dropout(dropout))
+    return nn.Sequential(*modules)
 
 
 def conv_block(
@@ -99,16 +89,20 @@ def conv_block(
 
 
 class FCNetworkWithBatchNorm(nn.Module):
-    """The source's fully connected network: (N, 784) to 10 class scores (N, 10)."""
+    """The source's fully connected network: (N, 784) to 10 class scores (N, 10).
 
-    def __init__(self):
+    Args:
+        norms: the module that has the norms: ``bncourse.layers``, or ``torch.nn`` as in the source.
+    """
+
+    def __init__(self, norms=layers):
         super().__init__()
         self.network = nn.Sequential(
             nn.Linear(784, 256),
-            BatchNorm1d(256),
+            norms.BatchNorm1d(256),  # BatchNorm1d for FC layers
             nn.ReLU(),
             nn.Linear(256, 128),
-            BatchNorm1d(128),
+            norms.BatchNorm1d(128),
             nn.ReLU(),
             nn.Linear(128, 10),
         )
@@ -118,24 +112,24 @@ class FCNetworkWithBatchNorm(nn.Module):
 
 
 class CNNWithBatchNorm(nn.Module):
-    """The source's convolutional network: (N, 3, 32, 32) to 10 class scores (N, 10)."""
+    """The source's convolutional network: (N, 3, 32, 32) to 10 class scores (N, 10). ``norms``: as above."""
 
-    def __init__(self):
+    def __init__(self, norms=layers):
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(3, 64, kernel_size=3, padding=1),
-            BatchNorm2d(64),
+            norms.BatchNorm2d(64),  # BatchNorm2d for conv layers
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(64, 128, kernel_size=3, padding=1),
-            BatchNorm2d(128),
+            norms.BatchNorm2d(128),
             nn.ReLU(),
             nn.MaxPool2d(2),
         )
         self.classifier = nn.Sequential(
             nn.Flatten(),
             nn.Linear(128 * 8 * 8, 256),
-            BatchNorm1d(256),
+            norms.BatchNorm1d(256),
             nn.ReLU(),
             nn.Linear(256, 10),
         )
@@ -144,41 +138,66 @@ class CNNWithBatchNorm(nn.Module):
         return self.classifier(self.features(x))
 
 
+def layer_block(layer: nn.Linear | nn.Conv2d, words: str, drop: float = 0.3) -> list[nn.Module]:
+    """``layer`` and what ``words`` let follow it: "batch relu" is BatchNorm, then ReLU.
+
+    Args:
+        words: names among ``NORMS``, "relu", "sigmoid" and "dropout", in the order wanted.
+        drop: dropout's probability to set a value to zero in training.
+
+    Raises:
+        ValueError: another word.
+    """
+    features, dimensions = len(layer.weight), layer.weight.dim() - 2
+    make = {norm: lambda norm=norm: norm_layer(norm, features, dimensions) for norm in NORMS}
+    make |= {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "dropout": lambda: nn.Dropout(drop)}
+    if unknown := [word for word in words.split() if word not in make]:
+        raise ValueError(f"words must be among {', '.join(make)}, got {' '.join(unknown)!r}")
+    return [layer, *(make[word]() for word in words.split())]
+
+
 def fc_network(
-    sizes: list[int], norm: str = "batch", activation: type[nn.Module] = nn.ReLU, bias: bool = True
+    sizes: list[int], block: str = "batch relu", *, norm: str | None = None, drop: float = 0.3, bias: bool = True
 ) -> nn.Sequential:
-    """Linear, norm, activation for each hidden size, then a linear layer: (N, ...) to (N, sizes[-1]).
+    """Linear and ``block`` for each hidden size, then a linear layer: (N, ...) to (N, sizes[-1]).
 
     Args:
         sizes: the features of every layer, input and output included: ``[784, 100, 100, 10]``.
+        block: the words of ``layer_block``. A norm alone is followed by ReLU: "layer" is "layer relu".
+        norm: another name of ``block``.
+        drop: the probability of dropout.
         bias: whether the hidden linear layers have one; a norm's own bias makes it redundant.
 
     Raises:
-        ValueError: fewer than two sizes, or an unknown norm.
+        ValueError: fewer than two sizes, or an unknown word.
     """
     if len(sizes) < 2:
-        raise ValueError(f"sizes={sizes!r} is too short; expected at least an input and an output size")
-    layers: list[nn.Module] = [nn.Flatten()]
+        raise ValueError(f"sizes must have an input and an output at least, got {sizes!r}")
+    block = _with_relu(norm or block)
+    modules: list[nn.Module] = [nn.Flatten()]
     for features, out_features in pairwise(sizes[:-1]):
-        layers += [nn.Linear(features, out_features, bias=bias), norm_layer(norm, out_features), activation()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+        modules += layer_block(nn.Linear(features, out_features, bias=bias), block, drop)
+    return nn.Sequential(*modules, nn.Linear(sizes[-2], sizes[-1]))
 
 
-def small_cnn(norm: str = "batch", channels: int = 3, width: int = 16) -> nn.Sequential:
+def small_cnn(
+    block: str = "batch relu", channels: int = 3, width: int = 16, *, norm: str | None = None
+) -> nn.Sequential:
     """The source's CNN made narrow, so that comparisons over seeds are cheap: (N, channels, H, W) to (N, 10).
 
-    Two convolution blocks of ``width`` and ``2 * width`` channels, each halving the map; then the mean over space and a
-    linear layer (the source has two linear layers and a norm there).
+    Two convolutions of ``width`` and ``2 * width`` channels, each with its ``block`` (as in ``fc_network``) and a
+    pooling that halves the map; then the mean over 4 x 4 fields and a linear layer (the source has two linear layers
+    and a norm there).
     """
-    return nn.Sequential(
-        conv_block(channels, width, norm=norm),
-        nn.MaxPool2d(2),
-        conv_block(width, 2 * width, norm=norm),
-        nn.MaxPool2d(2),
-        nn.AdaptiveAvgPool2d(4),
-        nn.Flatten(),
-        nn.Linear(2 * width * 16, 10),
-    )
+    block = _with_relu(norm or block)
+    modules: list[nn.Module] = []
+    for features, out_channels in pairwise([channels, width, 2 * width]):
+        modules += [*layer_block(nn.Conv2d(features, out_channels, 3, padding=1), block), nn.MaxPool2d(2)]
+    return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(2 * width * 16, 10))
+
+
+def _with_relu(block: str) -> str:
+    return f"{block} relu" if block in NORMS else block
 
 
 @torch.no_grad()
@@ -192,7 +211,7 @@ def initialize(model: nn.Module, gain: float = 1.0) -> nn.Module:
         ValueError: a gain that is not positive.
     """
     if not gain > 0:
-        raise ValueError(f"gain={gain} is out of range; expected a positive number")
+        raise ValueError(f"gain must be positive, got {gain}")
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu").mul_(gain)

@@ -1,13 +1,62 @@
-"""Look inside a network while it runs: statistics of activations and gradients, layer by layer."""
+"""Look inside a network while it runs: what enters and leaves its layers, and statistics of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["LayerRecord", "record"]
+__all__ = ["Call", "LayerRecord", "outputs_of", "record", "watch"]
+
+Kinds = type[nn.Module] | tuple[type[nn.Module], ...]
+
+
+class Call(NamedTuple):
+    """One call of a layer: its name in ``model.named_modules()``, the layer, its first input, and its output."""
+
+    name: str
+    layer: nn.Module
+    input: Tensor
+    output: Tensor
+
+
+@contextmanager
+def watch(model: nn.Module, kinds: Kinds, note: Callable[[Call], object]) -> Iterator[None]:
+    """Until the block ends, hand ``note`` every call of the layers of the given ``kinds`` in ``model``.
+
+    Raises:
+        ValueError: the model has no layer of these kinds.
+    """
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
+    if not layers:
+        found = sorted({type(module).__name__ for module in model.modules()})
+        raise ValueError(f"kinds must be among the model's layers, {', '.join(found)}, got {kinds}")
+
+    def hook_of(name: str):
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            note(Call(name, layer, inputs[0] if inputs else None, output))
+
+        return hook
+
+    handles = [layer.register_forward_hook(hook_of(name)) for name, layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def outputs_of(model: nn.Module, kinds: Kinds = nn.Module) -> Iterator[list[Call]]:
+    """Keep every call of the layers of the given ``kinds`` in ``model``: a list in the order of the calls.
+
+    ``watch`` is for many calls, of which something small is to be kept.
+    """
+    calls: list[Call] = []
+    with watch(model, kinds, calls.append):
+        yield calls
 
 
 @dataclass
@@ -28,9 +77,7 @@ class LayerRecord:
 
 
 @contextmanager
-def record(
-    model: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d)
-) -> Iterator[dict[str, LayerRecord]]:
+def record(model: nn.Module, kinds: Kinds = (nn.Linear, nn.Conv2d)) -> Iterator[dict[str, LayerRecord]]:
     """Record the layers of the given ``kinds`` in ``model`` until the block ends.
 
     Yields:
@@ -40,35 +87,23 @@ def record(
         ValueError: the model has no layer of these kinds.
         TypeError: in the model's forward pass, a layer whose input or output is not one tensor of numbers.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
-    if not layers:
-        raise ValueError(
-            f"model has no layer of kinds={kinds}; its layers are {[type(m).__name__ for m in model.modules()]}"
-        )
-    records = {name: LayerRecord() for name in layers}
-    handles = [layer.register_forward_hook(_watch(name, records[name])) for name, layer in layers.items()]
-    try:
+    records = {name: LayerRecord() for name, module in model.named_modules() if isinstance(module, kinds)}
+    with watch(model, kinds, lambda call: _record(call, records[call.name])):
         yield records
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _watch(name: str, seen: LayerRecord):
-    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        for role, value in (("input", inputs[0] if inputs else None), ("output", output)):
-            if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
-                kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-                raise TypeError(
-                    f"{type(module).__name__} {name!r} has an {role} of {kind}; expected a tensor of floating-point "
-                    "numbers, given by position: leave its class out of kinds"
-                )
-        with torch.no_grad():
-            seen.input_mean.append(inputs[0].mean().item())
-            seen.input_std.append(inputs[0].std(correction=0).item())
-            seen.output_mean.append(output.mean().item())
-            seen.output_std.append(output.std(correction=0).item())
-        if output.requires_grad:
-            output.register_hook(lambda gradient: seen.gradient_norm.append(gradient.norm().item()))
-
-    return hook
+def _record(call: Call, seen: LayerRecord) -> None:
+    for role, value in (("input", call.input), ("output", call.output)):
+        if not (isinstance(value, Tensor) and value.is_floating_point()):
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(
+                f"the {role} of {type(call.layer).__name__} {call.name!r} must be a tensor of floating-point numbers, "
+                f"got {kind}: leave its class out of kinds"
+            )
+    with torch.no_grad():
+        seen.input_mean.append(call.input.mean().item())
+        seen.input_std.append(call.input.std(correction=0).item())
+        seen.output_mean.append(call.output.mean().item())
+        seen.output_std.append(call.output.std(correction=0).item())
+    if call.output.requires_grad:
+        call.output.register_hook(lambda gradient: seen.gradient_norm.append(gradient.norm().item()))

@@ -1,43 +1,38 @@
-"""What a network costs to run, and a data set as another camera would have taken it."""
+"""Chapter 13: what a network costs to run, and a data set as another camera would have taken it."""
 
 import torch
 from torch import nn
 
 from bncourse.data import DataSet, Examples
+from bncourse.probes import outputs_of
 from bncourse.surgery import BATCH_NORMS
 
-__all__ = ["another_camera", "multiply_adds"]
+__all__ = ["macs", "shifted_domain"]
 
 
 @torch.no_grad()
-def multiply_adds(model: nn.Module, images: torch.Tensor) -> dict[str, int]:
+def macs(model: nn.Module, images: torch.Tensor) -> dict[str, int]:
     """Multiply-adds of one forward pass of ``images`` (N, ...): in linear and convolution layers, and in batch norms.
 
     An output of the first kind takes one for each weight that it reads; one of a batch norm in evaluation takes one.
     """
     counts = {"linear and convolution": 0, "batch norm": 0}
-
-    def count(module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-        if isinstance(module, BATCH_NORMS):
-            counts["batch norm"] += output.numel()
-        elif isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            counts["linear and convolution"] += output.numel() * module.weight[0].numel()
-
-    hooks = [module.register_forward_hook(count) for module in model.modules()]
-    try:
+    with outputs_of(model) as calls:
         model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for call in calls:
+        if isinstance(call.layer, BATCH_NORMS):
+            counts["batch norm"] += call.output.numel()
+        elif isinstance(call.layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            counts["linear and convolution"] += call.output.numel() * call.layer.weight[0].numel()
     return counts
 
 
-def another_camera(data: DataSet, seed: int = 0) -> DataSet:
+def shifted_domain(data: DataSet, seed: int = 0) -> DataSet:
     """The data set with half the contrast, a quarter brighter, and noise of standard deviation 0.1 in each pixel."""
-    random = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
 
     def photograph(examples: Examples) -> Examples:
         images = examples.images / 2 + 0.25
-        return Examples(images + 0.1 * torch.randn(images.shape, generator=random), examples.labels)
+        return Examples(images + 0.1 * torch.randn(images.shape, generator=rng), examples.labels)
 
     return DataSet(f"{data.name}, another camera", photograph(data.train), photograph(data.test))

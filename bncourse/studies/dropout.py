@@ -1,18 +1,17 @@
-"""Dropout beside BatchNorm: the variance shift of Li et al. 2019, and networks with the two in any order.
+"""Chapter 9: the variance shift that dropout causes in front of a BatchNorm (Li et al. 2019).
 
 Torch's ``nn.Dropout(p)`` takes the probability to DROP; the paper's p is the probability to KEEP. Here it is ``drop``
 or ``keep``, never p.
 """
 
 import copy
-from itertools import pairwise
 
 import torch
 from torch import nn
 
-from bncourse.layers import BatchNorm1d
+from bncourse.probes import outputs_of
 
-__all__ = ["dropout_network", "measured_ratio", "variance_ratio", "with_wrong_labels"]
+__all__ = ["measured_ratio", "variance_ratio"]
 
 
 def variance_ratio(x: torch.Tensor, keep: float) -> float:
@@ -28,33 +27,9 @@ def variance_ratio(x: torch.Tensor, keep: float) -> float:
         ValueError: ``keep`` outside (0, 1].
     """
     if not 0 < keep <= 1:
-        raise ValueError(f"keep={keep} is out of range; expected a probability above 0 and up to 1")
+        raise ValueError(f"keep must be above 0 and at most 1, got {keep}")
     variance, mean_square = x.var(correction=0), x.square().mean()
     return (variance / (variance + (1 / keep - 1) * mean_square)).item()
-
-
-def dropout_network(sizes: list[int], order: str, drop: float = 0.3, only_last: bool = False) -> nn.Sequential:
-    """A classifier whose hidden layers are linear layers followed by ``order``: (N, ...) to (N, sizes[-1]).
-
-    Args:
-        sizes: the features of every layer, input and output included.
-        order: the words "batch", "relu" and "dropout" in the order wanted, or some of them: "batch relu dropout".
-        drop: the probability to set a value to zero in training.
-        only_last: keep the dropout of the last hidden layer only.
-
-    Raises:
-        ValueError: another word in ``order``.
-    """
-    make = {"batch": BatchNorm1d, "relu": lambda _: nn.ReLU(), "dropout": lambda _: nn.Dropout(drop)}
-    words = order.split()
-    if unknown := set(words) - set(make):
-        raise ValueError(f"order={order!r} has {sorted(unknown)}; expected only the words {', '.join(make)}")
-    layers: list[nn.Module] = [nn.Flatten()]
-    for depth, (features, out_features) in enumerate(pairwise(sizes[:-1]), start=2):
-        layers.append(nn.Linear(features, out_features))
-        skipped = "dropout" if only_last and depth < len(sizes) - 1 else ""
-        layers += [make[word](out_features) for word in words if word != skipped]
-    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
 @torch.no_grad()
@@ -68,24 +43,13 @@ def measured_ratio(model: nn.Module, norm: nn.Module, images: torch.Tensor) -> f
         norm: one of the model's layers.
         images: (N, ...).
     """
-    name = next(name for name, module in model.named_modules() if module is norm)
+    (name,) = (name for name, module in model.named_modules() if module is norm)
     twin = copy.deepcopy(model).train()
-    images = images.to(next(model.parameters()).device)
-    variances = []
-    twin.get_submodule(name).register_forward_pre_hook(lambda _, inputs: variances.append(inputs[0].var(0)))
-    twin(images)
-    for module in twin.modules():
-        if isinstance(module, nn.Dropout):
-            module.eval()
-    twin(images)
-    with_dropout, without = variances
+    with outputs_of(twin, type(norm)) as calls:
+        twin(images)
+        for module in twin.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()
+        twin(images)
+    with_dropout, without = (call.input.var(0) for call in calls if call.name == name)
     return (without / with_dropout).mean().item()
-
-
-def with_wrong_labels(labels: torch.Tensor, share: float, classes: int = 10, seed: int = 0) -> torch.Tensor:
-    """The labels (N,) with ``share`` of them, chosen at random, replaced by another class."""
-    random = torch.Generator().manual_seed(seed)
-    wrong = torch.randperm(len(labels), generator=random)[: round(share * len(labels))]
-    labels = labels.clone()
-    labels[wrong] = (labels[wrong] + torch.randint(1, classes, (len(wrong),), generator=random)) % classes
-    return labels

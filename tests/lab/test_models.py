@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import bncourse
 from bncourse import models
 from bncourse.models import NORMS, fc_block, fc_network, initialize, norm_layer, small_cnn
 
@@ -20,20 +21,18 @@ def test_the_sources_networks_have_its_parameters():
     assert models.CNNWithBatchNorm()(torch.randn(4, 3, 32, 32)).shape == (4, 10)
 
 
-def test_the_sources_networks_exchange_states_with_torchs_layers():
-    ours = models.FCNetworkWithBatchNorm()
-    theirs = nn.Sequential(
-        nn.Linear(784, 256),
-        nn.BatchNorm1d(256),
-        nn.ReLU(),
-        nn.Linear(256, 128),
-        nn.BatchNorm1d(128),
-        nn.ReLU(),
-        nn.Linear(128, 10),
-    )
-    theirs.load_state_dict(ours.network.state_dict())
-    x = torch.randn(8, 784)
+@pytest.mark.parametrize(
+    ("network", "shape"), [(models.FCNetworkWithBatchNorm, (8, 784)), (models.CNNWithBatchNorm, (8, 3, 32, 32))]
+)
+def test_torchs_norms_and_ours_make_the_same_network(network, shape):
+    theirs, ours = network(nn), network()
+    assert type(next(m for m in theirs.modules() if hasattr(m, "running_mean"))).__module__.startswith("torch.nn")
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(shape)
     torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))  # so the running statistics moved alike
+    assert [type(m).__name__ for m in ours.modules()] == [type(m).__name__ for m in theirs.modules()]
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -42,6 +41,35 @@ def test_every_norm_builds_a_network_that_runs_and_learns(norm):
     model = fc_network([16, 12, 8, 5], norm) if norm != "instance" else small_cnn(norm, channels=1, width=4)
     model(x).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_layers_come_in_the_order_of_the_words():
+    model = fc_network([6, 5, 4, 3], "dropout batch relu", drop=0.4)
+    block = [nn.Linear, nn.Dropout, bncourse.BatchNorm1d, nn.ReLU]
+    assert [type(layer) for layer in model] == [nn.Flatten, *block, *block, nn.Linear]
+    assert model[2].p == 0.4
+    assert model(torch.randn(2, 2, 3)).shape == (2, 3)
+    kinds = [type(layer) for layer in small_cnn("relu batch", channels=1, width=4)[:4]]
+    assert kinds == [nn.Conv2d, nn.ReLU, bncourse.BatchNorm2d, nn.MaxPool2d]
+    assert small_cnn("relu", channels=1, width=4)(torch.randn(2, 1, 16, 16)).shape == (2, 10)
+
+
+def test_a_norm_alone_is_followed_by_relu():
+    for build in (fc_network, small_cnn):
+        sizes = [[6, 5, 3]] if build is fc_network else []
+        networks = build(*sizes, block="layer relu"), build(*sizes, block="layer"), build(*sizes, norm="layer")
+        kinds = [[type(module) for module in network] for network in networks]
+        assert kinds[0] == kinds[1] == kinds[2] and bncourse.GroupNorm in kinds[0]
+
+
+@pytest.mark.parametrize("block", ["relu batch", "relu"])
+def test_networks_with_different_blocks_start_alike(block):
+    networks = []
+    for words in (block, "batch relu"):
+        torch.manual_seed(0)
+        networks.append(fc_network([12, 8, 8, 5], words))
+    for ours, theirs in zip(*([m for m in network if isinstance(m, nn.Linear)] for network in networks), strict=True):
+        assert torch.equal(ours.weight, theirs.weight)
 
 
 def test_fc_block_drops_out_only_when_asked():
@@ -59,12 +87,14 @@ def test_initialize_draws_he_weights():
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        (lambda: norm_layer("batchnorm", 4), "norm='batchnorm'"),
-        (lambda: norm_layer("batch", 4, dimensions=4), "dimensions=4"),
-        (lambda: norm_layer("instance", 4), "dimensions=0"),
+        (lambda: norm_layer("batchnorm", 4), "norm must be .* got 'batchnorm'"),
+        (lambda: norm_layer("batch", 4, dimensions=4), "dimensions must be .* got 4"),
+        (lambda: norm_layer("instance", 4), "dimensions must be .* got 0"),
+        (lambda: norm_layer("rms", 4, dimensions=2), "dimensions must be .* got 2"),
+        (lambda: fc_network([2, 2, 2], "batch tanh"), "words must be .* got 'tanh'"),
         (lambda: fc_network([3]), "sizes"),
         (lambda: fc_block(4, 3, dropout=-0.1), "dropout.*-0.1"),
-        (lambda: initialize(nn.Linear(2, 2), gain=0), "gain=0"),
+        (lambda: initialize(nn.Linear(2, 2), gain=0), "gain must be positive, got 0"),
     ],
 )
 def test_errors_name_the_argument(wrong, named):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bncourse.probes import record
+from bncourse.probes import outputs_of, record
 
 
 def test_record_agrees_with_torch():
@@ -41,7 +41,7 @@ def test_no_gradients_are_asked_of_an_evaluation():
 def test_a_layer_that_gives_no_single_tensor_is_named():
     for model, x in ((nn.LSTM(3, 4), torch.randn(2, 1, 3)), (nn.Embedding(3, 4), torch.tensor([1]))):
         model = nn.Sequential(model)
-        with pytest.raises(TypeError, match=r"'0' has an (input|output) of (tuple|torch.int64).*kinds"):
+        with pytest.raises(TypeError, match=r"(input|output) of .* '0' must be .* got (tuple|torch.int64).*kinds"):
             with record(model, type(model[0])):
                 model(x)
         assert not model[0]._forward_hooks
@@ -50,3 +50,16 @@ def test_a_layer_that_gives_no_single_tensor_is_named():
 def test_a_model_without_such_layers_is_named():
     with pytest.raises(ValueError, match="ReLU"):
         record(nn.ReLU()).__enter__()
+
+
+def test_outputs_are_those_of_every_call_in_order():
+    shared = nn.Linear(3, 3)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    x = torch.randn(4, 3)
+    with outputs_of(model, nn.Linear) as calls:
+        y = model(x)
+    model(x)  # after the block nothing is kept
+    first, second = calls
+    assert first.name == second.name == "0" and first.layer is shared
+    assert first.input is x and second.output is y
+    torch.testing.assert_close(second.input, first.output.relu())

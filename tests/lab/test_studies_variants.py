@@ -1,14 +1,23 @@
-"""Chapters 7 and 8's longer code, against the definition or against doing it the slow way."""
+"""Chapter 7's longer code, against the definitions and torch's layers."""
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from torch import nn
 
 from bncourse import layers
-from bncourse.data import Examples
-from bncourse.studies.partners import partners, sharing
-from bncourse.studies.sequences import AttentionBlock, RowReader, TokenBatchNorm
-from bncourse.studies.side_by_side import SideBySide, errors, train
+from bncourse.plotting import NORM_STYLES
+from bncourse.studies.variants import (
+    CHANNELS,
+    SAMPLES,
+    AttentionBlock,
+    RowReader,
+    TokenBatchNorm,
+    draw_axes,
+    partners,
+    sharing,
+)
 
 SHAPE = (3, 4, 2, 5)
 
@@ -57,45 +66,23 @@ def test_token_batch_norm_takes_each_feature_over_all_tokens():
     torch.testing.assert_close(TokenBatchNorm(32)(tokens), expected)
 
 
-@pytest.mark.parametrize("norm", ["batch", "group", "layer", "none"])
-def test_networks_side_by_side_are_networks_trained_one_by_one(norm):
-    torch.manual_seed(0)
-    examples = Examples(torch.randn(50, 1, 3, 4), torch.randint(10, (50,)))
-    together = SideBySide([12, 32, 32, 10], norm, seeds=[3, 4])
-    losses = train(together, examples, epochs=2, batch_size=4, accumulate=3, learning_rate=0.1)
-    wrong = errors(together, examples)
-    for index, seed in enumerate((3, 4)):
-        alone, expected = _alone(norm, seed, examples)
-        torch.testing.assert_close(losses[:, index], expected, rtol=1e-3, atol=1e-4)
-        alone.eval()
-        right = alone(examples.images).argmax(1) == examples.labels
-        torch.testing.assert_close(wrong[index], 100 * (~right).float().mean())
+DRAWN = {  # the samples and channels whose values share statistics with those of sample 0, channel 0
+    "batch": (SAMPLES, 1),
+    "ghost": (2, 1),
+    "layer": (1, CHANNELS),
+    "rms": (1, CHANNELS),
+    "group": (1, 2),
+    "instance": (1, 1),
+}
 
 
-def _alone(norm, seed, examples):
-    make = {
-        "batch": nn.BatchNorm1d,
-        "group": lambda features: nn.GroupNorm(8, features),
-        "layer": nn.LayerNorm,
-        "none": lambda features: nn.Identity(),
-    }[norm]
-    torch.manual_seed(seed)
-    linear = [nn.Linear(12, 32), nn.Linear(32, 32), nn.Linear(32, 10)]
-    model = nn.Sequential(nn.Flatten(), linear[0], make(32), nn.ReLU(), linear[1], make(32), nn.ReLU(), linear[2])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    random, losses = torch.Generator().manual_seed(seed), []
-    for _ in range(2):
-        order = torch.randperm(50, generator=random)
-        for step in order[:48].split(12):
-            optimizer.zero_grad()
-            parts = [nn.functional.cross_entropy(model(examples.images[c]), examples.labels[c]) for c in step.split(4)]
-            loss = sum(parts) / 3
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-    return model, torch.stack(losses)
-
-
-def test_side_by_side_rejects_an_unknown_norm():
-    with pytest.raises(ValueError, match="norm='bath' is unknown"):
-        SideBySide([2, 2], "bath", seeds=[0])
+def test_the_picture_colours_the_values_of_the_definitions():
+    figure = draw_axes()
+    for panel, (norm, (samples, channels)) in zip(figure.axes, DRAWN.items(), strict=True):
+        grey, colour = "#e8e8e8", to_hex(NORM_STYLES[norm].colour)
+        assert panel.get_title().startswith(NORM_STYLES[norm].label)
+        found = np.array([to_hex(patch.get_facecolor()) for patch in panel.patches])
+        assert set(found) == {grey, colour}
+        expected = np.zeros((SAMPLES, CHANNELS, 9), dtype=bool)
+        expected[:samples, :channels] = True
+        np.testing.assert_array_equal(found.reshape(expected.shape) == colour, expected)

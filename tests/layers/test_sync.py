@@ -5,6 +5,7 @@ import functools
 import os
 import socket
 import time
+from datetime import timedelta
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 import bncourse
-from bncourse import distributed
+from bncourse.studies.many_devices import launch
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch without gloo"),
@@ -162,7 +163,7 @@ def odds_and_ends_worker():
 
 def dying_worker(rank, port, timeout, report):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=distributed.timedelta(seconds=timeout))
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=timeout))
     layer = bncourse.SyncBatchNorm(CHANNELS)
     layer(torch.randn(4, CHANNELS))
     if rank == 1:
@@ -205,7 +206,7 @@ def launched():
     @functools.cache
     def start(processes):
         sizes = DDP_SIZES if processes == len(DDP_SIZES) else None
-        return distributed.launch(all_workers, processes, make_cases(processes), sizes)
+        return launch(all_workers, processes, make_cases(processes), sizes)
 
     return start
 
@@ -269,9 +270,9 @@ def test_a_process_that_dies_ends_the_others():
 def test_a_failure_is_reported():
     """The process that waits for the failed one is ended too: the call returns."""
     with pytest.raises(ChildFailedError, match="failing_worker"):
-        distributed.launch(failing_worker, 2, timeout=5)
+        launch(failing_worker, 2, timeout=5)
     with pytest.raises(ValueError, match="processes must be at least 1, but got 0"):
-        distributed.launch(failing_worker, 0)
+        launch(failing_worker, 0)
 
 
 def test_without_processes_it_is_plain_batch_norm():

@@ -15,7 +15,7 @@ from bncourse.training import evaluate, fit
 
 STEPS = [0, 5, 10, 20, 50, 100, 200]
 LAYERS = 5
-ACTIVATIONS = {"ReLU": nn.ReLU, "sigmoid": nn.Sigmoid}
+ACTIVATIONS = {"ReLU": ("relu", nn.ReLU), "sigmoid": ("sigmoid", nn.Sigmoid)}
 
 
 def activations() -> Explorer:
@@ -60,11 +60,11 @@ def draw(activation: str, step: int):
 @cache
 def _trained(norm: str, activation: str) -> dict[int, tuple[list[torch.Tensor], float]]:
     """At each of ``STEPS`` of one training run, what enters the activations, and the test accuracy."""
-    kind = ACTIVATIONS[activation]
+    word, kind = ACTIVATIONS[activation]
     data = digits().standardized()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = fc_network([784, *[64] * LAYERS, 10], norm=norm, activation=kind)
+        model = fc_network([784, *[64] * LAYERS, 10], f"{norm} {word}")
     seen = {}
 
     def look(step: int) -> None:

@@ -5,7 +5,9 @@ from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 
 from bncourse.explorers.explorer import Explorer
+from bncourse.layers import BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from bncourse.plotting import BLACK, NORM_STYLES, figure
+from bncourse.studies.variants import partners
 
 N, C, H, W = 3, 4, 4, 4
 GAP = 0.6  # between the maps, in squares
@@ -16,6 +18,13 @@ NORMS = {
     "InstanceNorm2d(4)": "instance",
     "GroupNorm(2, 4)": "group",
     "RMSNorm((4, 4, 4))": "rms",
+}
+LAYERS = {
+    "batch": BatchNorm2d(C),
+    "layer": LayerNorm((C, H, W)),
+    "instance": InstanceNorm2d(C),
+    "group": GroupNorm(GROUPS, C),
+    "rms": RMSNorm((C, H, W)),
 }
 SHARED = {"batch": "its channel", "layer": "its sample", "rms": "its sample", "instance": "its sample and its channel"}
 SHARED |= {"group": "its sample and its group of channels"}
@@ -71,7 +80,4 @@ def draw(norm: str, sample: int, channel: int):
 
 def members(name: str, n: int, c: int) -> np.ndarray:
     """Which values of the block share their statistics with those of sample ``n``, channel ``c``: (N, C, H, W)."""
-    samples, channels, _, _ = np.ogrid[:N, :C, :H, :W]
-    sample, channel, group = samples == n, channels == c, channels // (C // GROUPS) == c // (C // GROUPS)
-    shared = {"batch": channel, "layer": sample, "rms": sample, "instance": sample & channel, "group": sample & group}
-    return np.broadcast_to(shared[name], (N, C, H, W))
+    return partners(LAYERS[name], (N, C, H, W), at=(n, c, 0, 0)).numpy()

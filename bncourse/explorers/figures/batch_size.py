@@ -19,7 +19,7 @@ SIZES = [2, 4, 8, 16, 32, 64]
 SEEDS = 5
 NORMS = ["batch", "group", "layer"]
 NETWORKS = {
-    "fully connected": lambda norm: fc_network([784, 96, 96, 96, 10], norm=norm),
+    "fully connected": lambda norm: fc_network([784, 96, 96, 96, 10], norm),
     "convolutional": lambda norm: small_cnn(norm, channels=1, width=8),
 }
 RUNS = Path(__file__).with_name("batch_size.json")

@@ -6,6 +6,7 @@ from torch import nn
 from bncourse.explorers.explorer import Explorer
 from bncourse.layers import BatchNorm1d
 from bncourse.plotting import BLUE, RED, figure
+from bncourse.probes import outputs_of
 
 INPUTS = {"zero mean": lambda x: x, "after a ReLU": torch.relu}
 ORDERS = ["dropout, linear, BatchNorm", "linear, BatchNorm, dropout"]
@@ -36,8 +37,7 @@ def draw(order: str, inputs: str, rate: float):
     dropout, linear = nn.Dropout(rate), nn.Linear(UNITS, 1, bias=False)
     norm = BatchNorm1d(1, affine=False, momentum=1.0)
     model = nn.Sequential(*((dropout, linear, norm) if order == ORDERS[0] else (linear, norm, dropout)))
-    seen, variances = {}, {}
-    norm.register_forward_hook(lambda module, given, put_out: seen.update(before=given[0], after=put_out))
+    variances = {}
     fig, ax = figure(height=3.6)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
@@ -45,9 +45,10 @@ def draw(order: str, inputs: str, rate: float):
         x = INPUTS[inputs](torch.randn(COUNT, UNITS))
         for level, (mode, colour) in enumerate({"training": RED, "evaluation": BLUE}.items()):
             model.train(mode == "training")
-            model(x)
-            variances[mode] = seen["before"].var().item(), seen["after"].var().item()
-            _histogram(ax, seen["after"].flatten(), colour, mode, 1.2 - 0.12 * level)
+            with outputs_of(model, BatchNorm1d) as calls:
+                model(x)
+            variances[mode] = calls[0].input.var().item(), calls[0].output.var().item()
+            _histogram(ax, calls[0].output.flatten(), colour, mode, 1.2 - 0.12 * level)
     ax.set(xlim=(-4.5, 4.5), ylim=(0, 1.3), yticks=[], xlabel="output of BatchNorm")
     ax.spines["left"].set_visible(False)
     (before, after), (before_eval, after_eval) = variances["training"], variances["evaluation"]

@@ -1,4 +1,4 @@
-"""What chapter 4 measures: the noise of batch statistics, and small training sets on which it can matter."""
+"""Chapter 4: the noise of batch statistics, and small training sets on which it can matter."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from bncourse.data import DataSet, Examples
-from bncourse.functional import standardize
+from bncourse.standardize import standardize
 
-__all__ = ["normalized_in_batches", "small_sets", "thumbnails"]
+__all__ = ["normalized_in_batches", "small_sets", "thumbnails", "with_wrong_labels"]
 
 
 def normalized_in_batches(
@@ -18,7 +18,7 @@ def normalized_in_batches(
     """One sample's values, each time normalized together with other samples drawn at random: (batches, features).
 
     Args:
-        z: what a layer gives for many samples, (N, features).
+        z: the outputs of a layer for many samples, (N, features).
         sample: which of them to watch; it is in every batch.
         batch_size: the samples of a batch, the watched one included.
 
@@ -26,7 +26,7 @@ def normalized_in_batches(
         ValueError: fewer than two samples in a batch.
     """
     if batch_size < 2:
-        raise ValueError(f"batch_size={batch_size} is too small; expected at least 2")
+        raise ValueError(f"batch_size must be at least 2, got {batch_size}")
     others = torch.randint(len(z), (batches, batch_size - 1), generator=generator)
     together = torch.cat([z[sample].expand(batches, 1, -1), z[others]], dim=1)  # (batches, batch_size, features)
     return standardize(together, (1,))[0][:, 0]
@@ -35,6 +35,15 @@ def normalized_in_batches(
 def thumbnails(examples: Examples, side: int = 8) -> Tensor:
     """The images averaged down to ``side`` x ``side`` and flattened: (N, C * side * side)."""
     return functional.adaptive_avg_pool2d(examples.images, side).flatten(1)
+
+
+def with_wrong_labels(
+    labels: Tensor, share: float, classes: int = 10, generator: torch.Generator | None = None
+) -> Tensor:
+    """The labels (N,), each replaced with probability ``share`` by one of the other classes."""
+    shift = torch.randint(1, classes, labels.shape, generator=generator)
+    shift[torch.rand(labels.shape, generator=generator) >= share] = 0
+    return (labels + shift) % classes
 
 
 def small_sets(
@@ -55,14 +64,13 @@ def small_sets(
     """
     images, labels = thumbnails(data.train), data.train.labels
     if count > len(labels):
-        raise ValueError(f"count={count} is more than the {len(labels)} training examples of {data.name}")
+        raise ValueError(f"count must be at most the {len(labels)} training examples of {data.name}, got {count}")
     mean, std, classes = images.mean(), images.std(), int(labels.max()) + 1
-    drawn = []
+    train_images, train_labels = [], []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(labels), generator=generator)[:count]
-        shift = torch.randint(1, classes, (count,), generator=generator)
-        shift[torch.rand(count, generator=generator) >= wrong] = 0
-        drawn.append(((images[chosen] - mean) / std, (labels[chosen] + shift) % classes))
-    train_images, train_labels = (torch.stack(part) for part in zip(*drawn, strict=True))
-    return (train_images, train_labels), ((thumbnails(data.test) - mean) / std, data.test.labels)
+        train_images.append((images[chosen] - mean) / std)
+        train_labels.append(with_wrong_labels(labels[chosen], wrong, classes, generator))
+    test = (thumbnails(data.test) - mean) / std, data.test.labels
+    return (torch.stack(train_images), torch.stack(train_labels)), test

@@ -6,8 +6,7 @@ from torch import nn
 
 import bncourse
 from bncourse.models import fc_network
-from bncourse.studies.covariate_shift import NoisyBatchNorm1d, add_noise, track_shift
-from bncourse.studies.landscape import walk_along_gradient
+from bncourse.studies.the_problem import NoisyBatchNorm1d, add_noise, track_shift, walk_along_gradient
 
 
 def test_the_shift_is_measured_in_standard_deviations():
@@ -23,7 +22,7 @@ def test_the_shift_is_measured_in_standard_deviations():
 
 def test_noise_moves_the_outputs_in_training_only():
     torch.manual_seed(0)
-    model = add_noise(fc_network([4, 8, 2], "batch"))
+    model = add_noise(fc_network([4, 8, 2]))
     noisy = next(m for m in model.modules() if isinstance(m, NoisyBatchNorm1d))
     x = torch.randn(64, 8)
     assert noisy(x).mean(0).abs().max() > 0.5  # BatchNorm alone would give 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bncourse.data import DataSet, Examples
-from bncourse.studies.regularization import normalized_in_batches, small_sets
+from bncourse.studies.regularizing_effect import normalized_in_batches, small_sets, with_wrong_labels
 
 
 def test_noise_of_a_normal_distribution_follows_the_formula():
@@ -24,7 +24,7 @@ def test_a_value_is_bounded_by_its_batch():
 
 
 def test_a_batch_of_one_is_refused():
-    with pytest.raises(ValueError, match="batch_size=1"):
+    with pytest.raises(ValueError, match="batch_size must be at least 2, got 1"):
         normalized_in_batches(torch.randn(5, 2), 0, 1, 3)
 
 
@@ -48,5 +48,13 @@ def test_small_sets():
 
 
 def test_too_few_examples_are_refused():
-    with pytest.raises(ValueError, match="count=2001"):
+    with pytest.raises(ValueError, match=r"count must be at most the 2000 .* got 2001"):
         small_sets(toy(), [0], 2001)
+
+
+def test_wrong_labels_are_wrong_and_about_as_many_as_asked_for():
+    labels = torch.arange(10).repeat(300)
+    changed = with_wrong_labels(labels, 0.2, generator=torch.Generator().manual_seed(3))
+    assert (changed != labels).float().mean().item() == pytest.approx(0.2, abs=0.02)
+    assert set(changed.tolist()) == set(range(10))
+    assert torch.equal(changed, with_wrong_labels(labels, 0.2, generator=torch.Generator().manual_seed(3)))

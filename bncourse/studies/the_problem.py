@@ -1,18 +1,22 @@
-"""Is it the shift? The moving of a layer's inputs, measured, and a BatchNorm whose outputs are made to move.
+"""Chapter 1: is it the shift, or a smoother landscape?
 
-After Santurkar et al. 2018, "How Does Batch Normalization Help Optimization?", section 2.
+After Santurkar et al. 2018, "How Does Batch Normalization Help Optimization?": how far a layer's inputs move while the
+network trains, a BatchNorm whose outputs are made to move (section 2), and a walk along the gradient (figure 4).
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from bncourse.layers import BatchNorm1d
+from bncourse.probes import Call, watch
 
-__all__ = ["NoisyBatchNorm1d", "Shift", "add_noise", "track_shift"]
+__all__ = ["NoisyBatchNorm1d", "Shift", "add_noise", "track_shift", "walk_along_gradient"]
 
 
 class NoisyBatchNorm1d(BatchNorm1d):
@@ -71,17 +75,45 @@ def track_shift(layer: nn.Module) -> Iterator[Shift]:
     shift, seen = Shift(), []
 
     @torch.no_grad()
-    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        if not module.training:
+    def note(call: Call) -> None:
+        if not layer.training:
             return
-        mean, std = inputs[0].mean(0), inputs[0].var(0, correction=0).mean().sqrt()
+        mean, std = call.input.mean(0), call.input.var(0, correction=0).mean().sqrt()
         if seen:
             for moves, (then, scale) in ((shift.from_start, seen[0]), (shift.each_step, seen[-1])):
                 moves.append(((mean - then).square().mean().sqrt() / scale).item())
         seen[1:] = [(mean, std)]
 
-    handle = layer.register_forward_pre_hook(hook)
-    try:
+    with watch(layer, type(layer), note):
         yield shift
-    finally:
-        handle.remove()
+
+
+def walk_along_gradient(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, step_sizes: list[float]
+) -> tuple[list[float], list[float]]:
+    """The loss, and the gradient's relative change, after one step of each size; the model stays as it is.
+
+    Args:
+        images, labels: one batch, (N, ...) and (N,); the model runs in training mode.
+        step_sizes: learning rates; each step starts at the model's present weights.
+
+    Returns:
+        the loss after each step, in nats, and ||gradient after - gradient before|| / ||gradient before||.
+    """
+    losses, changes = [], []
+    _, before = _loss_and_gradient(model, images, labels)
+    for size in step_sizes:
+        loss, after = _loss_and_gradient(model, images, labels, before, size)
+        losses.append(loss)
+        changes.append(((after - before).norm() / before.norm()).item())
+    return losses, changes
+
+
+def _loss_and_gradient(model, images, labels, direction=0.0, size: float = 0.0) -> tuple[float, torch.Tensor]:
+    walker = copy.deepcopy(model).train()
+    parameters = list(walker.parameters())
+    flat = nn.utils.parameters_to_vector(parameters).detach()
+    nn.utils.vector_to_parameters(flat - size * direction, parameters)
+    loss = functional.cross_entropy(walker(images), labels)
+    gradients = torch.autograd.grad(loss, parameters)
+    return loss.item(), torch.cat([gradient.flatten() for gradient in gradients])
