@@ -69,23 +69,36 @@ def _groups(num_features: int) -> int:
     return max(g for g in range(1, 9) if num_features % g == 0 and (g == 1 or num_features // g >= 2))
 
 
+def layer_block(layer: nn.Linear | nn.Conv2d, words: str, drop: float = 0.3) -> list[nn.Module]:
+    """``layer`` and what ``words`` let follow it: "batch relu" is BatchNorm, then ReLU.
+
+    Args:
+        words: names among ``NORMS``, "relu", "sigmoid" and "dropout", in the order wanted.
+        drop: dropout's probability to set a value to zero in training.
+
+    Raises:
+        ValueError: another word.
+    """
+    features, dimensions = len(layer.weight), layer.weight.dim() - 2
+    make = {norm: lambda norm=norm: norm_layer(norm, features, dimensions) for norm in NORMS}
+    make |= {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "dropout": lambda: nn.Dropout(drop)}
+    if unknown := [word for word in words.split() if word not in make]:
+        raise ValueError(f"words must be among {', '.join(make)}, got {' '.join(unknown)!r}")
+    return [layer, *(make[word]() for word in words.split())]
+
+
 def fc_block(in_features: int, out_features: int, dropout: float = 0.0, norm: str = "batch") -> nn.Sequential:
     """Linear, norm, ReLU, and dropout if there is any: (N, in_features) to (N, out_features)."""
-    modules = [nn.Linear(in_features, out_features), norm_layer(norm, out_features), nn.ReLU()]
-    if dropout != 0:  # nn.Dropout refuses what is not a probability
-        modules.append(nn.Dropout(dropout))
-    return nn.Sequential(*modules)
+    words = f"{norm} relu dropout" if dropout else f"{norm} relu"
+    return nn.Sequential(*layer_block(nn.Linear(in_features, out_features), words, dropout))
 
 
 def conv_block(
     in_channels: int, out_channels: int, kernel_size: int = 3, padding: int = 1, norm: str = "batch"
 ) -> nn.Sequential:
     """Convolution, norm, ReLU: (N, in_channels, H, W) to (N, out_channels, H, W) with the default kernel."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding),
-        norm_layer(norm, out_channels, dimensions=2),
-        nn.ReLU(),
-    )
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
+    return nn.Sequential(*layer_block(convolution, f"{norm} relu"))
 
 
 class FCNetworkWithBatchNorm(nn.Module):
@@ -136,24 +149,6 @@ class CNNWithBatchNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.features(x))
-
-
-def layer_block(layer: nn.Linear | nn.Conv2d, words: str, drop: float = 0.3) -> list[nn.Module]:
-    """``layer`` and what ``words`` let follow it: "batch relu" is BatchNorm, then ReLU.
-
-    Args:
-        words: names among ``NORMS``, "relu", "sigmoid" and "dropout", in the order wanted.
-        drop: dropout's probability to set a value to zero in training.
-
-    Raises:
-        ValueError: another word.
-    """
-    features, dimensions = len(layer.weight), layer.weight.dim() - 2
-    make = {norm: lambda norm=norm: norm_layer(norm, features, dimensions) for norm in NORMS}
-    make |= {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "dropout": lambda: nn.Dropout(drop)}
-    if unknown := [word for word in words.split() if word not in make]:
-        raise ValueError(f"words must be among {', '.join(make)}, got {' '.join(unknown)!r}")
-    return [layer, *(make[word]() for word in words.split())]
 
 
 def fc_network(

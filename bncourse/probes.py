@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 __all__ = ["Call", "LayerRecord", "outputs_of", "record", "watch"]
@@ -59,8 +57,7 @@ def outputs_of(model: nn.Module, kinds: Kinds = nn.Module) -> Iterator[list[Call
         yield calls
 
 
-@dataclass
-class LayerRecord:
+class LayerRecord(NamedTuple):
     """What one layer saw; each list has one number for every call.
 
     Attributes:
@@ -69,11 +66,11 @@ class LayerRecord:
         gradient_norm: Euclidean norm of the loss's gradient with respect to the output.
     """
 
-    input_mean: list[float] = field(default_factory=list)
-    input_std: list[float] = field(default_factory=list)
-    output_mean: list[float] = field(default_factory=list)
-    output_std: list[float] = field(default_factory=list)
-    gradient_norm: list[float] = field(default_factory=list)
+    input_mean: list[float]
+    input_std: list[float]
+    output_mean: list[float]
+    output_std: list[float]
+    gradient_norm: list[float]
 
 
 @contextmanager
@@ -87,7 +84,9 @@ def record(model: nn.Module, kinds: Kinds = (nn.Linear, nn.Conv2d)) -> Iterator[
         ValueError: the model has no layer of these kinds.
         TypeError: in the model's forward pass, a layer whose input or output is not one tensor of numbers.
     """
-    records = {name: LayerRecord() for name, module in model.named_modules() if isinstance(module, kinds)}
+    records = {
+        name: LayerRecord([], [], [], [], []) for name, module in model.named_modules() if isinstance(module, kinds)
+    }
     with watch(model, kinds, lambda call: _record(call, records[call.name])):
         yield records
 
@@ -100,10 +99,9 @@ def _record(call: Call, seen: LayerRecord) -> None:
                 f"the {role} of {type(call.layer).__name__} {call.name!r} must be a tensor of floating-point numbers, "
                 f"got {kind}: leave its class out of kinds"
             )
-    with torch.no_grad():
-        seen.input_mean.append(call.input.mean().item())
-        seen.input_std.append(call.input.std(correction=0).item())
-        seen.output_mean.append(call.output.mean().item())
-        seen.output_std.append(call.output.std(correction=0).item())
+    seen.input_mean.append(call.input.detach().mean().item())
+    seen.input_std.append(call.input.detach().std(correction=0).item())
+    seen.output_mean.append(call.output.detach().mean().item())
+    seen.output_std.append(call.output.detach().std(correction=0).item())
     if call.output.requires_grad:
         call.output.register_hook(lambda gradient: seen.gradient_norm.append(gradient.norm().item()))

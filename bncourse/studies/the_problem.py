@@ -7,7 +7,7 @@ network trains, a BatchNorm whose outputs are made to move (section 2), and a wa
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -54,8 +54,7 @@ def add_noise(model: nn.Module, per_sample: bool = False) -> nn.Module:
     return model
 
 
-@dataclass
-class Shift:
+class Shift(NamedTuple):
     """How the inputs of a layer moved; each list has one number for every training step after the first.
 
     A move is the root mean square, over units, of the change of a unit's batch mean.
@@ -65,14 +64,14 @@ class Shift:
         each_step: the move since the step before, in units of the standard deviation that they had then.
     """
 
-    from_start: list[float] = field(default_factory=list)
-    each_step: list[float] = field(default_factory=list)
+    from_start: list[float]
+    each_step: list[float]
 
 
 @contextmanager
 def track_shift(layer: nn.Module) -> Iterator[Shift]:
     """Follow the inputs (N, C) of ``layer`` from one training step to the next, until the block ends."""
-    shift, seen = Shift(), []
+    shift, seen = Shift([], []), []
 
     @torch.no_grad()
     def note(call: Call) -> None:
