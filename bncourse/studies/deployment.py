@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from bncourse.data import DataSet, Examples
+from bncourse.moved import names_of
 from bncourse.probes import outputs_of
 from bncourse.surgery import BATCH_NORMS
 
@@ -36,3 +37,6 @@ def shifted_domain(data: DataSet, seed: int = 0) -> DataSet:
         return Examples(images + 0.1 * torch.randn(images.shape, generator=rng), examples.labels)
 
     return DataSet(f"{data.name}, another camera", photograph(data.train), photograph(data.test))
+
+
+__getattr__ = names_of(__name__)

@@ -9,6 +9,7 @@ import copy
 import torch
 from torch import nn
 
+from bncourse.moved import names_of
 from bncourse.probes import outputs_of
 
 __all__ = ["measured_ratio", "variance_ratio"]
@@ -53,3 +54,6 @@ def measured_ratio(model: nn.Module, norm: nn.Module, images: torch.Tensor) -> f
         twin(images)
     with_dropout, without = (call.input.var(0) for call in calls if call.name == name)
     return (without / with_dropout).mean().item()
+
+
+__getattr__ = names_of(__name__)
