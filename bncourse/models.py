@@ -187,7 +187,8 @@ def small_cnn(
     block = _with_relu(norm or block)
     modules: list[nn.Module] = []
     for features, out_channels in pairwise([channels, width, 2 * width]):
-        modules += [*layer_block(nn.Conv2d(features, out_channels, 3, padding=1), block), nn.MaxPool2d(2)]
+        convolution = nn.Conv2d(features, out_channels, 3, padding=1)
+        modules += [nn.Sequential(*layer_block(convolution, block)), nn.MaxPool2d(2)]
     return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(2 * width * 16, 10))
 
 
