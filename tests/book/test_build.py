@@ -240,4 +240,4 @@ def test_colab_button_is_there_only_when_the_repository_is(small):
 
     set_repository("https://github.com/someone/somewhere", small)
     assert build(small)[0]
-    assert f"github/someone/somewhere/blob/v0.1.0/book/{CHAPTER}.ipynb" in page.read_text()
+    assert f"github/someone/somewhere/blob/v0.2.0/book/{CHAPTER}.ipynb" in page.read_text()
