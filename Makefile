@@ -4,9 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv/bin
 READY := .venv/.ready
-NOTEBOOKS = $$($(VENV)/python tools/toc.py)
+SLOW := %compile.py %onnx.py %sync.py
+CORE := $(filter-out $(SLOW),$(wildcard tests/layers/test_*.py)) # nothing that compiles, exports or starts processes
 
-.PHONY: help book test bench exercises repository colab test-colab test-oldest test-newest lint clean
+.PHONY: help book test check bench exercises repository colab test-colab test-oldest test-newest lint clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -21,10 +22,15 @@ $(READY): requirements.txt pyproject.toml
 	touch $(READY) && echo "Set up in $$((SECONDS - started)) s"
 
 book: $(READY) ## build the book into _build/html
-	@$(VENV)/python tools/build.py
+	@$(VENV)/python -m tools.build
 
 test: $(READY) ## check everything: package, notebooks, built book, exercises
-	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests $(NOTEBOOKS)
+	-@$(VENV)/python -m tools.build # both cores run notebooks, then tests; if it fails, the tests say which notebooks do
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadfile
+
+check: lint ## the inner loop, in less than a minute: style, types, the layers' core
+	$(VENV)/mypy
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist worksteal -q $(CORE)
 
 bench: $(READY) ## measure the layers' speed for the README's table
 	$(VENV)/python benchmarks/run.py
@@ -33,22 +39,22 @@ exercises: $(READY) ## make the student notebooks from the instructor's sources
 	$(VENV)/python instructor/make.py
 
 repository: $(READY) ## say where the course is published: make repository URL=https://github.com/OWNER/NAME
-	$(VENV)/python tools/repository.py $(if $(filter undefined,$(origin URL)),,"$(URL)")
+	$(VENV)/python -m tools.repository $(if $(filter undefined,$(origin URL)),,"$(URL)")
 
 colab: $(READY) ## write notebooks that carry the package inside them to _build/colab
-	$(VENV)/python tools/colab.py
+	$(VENV)/python -m tools.colab
 
 test-colab: ## run the notebooks with the versions that Colab has
-	$(PYTHON) tools/environments.py colab
+	$(PYTHON) -m tools.environments colab
 
 test-oldest: ## run the tests with the oldest versions that pyproject.toml promises
-	$(PYTHON) tools/environments.py oldest
+	$(PYTHON) -m tools.environments oldest
 
 test-newest: ## run the tests with the newest versions there are
-	$(PYTHON) tools/environments.py newest
+	$(PYTHON) -m tools.environments newest
 
 lint: $(READY) ## ruff over the package, the tests and the notebooks
 	$(VENV)/ruff check . && $(VENV)/ruff format --check .
 
 clean: ## remove what was built, .venv too
-	rm -rf _build .venv .venv-* .pytest_cache .ruff_cache
+	rm -rf _build .venv .venv-* .pytest_cache .ruff_cache .mypy_cache

@@ -31,8 +31,8 @@ from otter.test_files.exception_test import ExceptionTestFile
 from bncourse.exercises import EXERCISES
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tools"))
-from repository import setup_cell  # noqa: E402 (the one place that knows how the package is installed)
+sys.path.insert(0, str(HERE.parent))
+from tools.repository import setup_cell  # noqa: E402 (the one place that knows how the package is installed)
 
 POINTS = {"easy": 2, "medium": 3, "hard": 5}
 ASSIGNMENT = """# ASSIGNMENT CONFIG

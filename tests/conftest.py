@@ -16,29 +16,28 @@ hypothesis.settings.register_profile("same every time", derandomize=True)
 hypothesis.settings.load_profile("same every time")
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
 
 
 @pytest.fixture(scope="session")
-def book(request) -> Path:
+def building() -> FileLock:
+    """Held while notebooks run or the book is built: one worker does it, the others wait."""
+    (ROOT / "_build").mkdir(exist_ok=True)
+    return FileLock(ROOT / "_build" / ".lock")
+
+
+@pytest.fixture(scope="session")
+def book(request, building) -> Path:
     """The folder of the built pages. Several workers may ask; one builds, and nobody a second time in a run."""
     run = getattr(request.config, "workerinput", {}).get("testrunuid", "alone")
-    folder = ROOT / "_build"
-    folder.mkdir(exist_ok=True)
-    marker = folder / ".built-for-tests"
-    with FileLock(folder / ".lock"):
+    marker = ROOT / "_build" / ".built-for-tests"
+    with building:
         if run == "alone" or not marker.exists() or marker.read_text() != run:
-            result = subprocess.run(
-                [sys.executable, ROOT / "tools" / "build.py"],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            marker.write_text(run)
+            command = [sys.executable, "-m", "tools.build"]
+            result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             if result.returncode:
-                marker.unlink()
                 pytest.fail("the book cannot be built:\n" + result.stdout[-3000:], pytrace=False)
-    return folder / "html"
+            marker.write_text(run)
+    return ROOT / "_build" / "html"
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -1,1 +1,1 @@
-"""What is run by hand or by make, outside the package."""
+"""The course's own tools: build the book, run its notebooks, publish it, try it in other environments."""

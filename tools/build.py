@@ -1,26 +1,26 @@
-#!/usr/bin/env python3
 """Build the book: run the notebooks, write the pages to _build/html, pack them into one zip, say where they are.
 
-usage: python tools/build.py [FOLDER]
+usage: python -m tools.build [FOLDER]
 
 FOLDER is the course's root (default: the one this file is in). A build that fails or is interrupted leaves no pages
-that a later one would trust: only complete notebook runs are kept, under _build/.cache. Warnings are errors.
+that a later one would trust: only finished notebooks are kept, under _build/.executed. Warnings are errors.
 """
 
 import argparse
-import os
 import shutil
 import sys
 import time
 import zipfile
 from pathlib import Path
 
+from tools.notebooks import NotebookFailed, execute
+from tools.toc import ROOT, chapters
+
 NAME = "batch-normalization-tested"
 
 
 def run_sphinx(root: Path) -> bool:
     """What ``jupyter-book build book --config ... --toc ... --path-output . -W`` does, without its last traceback."""
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this Python's kernel, even where the user has one of the same name
     from jupyter_book.sphinx import build_sphinx
     from sphinx.util.console import color_terminal, nocolor
 
@@ -62,8 +62,13 @@ def build(root: Path) -> int:
     unfinished.touch()
     started = time.perf_counter()
     try:
+        execute(chapters(root), root)
         succeeded = run_sphinx(root)
     except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        succeeded = False
+    except NotebookFailed as failure:
+        print(f"\nA notebook failed: {failure}", file=sys.stderr)
         succeeded = False
     if not succeeded:
         discard_pages(folder)
@@ -79,5 +84,5 @@ def build(root: Path) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).resolve().parent.parent)
+    parser.add_argument("root", nargs="?", type=Path, default=ROOT)
     raise SystemExit(build(parser.parse_args().root.resolve()))

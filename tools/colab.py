@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Write notebooks that carry the package inside them, for places that cannot reach a repository.
 
-usage: python tools/colab.py [FOLDER]        (default: _build/colab)
+usage: python -m tools.colab [FOLDER]        (default: _build/colab)
 
 Each copy's set-up cell unpacks bncourse into a folder beside the notebook if it is not installed; nothing else differs.
 """
@@ -14,8 +13,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-from repository import ROOT, setup_cells
-from toc import notebooks
+from tools.repository import setup_cells
+from tools.toc import ROOT, notebooks
 
 CARRIER = """\
 import base64, importlib.util, io, os, sys, zipfile
@@ -45,7 +44,7 @@ def carry(notebook: dict, package: str, version: str) -> dict:
 
 
 def write_all(folder: Path, root: Path = ROOT) -> list[Path]:
-    """A carrying copy of every notebook in the toc; gives back their paths."""
+    """A carrying copy of every notebook in the table of contents; return their paths."""
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     package = packed_package(root)
     written = []

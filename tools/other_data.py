@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Run the chapters on other data than the book's, and keep what their claims measured there.
 
-usage: python tools/other_data.py DATASET [DATASET ...] [--chapters 01 05]
+usage: python -m tools.other_data DATASET [DATASET ...] [--chapters 01 05]
 
 Only the line ``dataset = ...`` of a chapter changes. The numbers go to book/other-data.csv, which the book shows; rows
 of data sets and chapters that are not run again stay. Some six minutes for each data set. The classical sets are
@@ -11,19 +10,18 @@ downloaded, or found in BNCOURSE_DATA.
 import argparse
 import csv
 import io
-import os
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
-from toc import ROOT, notebooks
 
 from bncourse.claims import BOOK_DATA
 from bncourse.data import DATA_SETS
 from bncourse.files import write_whole
+from tools.notebooks import Executor, Progress
+from tools.toc import ROOT, notebooks
 
 TABLE = ROOT / "book" / "other-data.csv"
 COLUMNS = ("dataset", "chapter", "id", "number", "condition", "count", "mean", "low", "high", "supported")
@@ -39,15 +37,15 @@ def parameters(notebook) -> list:
 
 
 def run(path: Path, dataset: str) -> list[dict]:
-    """Execute a chapter on a data set; gives back its claims, the same number for the same statement counted from 1.
+    """Execute a chapter on a data set; return its claims, those of one statement counted from 1.
 
     Raises:
-        nbclient.exceptions.CellExecutionError: a cell failed; a claim that does not hold is no failure there.
+        NotebookFailed: a cell failed; a claim that does not hold there does not fail.
     """
     notebook = nbformat.read(path, 4)
     (cell,) = parameters(notebook)
     cell.source = f"dataset = {dataset!r}"
-    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(path.parent)}}).execute()
+    Executor(ROOT, Progress(1)).run(path.stem, path.parent, notebook)
     rows, seen = [], Counter()
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         if claim := output.get("metadata", {}).get("bncourse_claim"):
@@ -86,7 +84,6 @@ def main() -> None:
     parser.add_argument("datasets", nargs="+", choices=[name for name in DATA_SETS if name != BOOK_DATA])
     parser.add_argument("--chapters", nargs="+", default=[""], help="the chapters whose names start so; default: all")
     options = parser.parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     available = chapters_with_data()
     for start in options.chapters:
         if not any(path.stem.startswith(start) for path in available):

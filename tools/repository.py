@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Say where the course is published, everywhere at once.
 
-usage: python tools/repository.py https://github.com/OWNER/NAME
-       python tools/repository.py ""        (nowhere: no Colab buttons, and the set-up cell explains what to do)
+usage: python -m tools.repository https://github.com/OWNER/NAME
+       python -m tools.repository ""        (nowhere: no Colab buttons, and the set-up cell explains what to do)
 
 The place is written in _config.yml (`repository`); from it follow the Colab buttons and the set-up cell of every
 notebook, which installs the tag that `branch` names, never a moving branch. Colab opens notebooks from GitHub only.
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools.toc import ROOT
+
 FORM = re.compile(r"https://github\.com/[A-Za-z0-9][A-Za-z0-9-]*/(?!\.+$)[A-Za-z0-9._-]+")
 
 OPENING = 'import importlib.util\nif importlib.util.find_spec("bncourse") is None:\n    '
@@ -49,12 +49,12 @@ def read(path: Path) -> dict:
     """A notebook.
 
     Raises:
-        ValueError: the file is none.
+        ValueError: the file is not a notebook.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no notebook: {error}") from error
+        raise ValueError(f"{path} must be a notebook, got {error}") from error
 
 
 def setup_cells(notebook: dict) -> list[dict]:
@@ -73,18 +73,18 @@ def disagreements(root: Path = ROOT) -> list[str]:
 
 
 def set_repository(url: str, root: Path = ROOT) -> int:
-    """Write ``url`` into _config.yml and all set-up cells; gives back how many notebooks changed.
+    """Write ``url`` into _config.yml and all set-up cells; return how many notebooks changed.
 
     Raises:
         ValueError: ``url`` is not the address of a GitHub repository, or a notebook cannot be read; nothing is changed.
     """
     url = url.rstrip("/").removesuffix(".git")
     if url and not FORM.fullmatch(url):
-        raise ValueError(f"URL={url!r}: expected https://github.com/OWNER/NAME, or nothing to unset it")
+        raise ValueError(f"URL must be https://github.com/OWNER/NAME, or nothing to unset it, got {url!r}")
     config = root / "_config.yml"
     text, count = re.subn(r"(?m)^(  url: ).*$", rf'\g<1>"{url}"', config.read_text(encoding="utf-8"))
     if count != 1:
-        raise ValueError(f"{config}: expected one line `  url: ...` under repository, found {count}")
+        raise ValueError(f"{config} must have one line `  url: ...` under repository, got {count}")
     notebooks = {path: read(path) for path in student_notebooks(root)}
     config.write_text(text, encoding="utf-8")
     wanted = setup_cell(root).splitlines(keepends=True)

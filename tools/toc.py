@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""Print the path of every notebook in the table of contents, in reading order."""
+"""The table of contents: the book's pages in reading order, and the notebooks among them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,5 +30,6 @@ def notebooks(root: Path = ROOT) -> list[Path]:
     return [path for name in pages(root) if (path := root / "book" / f"{name}.ipynb").exists()]
 
 
-if __name__ == "__main__":
-    print(*[path.relative_to(ROOT) for path in notebooks()], sep="\n")
+def chapters(root: Path = ROOT) -> list[Path]:
+    """The notebooks that the book shows executed; the cells of the exercises wait for the reader's answers."""
+    return [path for path in notebooks(root) if path.parent.name != "exercises"]

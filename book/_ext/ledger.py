@@ -1,7 +1,7 @@
 """The ledger: every statement of the source with the verdict that the executed notebooks gave it.
 
-Claims are collected from the notebooks' outputs while they are read, and kept in Sphinx's environment. The page that
-holds the ``{ledger}`` directive is written anew in every build, so it can never be older than the chapters.
+Claims are collected from the notebooks' outputs while they are read, and kept in Sphinx's environment. What is made
+from them is written anew in every build, so it can never be older than the chapters.
 """
 
 import re
@@ -11,11 +11,13 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from bncourse.claims import statements
+
 logger = logging.getLogger(__name__)
 
 
 def record(env, claim: dict) -> str:
-    """Keep a claim of the document that is being read; gives back its anchor on that page."""
+    """Keep a claim of the document that is being read; return its anchor on that page."""
     if not claim.get("supported", True):  # the chapter was run on other data than the book's
         claim = claim | {"verdict": f"not so on {claim['dataset']}"}
     claims = all_claims(env).setdefault(env.docname, [])
@@ -40,53 +42,44 @@ def merge(app: Sphinx, env, docnames: list[str], other) -> None:
     all_claims(env).update({name: all_claims(other)[name] for name in docnames if name in all_claims(other)})
 
 
-def pages_with_ledger(app: Sphinx, env) -> list[str]:
-    return [name for name, data in env.metadata.items() if "has_ledger" in data]
+class later(nodes.General, nodes.Inline, nodes.Element):
+    """A place for what is made from all chapters' claims, filled when the page is written."""
 
 
-class ledger(nodes.General, nodes.Element):
-    """A place for the ledger, filled when the page is written."""
+def made_later(env, make, *arguments) -> later:
+    """The place of what ``make(app, docname, *arguments)`` returns; its page is written anew in every build."""
+    env.metadata[env.docname]["made_later"] = True
+    return later("", make=make, arguments=arguments)
+
+
+def pages_made_later(app: Sphinx, env) -> list[str]:
+    return [name for name, data in env.metadata.items() if "made_later" in data]
+
+
+def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    for place in list(doctree.findall(later)):
+        place.replace_self(place["make"](app, docname, *place["arguments"]))
 
 
 class LedgerDirective(SphinxDirective):
     """``{ledger}``: all statements by chapter. ``[P1](#ledger-P1)`` links to a statement from any page."""
 
     def run(self) -> list[nodes.Node]:
-        from bncourse.claims import statements
-
-        self.env.metadata[self.env.docname]["has_ledger"] = True
-        targets = []
-        for id in statements():
-            target = nodes.target("", "", ids=[f"ledger-{id}"], names=[f"ledger-{id.lower()}"])
+        targets = [nodes.target("", "", ids=[f"ledger-{id}"], names=[f"ledger-{id.lower()}"]) for id in statements()]
+        for target in targets:
             self.state.document.note_explicit_target(target, target)
-            targets.append(target)
-        return [ledger("", *targets)]
-
-
-class verdict(nodes.General, nodes.Inline, nodes.Element):
-    """A place for the verdicts on some statements, filled when the page is written."""
+        return [*targets, made_later(self.env, make_ledger)]
 
 
 class VerdictRole(SphinxRole):
     """The role ``verdict`` on "P1 P2": each statement's id with the verdicts of its claims, linked to the ledger."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        from bncourse.claims import statements
-
-        self.env.metadata[self.env.docname]["has_ledger"] = True  # written anew in every build, like the ledger
         names = self.text.split()
         for name in names:
             if name not in statements():
                 logger.warning(f"verdict role: no statement has the id {name!r}", location=self.get_location())
-        return [verdict("", statements=names)], []
-
-
-def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Replace the ledger's place by a summary and one table for each chapter, and a verdict's place by badges."""
-    for place in list(doctree.findall(ledger)):
-        place.replace_self(make_ledger(app, docname))
-    for place in list(doctree.findall(verdict)):
-        place.replace_self(make_verdicts(app, docname, place["statements"]))
+        return [made_later(self.env, make_verdicts, names)], []
 
 
 def make_verdicts(app: Sphinx, docname: str, names: list[str]) -> list[nodes.Node]:
@@ -103,44 +96,34 @@ def make_verdicts(app: Sphinx, docname: str, names: list[str]) -> list[nodes.Nod
 
 
 def make_ledger(app: Sphinx, docname: str) -> list[nodes.Node]:
-    from bncourse.claims import statements
-
-    env = app.env
-    chapters = {int(match[1]): name for name in sorted(env.found_docs) if (match := re.fullmatch(r"(\d\d)-.*", name))}
+    """A summary and one table for each chapter."""
+    chapters = {
+        int(match[1]): name for name in sorted(app.env.found_docs) if (match := re.fullmatch(r"(\d\d)-.*", name))
+    }
+    examined = [statement for statement in statements().values() if statement.chapter in chapters]
     found: dict[str, list[tuple[str, dict]]] = {}
-    for name, claims in sorted(all_claims(env).items()):
+    for name, claims in sorted(all_claims(app.env).items()):
         for claim in claims:
             found.setdefault(claim["id"], []).append((name, claim))
-    missing = [
-        f"{statement.id} ({chapters[statement.chapter]})"
-        for statement in statements().values()
-        if statement.chapter in chapters and statement.id not in found
-    ]
+    missing = [f"{one.id} ({chapters[one.chapter]})" for one in examined if one.id not in found]
     if missing:
         logger.warning(f"no claim settles {', '.join(missing)}", location=docname)
 
     result: list[nodes.Node] = [summary(found)]
-    for chapter in sorted({statement.chapter for statement in statements().values()} & set(chapters)):
+    for chapter in sorted({statement.chapter for statement in examined}):
         rows = [
-            row(app, docname, statement, found.get(statement.id, []))
-            for statement in statements().values()
-            if statement.chapter == chapter
+            table_row(
+                [paragraph(nodes.strong("", one.id))],
+                [paragraph(one.source)],
+                describe_claims(app, docname, found.get(one.id, [])),
+                ids=[f"ledger-{one.id}"],
+            )
+            for one in examined
+            if one.chapter == chapter
         ]
-        heads = ["", "The source says", "We find"]
-        result += [chapter_heading(app, docname, chapters[chapter]), table(heads, rows, [6, 32, 62], ["ledger"])]
+        result.append(chapter_heading(app, docname, chapters[chapter]))
+        result.append(table(["", "The source says", "We find"], rows, [6, 32, 62], ["ledger"]))
     return result
-
-
-def chapter_heading(app: Sphinx, docname: str, page: str) -> nodes.rubric:
-    """A chapter's number and title, linked to it."""
-    heading = nodes.rubric("", "", classes=["ledger-chapter"])
-    heading += link(app, docname, page, "", f"Chapter {int(page[:2])}: {app.env.titles[page].astext()}")
-    return heading
-
-
-def badge(verdict: str, linked: nodes.reference) -> nodes.inline:
-    """A link in the verdict's colour."""
-    return nodes.inline("", "", linked, classes=["verdict", "verdict-" + verdict.replace(" ", "-")])
 
 
 def overall(claims: list[tuple[str, dict]]) -> str:
@@ -157,28 +140,16 @@ def summary(found: dict) -> nodes.paragraph:
     return nodes.paragraph("", f"{len(found)} statements examined: {', '.join(counts) or 'none yet'}.")
 
 
-def table(heads: list[str], rows: list[nodes.row], widths: list[int], classes: list[str]) -> nodes.table:
-    group = nodes.tgroup("", *[nodes.colspec(colwidth=width) for width in widths], cols=len(heads))
-    group += nodes.thead("", nodes.row("", *[nodes.entry("", nodes.paragraph("", text)) for text in heads]))
-    group += nodes.tbody("", *rows)
-    return nodes.table("", group, classes=classes)
-
-
-def row(app: Sphinx, docname: str, statement, claims: list[tuple[str, dict]]) -> nodes.row:
-    name = nodes.entry("", nodes.paragraph("", "", nodes.strong("", statement.id)))
-    said = nodes.entry("", nodes.paragraph("", statement.source))
-    found = nodes.entry()
+def describe_claims(app: Sphinx, docname: str, claims: list[tuple[str, dict]]) -> list[nodes.Node]:
+    result: list[nodes.Node] = []
     if len({claim["verdict"] for _, claim in claims}) > 1:
         verdict = overall(claims)
-        text = nodes.strong("", f"All in all: {verdict}.", classes=["verdict-" + verdict.replace(" ", "-")])
-        found += nodes.paragraph("", "", text)
+        words = nodes.strong("", f"All in all: {verdict}.", classes=["verdict-" + verdict.replace(" ", "-")])
+        result.append(paragraph(words))
     for page, claim in claims:
         verdict = badge(claim["verdict"], link(app, docname, page, claim["anchor"], claim["verdict"]))
-        found += nodes.paragraph("", "", verdict, nodes.Text(" " + claim["text"]))
-        found += nodes.paragraph("", describe(claim), classes=["measured"])
-    if not claims:
-        found += nodes.paragraph("", "not examined yet")
-    return nodes.row("", name, said, found, ids=[f"ledger-{statement.id}"])
+        result += [paragraph(verdict, " " + claim["text"]), paragraph(describe(claim), classes=["measured"])]
+    return result or [paragraph("not examined yet")]
 
 
 def describe(claim: dict) -> str:
@@ -201,13 +172,37 @@ def link(app: Sphinx, docname: str, page: str, anchor: str, text: str) -> nodes.
     return nodes.reference("", text, internal=True, refuri=uri)
 
 
+def chapter_heading(app: Sphinx, docname: str, page: str) -> nodes.rubric:
+    """A chapter's number and title, linked to it."""
+    title = f"Chapter {int(page[:2])}: {app.env.titles[page].astext()}"
+    return nodes.rubric("", "", link(app, docname, page, "", title), classes=["ledger-chapter"])
+
+
+def badge(verdict: str, linked: nodes.reference) -> nodes.inline:
+    """A link in the verdict's colour."""
+    return nodes.inline("", "", linked, classes=["verdict", "verdict-" + verdict.replace(" ", "-")])
+
+
+def paragraph(*parts: str | nodes.Node, **attributes) -> nodes.paragraph:
+    return nodes.paragraph("", "", *[nodes.Text(p) if isinstance(p, str) else p for p in parts], **attributes)
+
+
+def table_row(*cells: list[nodes.Node], **attributes) -> nodes.row:
+    return nodes.row("", *[nodes.entry("", *cell) for cell in cells], **attributes)
+
+
+def table(heads: list[str], rows: list[nodes.row], widths: list[int], classes: list[str]) -> nodes.table:
+    columns = [nodes.colspec(colwidth=width) for width in widths]
+    head, body = nodes.thead("", table_row(*[[paragraph(text)] for text in heads])), nodes.tbody("", *rows)
+    return nodes.table("", nodes.tgroup("", *columns, head, body, cols=len(heads)), classes=classes)
+
+
 def setup(app: Sphinx) -> dict:
-    app.add_node(ledger)
+    app.add_node(later)
     app.add_directive("ledger", LedgerDirective)
-    app.add_node(verdict)
     app.add_role("verdict", VerdictRole())
     app.connect("env-purge-doc", forget)
     app.connect("env-merge-info", merge)
-    app.connect("env-get-updated", pages_with_ledger)
+    app.connect("env-get-updated", pages_made_later)
     app.connect("doctree-resolved", fill)
-    return {"parallel_read_safe": True, "env_version": 2}
+    return {"parallel_read_safe": True, "env_version": 3}

@@ -1,36 +1,17 @@
-"""What every page gets: the time to read and to run it, a download, and nothing that a reader does not need."""
+"""What every page gets: the time that it ran, a download, and nothing that a reader does not need."""
 
 import html
 import json
-import math
 import re
 
-from docutils import nodes
-from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.application import Sphinx
 
-WORDS_A_MINUTE = 200
-CODE_LINES_A_MINUTE = 15
 
-
-def reading_minutes(doctree: nodes.document) -> int:
-    """An estimate: prose by the word, code by the line; outputs count nothing."""
-    words = lines = 0
-    for text in doctree.findall(nodes.Text):
-        parent = text.parent
-        if isinstance(parent, nodes.literal_block):
-            if "output" not in parent.get("classes", []):
-                lines += len(text.astext().splitlines())
-        elif not isinstance(parent, nodes.raw | nodes.comment | nodes.math | nodes.math_block):
-            words += len(text.astext().split())
-    return max(1, math.ceil(words / WORDS_A_MINUTE + lines / CODE_LINES_A_MINUTE))
-
-
-def times(app: Sphinx, pagename: str, context: dict, doctree: nodes.document) -> str:
-    parts = [f"About {reading_minutes(doctree)} min to read"]
-    executed = NbMetadataCollector.get_exec_data(app.env, pagename)
-    if executed and executed.get("runtime"):
-        parts.append(f"ran in {max(1, round(executed['runtime']))} s when this page was built")
+def times(app: Sphinx, pagename: str, context: dict) -> str:
+    """How long the notebook ran, and a link to it."""
+    parts = []
+    if seconds := app.env.metadata[pagename].get("seconds"):
+        parts.append(f"Ran in {max(1, round(seconds))} s when this page was built")
     if context.get("sourcename", "").endswith(".ipynb") and context.get("pathto"):
         source = context["pathto"](f"_sources/{context['sourcename']}", 1)
         parts.append(f'<a href="{html.escape(source)}" download>download the notebook</a>')
@@ -43,7 +24,7 @@ def complete_page(app: Sphinx, pagename: str, templatename: str, context: dict, 
     context["script_files"] = [script for script in context.get("script_files", []) if not is_thebe(script)]
     if doctree is not None and doctree.get("source", "").endswith(".ipynb"):
         context["body"] = re.sub(
-            "</h1>", lambda match: match[0] + times(app, pagename, context, doctree), context["body"], count=1
+            "</h1>", lambda match: match[0] + times(app, pagename, context), context["body"], count=1
         )
 
 

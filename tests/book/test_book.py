@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from toc import notebooks, pages
 
-ROOT = Path(__file__).resolve().parents[2]
+from tools.toc import ROOT, notebooks, pages
+
 PAGES = pages()
 NOTEBOOKS = [path.relative_to(ROOT / "book").with_suffix("").as_posix() for path in notebooks()]
 SERIOUS = {"serious", "critical"}

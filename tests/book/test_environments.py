@@ -9,19 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from colab import packed_package, write_all
-from environments import ENVIRONMENTS, choose, find_python
 from packaging.requirements import Requirement
-from repository import disagreements, set_repository, setup_cell, student_notebooks
 
-ROOT = Path(__file__).resolve().parents[2]
+from tools.colab import packed_package, write_all
+from tools.environments import ENVIRONMENTS, choose, find_python
+from tools.repository import disagreements, set_repository, setup_cell, student_notebooks
+from tools.toc import ROOT
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_where_only_the_pinned_torch_has_a_cpu_build_it_stays(name, monkeypatch):
     ours = next(line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("torch=="))
-    monkeypatch.setattr("environments.find_python", lambda version: f"python{version}")
-    monkeypatch.setattr("environments.has_builds", lambda python, pins, any_build: ours in pins)
+    monkeypatch.setattr("tools.environments.find_python", lambda version: f"python{version}")
+    monkeypatch.setattr("tools.environments.has_builds", lambda python, pins, any_build: ours in pins)
     python, pins = choose(name)
     others = {pin for pin in ENVIRONMENTS[name].pins if not pin.startswith("torch==")}
     assert python == "python3.13" and set(pins) == {ours} | others
@@ -29,9 +29,9 @@ def test_where_only_the_pinned_torch_has_a_cpu_build_it_stays(name, monkeypatch)
 
 def test_the_wanted_torch_goes_before_the_newest_python(monkeypatch):
     """The floor of torch has builds for some Python, but for none newer."""
-    monkeypatch.setattr("environments.find_python", lambda version: f"python{version}")
+    monkeypatch.setattr("tools.environments.find_python", lambda version: f"python{version}")
     monkeypatch.setattr(
-        "environments.has_builds", lambda python, pins, any_build: python == "python3.12" and "torch==2.4" in pins
+        "tools.environments.has_builds", lambda python, pins, any_build: python == "python3.12" and "torch==2.4" in pins
     )
     assert choose("oldest")[0] == "python3.12"
     with pytest.raises(SystemExit, match="Is there a network"):
@@ -52,8 +52,8 @@ def test_a_chapter_and_the_widgets_run_in_it(name):
     pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--no-deps", "tqdm"]
     if subprocess.run(pip, capture_output=True).returncode:
         pytest.skip("pip reaches no package registry")
-    command = [sys.executable, ROOT / "tools" / "environments.py", name, "--smoke"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "tools.environments", name, "--smoke"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     ran_with = dict(line.split() for line in result.stdout.partition("This ran with ")[2].splitlines())
     for pin in map(Requirement, ENVIRONMENTS[name].pins):
@@ -63,10 +63,10 @@ def test_a_chapter_and_the_widgets_run_in_it(name):
 @pytest.mark.parametrize("options", [[], ["--smoke"]], ids=["full", "smoke"])
 def test_without_a_registry_the_end_says_so(options):
     """The registry is asked first, and no traceback of ours hides pip's words."""
-    command = [sys.executable, ROOT / "tools" / "environments.py", "oldest", *options]
+    command = [sys.executable, "-m", "tools.environments", "oldest", *options]
     offline = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     offline |= {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
-    result = subprocess.run(command, capture_output=True, text=True, env=offline)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=offline)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stderr.endswith("Is there a network?\n")
 
@@ -113,7 +113,7 @@ def test_repository_is_set_and_unset_everywhere(course):
 )
 def test_repository_refuses_what_colab_cannot_open(course, url):
     before = (course / "_config.yml").read_text()
-    with pytest.raises(ValueError, match="expected https://github"):
+    with pytest.raises(ValueError, match="must be https://github"):
         set_repository(url, course)
     assert (course / "_config.yml").read_text() == before
 
@@ -141,7 +141,7 @@ def test_the_command_without_an_address_changes_nothing():
     if not shutil.which("make"):
         pytest.skip("no make on this machine")
     alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # make test runs this
-    for arguments, ending in ([], "repository.py"), (["URL="], 'repository.py ""'):
+    for arguments, ending in ([], "tools.repository"), (["URL="], 'tools.repository ""'):
         command = ["make", "--dry-run", "--no-print-directory", "repository", *arguments]
         asked = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True, check=True)
         assert asked.stdout.splitlines()[-1].strip().endswith(ending)

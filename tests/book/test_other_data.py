@@ -5,10 +5,10 @@ import json
 import nbformat
 import pytest
 from data_files import cifar_archive, serve, sha256
-from nbclient.exceptions import CellExecutionError
-from other_data import chapters_with_data, main, merge, parameters, run
 
 from bncourse.data import DATA_SETS, photo_digits
+from tools.notebooks import NotebookFailed
+from tools.other_data import chapters_with_data, main, merge, parameters, run
 
 
 def chapter(folder, *cells):
@@ -38,7 +38,7 @@ def test_only_the_data_changes_and_a_claim_that_is_not_so_is_kept(tmp_path):
 
 
 def test_a_cell_that_fails_is_no_finding(tmp_path):
-    with pytest.raises(CellExecutionError, match="NameError"):
+    with pytest.raises(NotebookFailed, match="NameError"):
         run(chapter(tmp_path, 'dataset = "digits"', "no_such_name"), "photo_digits")
 
 
@@ -64,7 +64,7 @@ def test_new_rows_take_the_place_of_their_own_only():
 def test_chapters_that_are_not_there_are_named(monkeypatch, capsys):
     """A wrong number would otherwise run nothing, and look like success."""
     monkeypatch.setattr("sys.argv", ["other_data.py", "photo_digits", "--chapters", "12", "99"])
-    monkeypatch.setattr("other_data.run", lambda *_: pytest.fail("nothing may run"))
+    monkeypatch.setattr("tools.other_data.run", lambda *_: pytest.fail("nothing may run"))
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2 and "no chapter starts with 99; expected 01-the-problem" in capsys.readouterr().err
@@ -85,7 +85,7 @@ def test_every_chapter_that_measures_on_data_takes_another_data_set():
 
 
 def test_a_chapter_runs_on_cifar10_that_a_server_sends(tmp_path, monkeypatch):
-    """The real loader in the chapter's own process: download, hash, records; then everything the chapter asserts."""
+    """The real loader in the chapter's own process: download, hash, records; then everything the chapter does."""
     made = photo_digits(train=1400, test=397)
 
     def records(examples):
@@ -103,6 +103,7 @@ def test_a_chapter_runs_on_cifar10_that_a_server_sends(tmp_path, monkeypatch):
             f'downloads.SOURCES["cifar10"] = downloads.Source(("{address}/right/",), {hashes})\n'
         )
         monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+        monkeypatch.setenv("BNCOURSE_QUICK", "1")  # that it runs is what is asked
         monkeypatch.setenv("BNCOURSE_DATA", str(tmp_path / "data"))
         run(path, "cifar10")
     assert asked == ["/right/cifar-10-binary.tar.gz"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from docutils import nodes
-from ledger import all_claims, badge, chapter_heading, link, table, with_interval
+from ledger import all_claims, badge, chapter_heading, link, made_later, paragraph, table, table_row, with_interval
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -61,10 +61,6 @@ def outcome(row: dict) -> str:
     return "holds" if low > 0 else "not so" if high < 0 else "open"
 
 
-class other_data(nodes.General, nodes.Element):
-    """A place for the table, filled when the page is written."""
-
-
 class OtherDataDirective(SphinxDirective):
     """``{other-data} FILE``: how many claims hold on other data, and what was measured where they do not."""
 
@@ -73,8 +69,7 @@ class OtherDataDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         _, path = self.env.relfn2path(self.arguments[0])
         self.env.note_dependency(path)
-        self.env.metadata[self.env.docname]["has_ledger"] = True  # written anew in every build, like the ledger
-        return [other_data("", path=path)]
+        return [made_later(self.env, make_tables, Path(path))]
 
 
 class Elsewhere(SphinxRole):
@@ -115,10 +110,10 @@ def findings(claims: dict[str, list[dict]], path: Path) -> list[Finding]:
     ]
 
 
-def fill(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    for place in list(doctree.findall(other_data)):
-        found = findings(all_claims(app.env), Path(place["path"]))
-        place.replace_self([summary(found), *details(app, docname, found)])
+def make_tables(app: Sphinx, docname: str, path: Path) -> list[nodes.Node]:
+    """How many claims hold on other data, and what was measured where they do not."""
+    found = findings(all_claims(app.env), path)
+    return [summary(found), *details(app, docname, found)]
 
 
 def summary(found: list[Finding]) -> nodes.table:
@@ -127,8 +122,8 @@ def summary(found: list[Finding]) -> nodes.table:
     for dataset, name in NAMES.items():
         outcomes = [outcome(f.rows[dataset]) for f in found if dataset in f.rows and f.over_seeds]
         if outcomes:
-            cells = [name, *(str(outcomes.count(one)) for one in OUTCOMES)]
-            rows.append(nodes.row("", *[nodes.entry("", nodes.paragraph("", cell)) for cell in cells]))
+            counts = [str(outcomes.count(one)) for one in OUTCOMES]
+            rows.append(table_row(*[[paragraph(cell)] for cell in (name, *counts)]))
     heads = ["Data", *map(str.capitalize, OUTCOMES)]
     return table(heads, rows, [1] * len(heads), ["other-data-summary"])
 
@@ -141,7 +136,7 @@ def details(app: Sphinx, docname: str, found: list[Finding]) -> list[nodes.Node]
         result.append(chapter_heading(app, docname, page))
         told = [f for f in here if not f.holds_everywhere]
         if told:
-            rows = [nodes.row("", describe_claim(app, docname, f), describe_rows(f)) for f in told]
+            rows = [table_row(describe_claim(app, docname, f), [describe_rows(f)]) for f in told]
             heads = ["The claim, and what was asserted", "Measured"]
             result.append(table(heads, rows, [1, 1], ["ledger", "other-data"]))
         lines = []
@@ -150,39 +145,31 @@ def details(app: Sphinx, docname: str, found: list[Finding]) -> list[nodes.Node]
             lines.append(f"{'Other claims' if told else 'Claims'} that hold on every data set: {rest}.")
         if changed:
             lines.append(f"Claims that have changed since, and were not measured again: {changed}.")
-        result.append(nodes.paragraph("", " ".join(lines)))
+        result.append(paragraph(" ".join(lines)))
     return result
 
 
-def describe_claim(app: Sphinx, docname: str, finding: Finding) -> nodes.entry:
+def describe_claim(app: Sphinx, docname: str, finding: Finding) -> list[nodes.Node]:
     claim = finding.claim
     name = badge(claim["verdict"], link(app, docname, finding.page, claim["anchor"], claim["id"]))
     unit = f", {claim['unit']}" if claim["unit"] else ""
-    return nodes.entry(
-        "",
-        nodes.paragraph("", "", name, nodes.Text(" " + claim["text"])),
-        nodes.paragraph("", f"asserted: {claim['condition']}{unit}", classes=["measured"]),
-    )
+    asserted = paragraph(f"asserted: {claim['condition']}{unit}", classes=["measured"])
+    return [paragraph(name, " " + claim["text"]), asserted]
 
 
-def describe_rows(finding: Finding) -> nodes.entry:
+def describe_rows(finding: Finding) -> nodes.line_block:
     """One line for each data set, the book's own first."""
     lines = nodes.line_block()
-    for dataset, name in NAMES.items():
-        row = finding.claim if dataset == "digits" else finding.rows.get(dataset)
-        if row is None:
-            continue
+    for dataset, row in ({"digits": finding.claim} | finding.rows).items():
         found = "holds" if dataset == "digits" else outcome(row)
         words = UNDECIDED.get(found, found) if row["condition"].startswith("within") else found
         shown = nodes.strong("", words, classes=["not-so"]) if found == "not so" else nodes.Text(words)
         measured = f": {numbers(row)}" if math.isfinite(float(row["mean"])) else ""
-        lines += nodes.line("", "", nodes.Text(f"{name}, "), shown, nodes.Text(measured))
-    return nodes.entry("", lines)
+        lines += nodes.line("", "", nodes.Text(f"{NAMES[dataset]}, "), shown, nodes.Text(measured))
+    return lines
 
 
 def setup(app: Sphinx) -> dict:
-    app.add_node(other_data)
     app.add_directive("other-data", OtherDataDirective)
     app.add_role("elsewhere", Elsewhere())
-    app.connect("doctree-resolved", fill)
     return {"parallel_read_safe": True}

@@ -1,20 +1,17 @@
-"""Figures from notebooks: description, caption, number and anchor come from the metadata that ``bncourse.show`` leaves.
+"""Outputs with their metadata: a figure's description, caption, number and anchor; a claim's anchor and its ledger row.
 
-MyST-NB ignores an output's metadata but for width and height. With it, ``[the figure](#fig-name)`` works in plain
-Markdown, Sphinx numbers the figure, and a screen reader hears what it shows.
+MyST-NB ignores an output's metadata except for width and height. With it, ``[the figure](#fig-name)`` works in plain
+Markdown, Sphinx numbers the figure, and a screen reader hears what it shows. ``nb_render_plugin`` in _config.yml names
+this renderer, pyproject.toml says where it is.
 """
 
-import myst_nb.sphinx_
 from docutils import nodes
+from ledger import record
 from myst_nb.core.render import MimeData, NbElementRenderer
-from sphinx.application import Sphinx
 
 
 class Renderer(NbElementRenderer):
     """MyST-NB's renderer, with the parts of it that look at an output's metadata."""
-
-    def render_nb_finalise(self, metadata: dict) -> None:
-        """Leave the widgets' state out of the page: explorers bring their own HTML."""
 
     def render_image(self, data: MimeData) -> list[nodes.Element]:
         details = data.output_metadata.get(data.mime_type, {})
@@ -38,14 +35,7 @@ class Renderer(NbElementRenderer):
         claim = data.output_metadata.get("bncourse_claim")
         if claim is None:
             return shown
-        from ledger import record
-
         anchor = record(self.renderer.sphinx_env, claim)
         container = nodes.container("", *shown, ids=[anchor], names=[anchor.lower()])
         self.renderer.document.note_explicit_target(container, container)
         return [container]
-
-
-def setup(app: Sphinx) -> dict:
-    myst_nb.sphinx_.load_renderer = lambda name: Renderer
-    return {"parallel_read_safe": True}
