@@ -32,7 +32,7 @@ class Interval(NamedTuple):
     low: float
     high: float
     standard_error: float
-    count: int
+    count: int  # type: ignore[assignment] # tuple has a method of that name
 
     def __str__(self) -> str:
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
@@ -118,10 +118,10 @@ def compare(
             raise TypeError(f"variants must be functions of the seed, got {run!r} for {name!r}")
     if quick():
         seeds = seeds[:2]
-    kept = {repr(name): {} for name in variants}
+    kept: dict[str, dict] = {repr(name): {} for name in variants}
     if checkpoint is not None:
         kept |= _read(checkpoint, kept)
-    results = {name: [] for name in variants}
+    results: dict[str, list[float]] = {name: [] for name in variants}
     with progress(len(variants) * len(seeds), "compare", "run") as bar:
         for name, run in variants.items():
             done = kept[repr(name)]

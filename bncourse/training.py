@@ -102,16 +102,16 @@ def fit(
     epochs, accumulate = whole_number("epochs", epochs), whole_number("accumulate", accumulate)
     batch_size = whole_number("batch_size", batch_size, at_most=len(labels))
     seed = whole_number("seed", seed, at_least=-(2**63), at_most=2**64 - 1)
-    make_optimizer = OPTIMIZERS.get(optimizer, optimizer)
+    make_optimizer = OPTIMIZERS.get(optimizer, optimizer)  # type: ignore[arg-type]
     if not callable(make_optimizer):
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, or a function, got {optimizer!r}")
     steps = math.ceil(len(labels) // batch_size / accumulate)  # of one epoch
     if quick():
         epochs, steps = min(epochs, 2), min(steps, 3)
     optimizer = make_optimizer(model.to(best_device()).parameters(), lr=learning_rate)
-    settings = {"train": list(images.shape), "test": None if test is None else list(test[0].shape), "seed": seed}
+    settings: dict = {"train": list(images.shape), "test": None if test is None else list(test[0].shape), "seed": seed}
     settings |= {"batch_size": batch_size, "accumulate": accumulate, "mixed_precision": bool(mixed_precision)}
-    settings |= {"steps": steps, "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}"}
+    settings |= {"steps": steps, "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}"}  # type: ignore[union-attr]
     history = History()
     with torch.random.fork_rng(), progress(epochs * steps, "fit", "step") as bar:
         torch.manual_seed(seed)
@@ -225,4 +225,4 @@ def _examples(name: str, examples) -> tuple[Tensor, Tensor]:
     if len(parts[0]) != len(parts[1]) or len(parts[0]) == 0:
         counts = f"{len(parts[0])} images and {len(parts[1])} labels"
         raise ValueError(f"{name} must have at least one image and as many labels, got {counts}")
-    return parts
+    return parts[0], parts[1]

@@ -127,7 +127,8 @@ def _load(name: str, read: Callable, train: int | None, test: int | None, seed: 
             whole_number(part, size)
     chosen = []
     for part, (images, labels) in read(name).items():
-        size = len(labels) if sizes[part] is None else whole_number(part, sizes[part], at_most=len(labels))
+        size = sizes[part]
+        size = len(labels) if size is None else whole_number(part, size, at_most=len(labels))
         order = torch.randperm(len(labels), generator=random)[:size].numpy()
         chosen.append(
             Examples(torch.from_numpy(images[order]).float().div(255), torch.from_numpy(labels[order]).long())

@@ -45,14 +45,14 @@ def read_cifar(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     Raises:
         ValueError: the archive is damaged or lacks a part.
     """
-    batches = {"train": {}, "test": {}}
+    batches: dict[str, dict] = {"train": {}, "test": {}}
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 name = re.fullmatch(r"(?:.*/)?(data|test)_batch(?:_\d+)?\.bin", member.name)
                 if name and member.isfile():
                     part = "train" if name[1] == "data" else "test"
-                    batches[part][member.name] = _cifar_records(archive.extractfile(member).read(), member.name)
+                    batches[part][member.name] = _cifar_records(archive.extractfile(member).read(), member.name)  # type: ignore[union-attr]
     except (EOFError, tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} must be a whole tar.gz archive: {error}") from error
     for part, found in batches.items():

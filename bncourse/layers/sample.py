@@ -16,7 +16,7 @@ class Described:
     """A module whose description does not stop torch.compile: it cannot follow torch's ``str.format`` (2.13)."""
 
     def extra_repr(self) -> str:
-        return "" if torch.compiler.is_compiling() else super().extra_repr()
+        return "" if torch.compiler.is_compiling() else super().extra_repr()  # type: ignore[misc]
 
 
 class LayerNorm(Described, nn.LayerNorm):
