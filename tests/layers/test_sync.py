@@ -271,7 +271,7 @@ def test_a_failure_is_reported():
     """The process that waits for the failed one is ended too: the call returns."""
     with pytest.raises(ChildFailedError, match="failing_worker"):
         launch(failing_worker, 2, timeout=5)
-    with pytest.raises(ValueError, match="processes must be at least 1, but got 0"):
+    with pytest.raises(ValueError, match="processes must be at least 1, got 0"):
         launch(failing_worker, 0)
 
 
