@@ -86,7 +86,9 @@ def claim(
     if not supported and dataset == BOOK_DATA and not quick():
         raise AssertionError(f"{id}: {text} Measured {measured}{unit and ' ' + unit}, expected {condition}.")
     facts = {"id": id, "verdict": verdict, "text": text, "unit": unit, "condition": condition, "dataset": dataset}
-    facts |= {"mean": measured.mean, "low": measured.low, "high": measured.high, "count": measured.count}
+    ends = {"mean": measured.mean, "low": measured.low, "high": measured.high}
+    facts |= {name: end if math.isfinite(end) else str(end) for name, end in ends.items()}  # JSON has no NaN
+    facts["count"] = measured.count
     facts |= {"supported": supported, "margin": margin if math.isfinite(margin) else None}
     _display_claim(facts, measured)
 

@@ -156,7 +156,7 @@ def describe(claim: dict) -> str:
     """The effect with its interval, the number of seeds and the margin to the threshold."""
     unit = f" {claim['unit']}" if claim.get("unit") else ""
     if claim["count"] == 1:
-        return f"{claim['mean']:.4g}{unit} (one exact or fixed run; asserted {claim['condition']})"
+        return f"{float(claim['mean']):.4g}{unit} (one exact or fixed run; asserted {claim['condition']})"
     text = f"{with_interval(claim)}{unit}, {claim['count']} seeds"
     margin = claim.get("margin")
     margin = "" if margin is None else f", margin {margin:.1f} standard errors" if margin < 100 else ", margin over 100"
