@@ -1,7 +1,8 @@
 """The norms: which values share a mean and a variance, and what is remembered.
 
 Every norm is ``standardize`` over some axes, then scale and shift. The norms differ in three things only: which axes
-share a mean and a variance, what is remembered from one call to the next, and where the statistics come from.
+share a mean and a variance, what is remembered from one call to the next, and where the statistics come from. (RMSNorm
+takes the mean as 0 besides.)
 
 | norm          | values that share statistics, input (N, C, H, W)  | remembers        | statistics in evaluation |
 |---------------|---------------------------------------------------|------------------|--------------------------|
@@ -65,14 +66,14 @@ def batch_norm(
     check_tensors(
         "batch_norm", input, channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
-    input, weight, bias = in_memory_order(input), per_channel(weight, input), per_channel(bias, input)
+    input, weight, bias = contiguous_or_channels_last(input), per_channel(weight, input), per_channel(bias, input)
     if not training:
         statistics = per_channel(running_mean, input), per_channel(running_var, input)
         return standardize(input, dims, weight, bias, eps, statistics=statistics)[0]
     output, mean, variance = standardize(input, dims, weight, bias, eps)
     if running_mean is not None and count > 0:
         update_running_average(running_mean, mean, momentum)
-        update_running_average(running_var, variance * (count / (count - 1)), momentum)
+        update_running_average(running_var, variance * (count / (count - 1)), momentum)  # the unbiased variance
     return output
 
 
@@ -112,7 +113,7 @@ def group_norm(
     """
     check_groups(input, num_groups, weight=weight, bias=bias)
     size = input.size(1) // num_groups
-    groups = in_memory_order(input).unflatten(1, (num_groups, size))  # (N, G, C / G, ...)
+    groups = contiguous_or_channels_last(input).unflatten(1, (num_groups, size))  # (N, G, C / G, ...)
     if weight is not None:
         weight = weight.view(num_groups, size, *[1] * (input.dim() - 2))
     if bias is not None:
@@ -183,7 +184,7 @@ def rms_norm(
     if eps is None:
         eps = torch.finfo(at_least_float32(input).dtype).eps
     dims = tuple(range(input.dim() - len(normalized_shape), input.dim()))
-    return standardize(in_memory_order(input), dims, weight, eps=eps, center=False)[0]
+    return standardize(contiguous_or_channels_last(input), dims, weight, eps=eps, center=False)[0]
 
 
 def per_channel(parameter: Tensor | None, input: Tensor) -> Tensor | None:
@@ -197,14 +198,14 @@ def update_running_average(running: Tensor, new: Tensor, momentum: float | Tenso
     ``new`` carries no gradient (see ``standardize``): no graph grows from step to step.
     """
     new = new.view(running.shape).to(running.dtype)
-    if torch_differentiates():  # torch.func cannot vectorize the one step
+    if torch_differentiates():  # torch.func cannot vectorize lerp_
         running.mul_(1 - momentum).add_(momentum * new)
     else:
         running.lerp_(new, momentum)
 
 
-def in_memory_order(input: Tensor) -> Tensor:
-    """``input`` itself if it is contiguous, or channels last; a contiguous copy otherwise."""
+def contiguous_or_channels_last(input: Tensor) -> Tensor:
+    """``input`` itself if it is contiguous, channels last, or a compiler's or torch.func's; else a contiguous copy."""
     if input.is_contiguous() or torch.compiler.is_compiling() or torch_differentiates():
         return input
     channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.dim())
@@ -213,4 +214,4 @@ def in_memory_order(input: Tensor) -> Tensor:
     return input.contiguous()
 
 
-__getattr__ = names_of(__name__)
+__getattr__ = names_of(__name__)  # names of version 0.1

@@ -1,4 +1,4 @@
-"""The two formulas of ``standardize.py``, forward and backward, touching as little memory as can be.
+"""The two formulas of ``standardize.py``, forward and backward, moving as little memory as possible.
 
 A processor computes faster than its memory delivers. So the input is centred once, everything else happens in that
 buffer, and a large input is worked through in chunks that fit the cache: each of the many steps then finds its data
@@ -43,7 +43,8 @@ def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Te
 
     With s = weight / std, the same formula reads dx = s dy - x_hat mean(s dy x_hat) - mean(s dy). The means in it, and
     dweight and dbias, are all made from the sums of dy x_hat and dy over the axes along which one weight serves many
-    values.
+    values. (Batch norm of (N, C, H, W): N, H and W are ``inside``. Layer norm of (N, F): N is ``outside``, F
+    ``remaining``.)
     """
     dx = torch.empty_like(x)
     precision = torch.promote_types(x.dtype, torch.float32)
@@ -55,22 +56,22 @@ def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Te
     count = math.prod([x.shape[d] for d in dims])
     dweights, dbiases = [], []
     axis, parts = chunks(dims, x, dx, dy, gamma, *statistics)
-    for x, dx_part, g, gamma, mean, variance in parts:
-        x, g = x.to(precision), g.to(precision)
+    for x, dx_part, dy, gamma, mean, variance in parts:
+        x, dy = x.to(precision), dy.to(precision)
         buffer = dx_part if dx_part.dtype == precision else torch.empty_like(x)
         inverse_std = (variance + eps).rsqrt_()
         scale = inverse_std if gamma is None else inverse_std * gamma
         centred = torch.sub(x, mean, out=buffer) if center else x
-        dot = sum_over(g * centred, inside).mul_(inverse_std)
+        dot = sum_over(dy * centred, inside).mul_(inverse_std)
         dweights.append(sum_over(dot, outside))
-        sum_g = sum_over(g, inside) if center else None
-        dbiases.append(sum_over(sum_g, outside) if center else None)
+        sum_dy = sum_over(dy, inside) if center else None
+        dbiases.append(sum_over(sum_dy, outside) if center else None)
         if given:
-            torch.mul(g, scale, out=buffer)
+            torch.mul(dy, scale, out=buffer)
         else:
             slope = sum_over(dot * scale, remaining).mul_(inverse_std / -count)
-            shift = sum_over(sum_g * scale, remaining).div_(-count) if center else None
-            scale_and_shift(centred, slope, shift, buffer).addcmul_(g, scale)
+            shift = sum_over(sum_dy * scale, remaining).div_(-count) if center else None
+            scale_and_shift(centred, slope, shift, buffer).addcmul_(dy, scale)
         if buffer is not dx_part:
             dx_part.copy_(buffer)
     if weight is None:
@@ -83,7 +84,7 @@ def chunks(dims, x: Tensor, *others: Tensor | None) -> tuple[int, Iterable[tuple
     """Cut all tensors along the first axis that is not in ``dims``; return the axis, and the chunks as tuples.
 
     A tensor of size 1 along the axis goes to every chunk, and so does None. Nothing is cut where it would not help:
-    a small input, other devices than the processor, values that lie side by side along the axis.
+    small inputs, devices other than the CPU, an axis along which values lie side by side.
     """
     others = [full_rank(tensor, x.dim()) for tensor in others]
     axis = next((d for d in range(x.dim()) if d not in dims), 0)
@@ -107,7 +108,7 @@ def full_rank(tensor: Tensor | None, rank: int) -> Tensor | None:
 
 
 def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor | None, out: Tensor) -> Tensor:
-    """out = x * scale + shift. One step is slow, on processors, where both are constant along the last axis."""
+    """out = x * scale + shift. On a CPU one fused step is slow where both are constant along the last axis."""
     if shift is None:
         return torch.mul(x, scale, out=out)
     if shift.shape[-1] > 1 or not x.is_cpu:
@@ -125,7 +126,7 @@ def sum_over(x: Tensor, dims: list[int]) -> Tensor:
 
 
 def mean_square(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Mean of x^2. The norm over axes that lie together in memory needs no buffer for the squares."""
+    """Mean of x^2. The Euclidean length over adjacent axes needs no buffer for the squares."""
     if x.dim() - 1 not in dims or x.stride(-1) != 1:
         return x.square().mean(dims, keepdim=True)
     together = [d for d in dims if all(later in dims for later in range(d, x.dim()))]

@@ -59,9 +59,8 @@ def norm_layer(norm: str, num_features: int, dimensions: int = 0) -> nn.Module:
         return getattr(layers, f"InstanceNorm{dimensions}d")(num_features, affine=True)
     if norm == "rms" and dimensions == 0:
         return layers.RMSNorm(num_features)
-    if norm == "instance":
-        raise ValueError("dimensions must be at least 1 for norm='instance', got 0")
-    raise ValueError(f"dimensions must be 0 for norm='rms', got {dimensions}")
+    wanted = "0" if norm == "rms" else "at least 1"
+    raise ValueError(f"dimensions must be {wanted} for norm={norm!r}, got {dimensions}")
 
 
 def _groups(num_features: int) -> int:

@@ -2,7 +2,7 @@
 
 Read ``formula`` first: it is all that the norms compute. ``formula_backward`` is its gradient (chapter 12).
 ``Standardize`` computes the same two with less memory and less time (chapter 15). Set ``FAST = False``, and every layer
-of the package runs through ``formula`` alone.
+of the package runs through ``formula`` alone (``SyncBatchNorm`` across processes: through both formulas).
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ FAST = True  # False: ``standardize`` is ``formula``, and torch finds the gradie
 
 
 def formula(x, dims, weight=None, bias=None, eps=1e-5, *, statistics=None, center=True):
-    """The textbook. Arguments and results are those of ``standardize``."""
+    """output = (x - mean) / sqrt(variance + eps) * weight + bias; arguments and results as for ``standardize``."""
     mean, variance = statistics or mean_and_variance(x, dims, center)
     x_hat = (at_least_float32(x) - mean) * inverse_std(variance, eps)
     return scale_and_shift(x_hat, weight, bias).to(x.dtype), mean, variance
@@ -48,6 +48,7 @@ def pooled(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Te
 
 
 def inverse_std(variance: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(variance + eps), for all who need it but ``kernels``, which is checked against it."""
     return (variance + eps).rsqrt()
 
 
@@ -85,10 +86,11 @@ def standardize(
         center: False takes the mean as 0.
 
     Returns:
-        output, of the shape and type of ``x``; the mean and variance used, with size 1 along ``dims``. The gradient of
-        the output includes what flows through its statistics; the returned mean and variance carry none.
+        output, of the shape and type of ``x``; the mean and variance used, with size 1 along ``dims`` (a single 0 for a
+        mean that is not computed). The gradient of the output includes what flows through its statistics; the returned
+        mean and variance carry none.
     """
-    if weight is None and bias is not None:
+    if weight is None and bias is not None:  # the gradients below have a bias's only beside a weight's
         weight = torch.ones_like(bias)
     if x.numel() == 0:  # nothing to standardize; weight and bias get gradients of 0
         nothing = x.new_zeros(())
@@ -113,12 +115,12 @@ def formula_backward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients of ``formula`` in closed form, given the gradient ``dy`` of its output.
 
-    With g = dy * weight, the gradient of x_hat, the input's gradient is g less its two parts that x_hat cannot follow,
-    because the mean of x_hat is always 0 and its variance always 1:
+    Let std = sqrt(variance + eps), and g = dy * weight, the gradient of x_hat. A shift of x does not change x_hat, and
+    a change of its scale hardly does (eps apart), so g loses its mean and its part along x_hat:
 
         dx = (g - mean(g) - x_hat * mean(g * x_hat)) / std
 
-    The first part stays if the mean is taken as 0; both stay if the statistics were given: then dx = g / std.
+    With ``center=False`` the mean of g is not subtracted; with given statistics neither part is, and dx = g / std.
 
     Args:
         dy: of the shape of ``x``.
@@ -174,8 +176,8 @@ class Standardize(torch.autograd.Function):
         compute, statistics = formula_backward, (mean, variance)
         if not torch.compiler.is_compiling():
             if torch.is_grad_enabled() or torch_differentiates() or _is_batched(dy):
-                # A derivative of these gradients may be wanted, and the statistics are functions of the input; or many
-                # gradients come at once. Torch has to follow each step.
+                # Gradients are recorded here only under create_graph=True: a derivative of this gradient is wanted, and
+                # the statistics are functions of the input. Or many gradients come at once. Torch follows each step.
                 statistics = statistics if ctx.given else None
             else:
                 compute = kernels.backward

@@ -11,7 +11,7 @@ from bncourse.functional import batch_norm
 from bncourse.layers.batch import BatchNorm
 from bncourse.layers.frozen import FrozenBatchNorm
 from bncourse.layers.replace import replace_layers
-from bncourse.standardize import mean_and_variance, pooled
+from bncourse.standardize import inverse_std, mean_and_variance, pooled
 
 __all__ = ["FrozenBatchNorm", "drop_redundant_biases", "fold", "freeze", "recalibrate"]
 
@@ -133,7 +133,7 @@ def fold(model: nn.Module) -> nn.Module:
             "model must have a linear or convolution layer directly before a batch norm, got none: nothing to fold"
         )
     for layer, norm, (parent, name) in pairs:
-        scale = (norm.running_var + norm.eps).rsqrt()
+        scale = inverse_std(norm.running_var, norm.eps)
         scale = scale if norm.weight is None else scale * norm.weight
         shift = ((0 if layer.bias is None else layer.bias) - norm.running_mean) * scale
         shift = shift if norm.bias is None else shift + norm.bias

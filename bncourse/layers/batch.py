@@ -100,7 +100,10 @@ class BatchNorm(NormBase):
         return self.normalize(input, self.weight, self.bias)
 
     def normalize(self, input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        """``batch_norm`` with this layer's memory. Training without tracking neither reads nor moves it."""
+        """``batch_norm`` with this layer's memory and the given gamma and beta (``BatchRenorm`` changes them).
+
+        Training without tracking neither reads nor moves the memory.
+        """
         remember = not self.training or self.track_running_stats
         return batch_norm(
             input,
@@ -128,8 +131,8 @@ class BatchNorm(NormBase):
             raise ValueError(f"expected {expected} input (got {input.dim()}D input)")
 
 
-# The second base of each layer lends its name and nothing else: tools that look for torch's layer (for example
-# torch.optim.swa_utils.update_bn) find ours too.
+# The second base of each layer makes isinstance(layer, torch.nn.BatchNorm2d) true, for tools that look for torch's
+# layer (torch.optim.swa_utils.update_bn for one); nothing of its code runs.
 
 
 class BatchNorm1d(BatchNorm, nn.BatchNorm1d):
@@ -150,4 +153,4 @@ class BatchNorm3d(BatchNorm, nn.BatchNorm3d):
     ranks = (5,)
 
 
-__getattr__ = names_of(__name__)
+__getattr__ = names_of(__name__)  # names of version 0.1

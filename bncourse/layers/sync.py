@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bncourse.checks import check_eps, check_tensors
-from bncourse.functional import in_memory_order, per_channel, update_running_average
+from bncourse.functional import contiguous_or_channels_last, per_channel, update_running_average
 from bncourse.layers.batch import BatchNorm
 from bncourse.layers.replace import replace_layers
 from bncourse.standardize import at_least_float32, formula_backward, mean_and_variance, pooled, standardize
@@ -21,7 +21,7 @@ class SyncBatchNorm(BatchNorm, nn.modules.batchnorm._BatchNorm):
 
     Output, input gradient and running averages equal those of one process on the whole batch. The gradients of weight
     and bias are those of this process's part; DistributedDataParallel averages them. Parts may differ in size and may
-    be empty. Works with any backend, on the processor too (torch's refuses it). In evaluation, and where no processes
+    be empty. Works with any backend, on the CPU too (torch's refuses it). In evaluation, and where no processes
     were started, it is plain batch normalization.
 
     Args:
@@ -104,7 +104,7 @@ class SyncStandardize(torch.autograd.Function):
         statistics = per_channel(mean, input), per_channel(variance, input)
         ctx.save_for_backward(input, weight, *statistics)
         ctx.dims, ctx.eps, ctx.count, ctx.group = dims, eps, count, group
-        output = standardize(in_memory_order(input), dims, weight, bias, eps, statistics=statistics)[0]
+        output = standardize(contiguous_or_channels_last(input), dims, weight, bias, eps, statistics=statistics)[0]
         ctx.mark_non_differentiable(mean, variance, count)
         return output, mean, variance, count
 

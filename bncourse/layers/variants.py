@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.common_types import _size_2_t
 
 from bncourse.layers.batch import BatchNorm
-from bncourse.standardize import mean_and_variance, standardize
+from bncourse.standardize import inverse_std, mean_and_variance, standardize
 
 __all__ = ["BatchRenorm", "GhostBatchNorm", "WeightStandardizedConv2d", "renorm_limits"]
 
@@ -91,9 +91,9 @@ class BatchRenorm(AnyRank):
     def corrections(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """r and d, (C,): they turn the batch's statistics into the running averages, as far as the limits allow."""
         mean, variance = mean_and_variance(input.detach(), (0, *range(2, input.dim())))
-        running_std = (self.running_var + self.eps).sqrt()
-        r = (variance.flatten() + self.eps).sqrt() / running_std
-        d = (mean.flatten() - self.running_mean) / running_std
+        inverse_running_std = inverse_std(self.running_var, self.eps)
+        r = inverse_running_std / inverse_std(variance.flatten(), self.eps)
+        d = (mean.flatten() - self.running_mean) * inverse_running_std
         dtype = self.running_mean.dtype
         return r.clamp(1 / self.r_max, self.r_max).to(dtype), d.clamp(-self.d_max, self.d_max).to(dtype)
 
