@@ -7,14 +7,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from bncourse.exercises.compare import CaseFailed, expect, expect_items, require, sample
-from bncourse.exercises.exercise import Case, Exercise
+from bncourse.exercises.exercise import Exercise
 from bncourse.exercises.normalizing_a_batch import CONSTANTS
 
-backward = Exercise(name="backward", title="The backward pass by hand", chapter=12, minutes=40, level="hard")
-fold = Exercise(name="fold", title="Fold BatchNorm into a convolution", chapter=13, minutes=30, level="hard")
-recalibrate = Exercise(
-    name="recalibrate", title="Recalibrate the running statistics", chapter=13, minutes=30, level="hard"
-)
+backward = Exercise("backward", "The backward pass by hand", chapter=12, minutes=40, level="hard")
+fold = Exercise("fold", "Fold BatchNorm into a convolution", chapter=13, minutes=30, level="hard")
+recalibrate = Exercise("recalibrate", "Recalibrate the running statistics", chapter=13, minutes=30, level="hard")
 EXERCISES = (backward, fold, recalibrate)
 
 
@@ -57,11 +55,9 @@ def compare_backward(answer, x, eps=1e-5):
         expect(got[0], dx, "dx", mistakes, rtol=1e-6, atol=1e-8)
 
 
-backward.cases += [
-    Case("an (8, 3) batch", lambda answer: compare_backward(answer, 2 * sample(8, 3) + 1)),
-    Case("a small variance and a large eps", lambda answer: compare_backward(answer, 0.3 * sample(5, 4), eps=0.1)),
-    Case("a large batch: (200, 2)", lambda answer: compare_backward(answer, sample(200, 2) - 3)),
-]
+backward.case("an (8, 3) batch", 2 * sample(8, 3) + 1)(compare_backward)
+backward.case("a small variance and a large eps", 0.3 * sample(5, 4), eps=0.1)(compare_backward)
+backward.case("a large batch: (200, 2)", sample(200, 2) - 3)(compare_backward)
 
 
 def trained_pair(*, bias=False, eps=1e-5, affine=True, **options):
@@ -95,25 +91,22 @@ def compare_fold(answer, **options):
             got = folded(x)
         except RuntimeError as error:
             raise CaseFailed(f"the folded convolution does not run: {error}", KEEP_OPTIONS) from None
-        gamma = norm.weight if norm.affine else torch.ones(6)
-        beta = norm.bias if norm.affine else torch.zeros(6)
-        own = torch.zeros(6) if convolution.bias is None else convolution.bias
-        per_channel = (gamma, beta, own, norm.running_mean, norm.running_var)
-        gamma, beta, own, mean, variance = (value[:, None, None] for value in per_channel)
-        scale = gamma / (variance + norm.eps).sqrt()
+        own = 0.0 if convolution.bias is None else convolution.bias[:, None, None]
+        mean, variance, eps = norm.running_mean, norm.running_var, norm.eps
+
+        def normalized(x, mean=mean, variance=variance, eps=eps):
+            return F.batch_norm(x, mean, variance, norm.weight, norm.bias, eps=eps)
+
+        unbiased, uncentred = normalized(plain - own), normalized(plain, 0 * mean)
         mistakes = {
-            "eps is missing: the scale is weight / sqrt(running_var + eps).": (
-                gamma * (plain - mean) / variance.sqrt() + beta
-            ),
-            "The convolution's own bias is missing: it is shifted and scaled like everything else.": (
-                scale * (plain - own - mean) + beta
-            ),
-            "The convolution's own bias is added without being scaled.": scale * (plain - own - mean) + beta + own,
-            "The running mean is missing: the bias is beta - mean * scale.": scale * plain + beta,
+            "eps is missing: the scale is weight / sqrt(running_var + eps).": normalized(plain, eps=0.0),
+            "The convolution's own bias is missing: it is shifted and scaled like everything else.": unbiased,
+            "The convolution's own bias is added without being scaled.": unbiased + own,
+            "The running mean is missing: the bias is beta - mean * scale.": uncentred,
             "The scale divides by the standard deviation, the square root.": (
-                gamma * (plain - mean) / (variance + norm.eps) + beta
+                normalized(plain, variance=(variance + eps) ** 2, eps=0.0)
             ),
-            "The running mean is not scaled: the bias is beta - mean * scale.": scale * plain + beta - mean,
+            "The running mean is not scaled: the bias is beta - mean * scale.": uncentred - mean[:, None, None],
         }
         require(tuple(got.shape) == tuple(expected.shape), f"the output has shape {tuple(got.shape)}.", KEEP_OPTIONS)
         expect(got, expected, "the output of the folded convolution", mistakes, rtol=1e-3, atol=1e-4)
@@ -122,11 +115,9 @@ def compare_fold(answer, **options):
 KEEP_OPTIONS = "Give the new convolution the old one's stride, padding, dilation and groups."
 
 
-fold.cases += [
-    Case("a convolution without a bias", compare_fold),
-    Case("a convolution with a bias, and eps 0.1", lambda answer: compare_fold(answer, bias=True, eps=0.1)),
-    Case("stride 2, padding 1, 2 groups", lambda answer: compare_fold(answer, stride=2, padding=1, groups=2)),
-]
+fold.case("a convolution without a bias")(compare_fold)
+fold.case("a convolution with a bias, and eps 0.1", bias=True, eps=0.1)(compare_fold)
+fold.case("stride 2, padding 1, 2 groups", stride=2, padding=1, groups=2)(compare_fold)
 
 
 def stale_model():

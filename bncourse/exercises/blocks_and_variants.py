@@ -7,16 +7,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from bncourse.exercises.compare import expect, expect_items, require, sample
-from bncourse.exercises.exercise import Case, Exercise
-from bncourse.exercises.normalizing_a_batch import standardized
+from bncourse.exercises.exercise import Exercise
+from bncourse.exercises.normalizing_a_batch import by_channel, standardized
 
 REDUNDANT_BIAS = "BatchNorm subtracts the mean, and the bias with it; its own bias does the shift. Pass bias=False."
-INTERLEAVED = (
-    "The groups are interleaved. Group g holds neighbouring channels: reshape to (N, G, C // G, H, W), in that order."
-)
-PER_CHANNEL = "This normalizes every channel by itself: that is InstanceNorm. A group shares one mean and one variance."
-WHOLE_SAMPLE = "This normalizes all channels of a sample together: that is one group (LayerNorm's statistics)."
-ACROSS_BATCH = "This reduces over the batch axis too. GroupNorm treats each sample alone."
 WRONG_AXES = {
     "batch": {
         (0,): "Over the batch axis alone every pixel has its own statistics. "
@@ -39,23 +33,13 @@ WRONG_AXES = {
         (1, 3, 4): "That mixes the groups and keeps the channels within them apart: it is the other way round.",
     },
 }
-LEFTOVER = "The last, incomplete window never took its step: its micro-batches are lost, or leak into the next epoch."
-UNEQUAL_WEIGHTS = (
-    "A smaller last micro-batch counts as much as a full one, so its samples count more. "
-    "Weight each micro-batch by its number of samples."
-)
-FULL_WINDOW = "The last window holds fewer micro-batches, yet its gradient is still divided by the full number."
 
-conv_block = Exercise(name="conv-block", title="A convolution block", chapter=5, minutes=10, level="easy")
-norm_axes = Exercise(
-    name="norm-axes", title="Which axes does each norm average over?", chapter=7, minutes=10, level="easy"
-)
-group_norm = Exercise(name="group-norm", title="GroupNorm", chapter=7, minutes=15, level="medium")
-batch_of_two = Exercise(
-    name="batch-of-two", title="What is left of a batch of two?", chapter=8, minutes=10, level="medium"
-)
-accumulation = Exercise(name="accumulation", title="Mend gradient accumulation", chapter=8, minutes=30, level="hard")
-dropout_shift = Exercise(name="dropout-shift", title="Dropout before BatchNorm", chapter=9, minutes=15, level="medium")
+conv_block = Exercise("conv-block", "A convolution block", chapter=5, minutes=10, level="easy")
+norm_axes = Exercise("norm-axes", "Which axes does each norm average over?", chapter=7, minutes=10, level="easy")
+group_norm = Exercise("group-norm", "GroupNorm", chapter=7, minutes=15, level="medium")
+batch_of_two = Exercise("batch-of-two", "What is left of a batch of two?", chapter=8, minutes=10, level="medium")
+accumulation = Exercise("accumulation", "Mend gradient accumulation", chapter=8, minutes=30, level="hard")
+dropout_shift = Exercise("dropout-shift", "Dropout before BatchNorm", chapter=9, minutes=15, level="medium")
 EXERCISES = (conv_block, norm_axes, group_norm, batch_of_two, accumulation, dropout_shift)
 
 
@@ -130,35 +114,31 @@ def compare_axes(answer, name, layer):
     expect(got, layer(x), f"a batch standardized over {positive}", otherwise=hint)
 
 
-norm_axes.cases += [
-    Case("batch: BatchNorm2d", lambda answer: compare_axes(answer, "batch", nn.BatchNorm2d(6))),
-    Case("layer: LayerNorm((C, H, W))", lambda answer: compare_axes(answer, "layer", nn.LayerNorm((6, 5, 5)))),
-    Case("instance: InstanceNorm2d", lambda answer: compare_axes(answer, "instance", nn.InstanceNorm2d(6))),
-    Case(
-        "group: GroupNorm, after the reshape to (N, G, C // G, H, W)",
-        lambda answer: compare_axes(answer, "group", nn.GroupNorm(2, 6)),
-    ),
-]
+norm_axes.case("batch: BatchNorm2d", "batch", nn.BatchNorm2d(6))(compare_axes)
+norm_axes.case("layer: LayerNorm((C, H, W))", "layer", nn.LayerNorm((6, 5, 5)))(compare_axes)
+norm_axes.case("instance: InstanceNorm2d", "instance", nn.InstanceNorm2d(6))(compare_axes)
+norm_axes.case("group: GroupNorm, after the reshape to (N, G, C // G, H, W)", "group", nn.GroupNorm(2, 6))(compare_axes)
 
 
 def compare_group_norm(answer, x, groups, eps=1e-5):
     """Compare with torch's, with a weight and a bias that differ by channel."""
-    samples, channels, *space = x.shape
+    samples, channels = x.shape[:2]
     weight, bias = sample(channels, seed=2) + 3, sample(channels, seed=3)
     expected = F.group_norm(x, groups, weight, bias, eps)
-    by_channel = (1, -1) + (1,) * len(space)
 
     def affine(normalized):
-        return normalized.reshape(x.shape) * weight.reshape(by_channel) + bias.reshape(by_channel)
+        return normalized.reshape(x.shape) * by_channel(weight, x) + by_channel(bias, x)
 
-    flat = x.reshape(samples, channels, -1)
-    grouped = flat.reshape(samples, groups, channels // groups, -1)
-    mixed = flat.reshape(samples, channels // groups, groups, -1)
+    grouped = x.reshape(samples, groups, channels // groups, -1)
+    mixed = x.reshape(samples, channels // groups, groups, -1)
+    whole, across = F.group_norm(x, 1, weight, bias, eps), affine(standardized(grouped, (0, 2, 3), eps))
     mistakes = {
-        PER_CHANNEL: affine(standardized(flat, (2,), eps)),
-        WHOLE_SAMPLE: affine(standardized(flat, (1, 2), eps)),
-        INTERLEAVED: affine(standardized(mixed, (1, 3), eps)),
-        ACROSS_BATCH: affine(standardized(grouped, (0, 2, 3), eps)),
+        "This normalizes every channel by itself: that is InstanceNorm. "
+        "A group shares one mean and one variance.": F.group_norm(x, channels, weight, bias, eps),
+        "This normalizes all channels of a sample together: that is one group (LayerNorm's statistics).": whole,
+        "The groups are interleaved. Group g holds neighbouring channels: "
+        "reshape to (N, G, C // G, H, W), in that order.": affine(standardized(mixed, (1, 3), eps)),
+        "This reduces over the batch axis too. GroupNorm treats each sample alone.": across,
         "This is the result without weight and bias.": standardized(grouped, (2, 3), eps).reshape(x.shape),
         "This is the unbiased variance. Divide by m: pass correction=0.": affine(
             standardized(grouped, (2, 3), eps, correction=1)
@@ -167,14 +147,9 @@ def compare_group_norm(answer, x, groups, eps=1e-5):
     expect(answer(x, groups, weight, bias, eps), expected, "the output", mistakes)
 
 
-group_norm.cases += [
-    Case(
-        "3 groups of 2 channels: a (4, 6, 5, 3) batch",
-        lambda answer: compare_group_norm(answer, 2 * sample(4, 6, 5, 3) + 1, 3),
-    ),
-    Case("2 groups of 4 channels, eps 0.1", lambda answer: compare_group_norm(answer, sample(2, 8, 3, 3), 2, eps=0.1)),
-    Case("a batch of one image", lambda answer: compare_group_norm(answer, sample(1, 6, 4, 4) - 2, 2)),
-]
+group_norm.case("3 groups of 2 channels: a (4, 6, 5, 3) batch", 2 * sample(4, 6, 5, 3) + 1, 3)(compare_group_norm)
+group_norm.case("2 groups of 4 channels, eps 0.1", sample(2, 8, 3, 3), 2, eps=0.1)(compare_group_norm)
+group_norm.case("a batch of one image", sample(1, 6, 4, 4) - 2, 2)(compare_group_norm)
 
 
 def compare_two(answer, a, b, eps=1e-5):
@@ -197,11 +172,9 @@ def compare_two(answer, a, b, eps=1e-5):
     expect(got, expected, f"the outputs for {a} and {b}", mistakes)
 
 
-batch_of_two.cases += [
-    Case("3 and 7", lambda answer: compare_two(answer, 3.0, 7.0)),
-    Case("a near tie: 0.500 and 0.503", lambda answer: compare_two(answer, 0.503, 0.500)),
-    Case("a tie: both 2", lambda answer: compare_two(answer, 2.0, 2.0)),
-]
+batch_of_two.case("3 and 7", 3.0, 7.0)(compare_two)
+batch_of_two.case("a near tie: 0.500 and 0.503", 0.503, 0.500)(compare_two)
+batch_of_two.case("a tie: both 2", 2.0, 2.0)(compare_two)
 
 
 def small_network():
@@ -245,9 +218,13 @@ def compare_epoch(answer, sizes, steps):
     got = nn.utils.parameters_to_vector(model.parameters()).detach()
     mistakes = {
         "The parameters have not moved: no optimizer step was taken.": untouched,
-        LEFTOVER: _epoch(batches, steps, last_window=False),
-        UNEQUAL_WEIGHTS: _epoch(batches, steps, by_samples=False),
-        FULL_WINDOW: _epoch(batches, steps, by_samples=False, full_window=True),
+        "The last, incomplete window never took its step: its micro-batches are lost, "
+        "or leak into the next epoch.": _epoch(batches, steps, last_window=False),
+        "A smaller last micro-batch counts as much as a full one, so its samples count more. "
+        "Weight each micro-batch by its number of samples.": _epoch(batches, steps, by_samples=False),
+        "The last window holds fewer micro-batches, yet its gradient is still divided by the full number.": _epoch(
+            batches, steps, by_samples=False, full_window=True
+        ),
         "Two mistakes at once: the last window takes no step, and micro-batches of any size count alike.": (
             _epoch(batches, steps, last_window=False, by_samples=False)
         ),
@@ -258,14 +235,9 @@ def compare_epoch(answer, sizes, steps):
     require(not left, "gradients are left over after the epoch.", "Call optimizer.zero_grad() after every step.")
 
 
-accumulation.cases += [
-    Case("6 micro-batches, 3 to a step", lambda answer: compare_epoch(answer, (4, 4, 4, 4, 4, 4), 3)),
-    Case(
-        "5 micro-batches, 3 to a step: an incomplete last window",
-        lambda answer: compare_epoch(answer, (4, 4, 4, 4, 4), 3),
-    ),
-    Case("a last micro-batch of 1 sample", lambda answer: compare_epoch(answer, (4, 4, 4, 1), 2)),
-]
+accumulation.case("6 micro-batches, 3 to a step", (4, 4, 4, 4, 4, 4), 3)(compare_epoch)
+accumulation.case("5 micro-batches, 3 to a step: an incomplete last window", (4, 4, 4, 4, 4), 3)(compare_epoch)
+accumulation.case("a last micro-batch of 1 sample", (4, 4, 4, 1), 2)(compare_epoch)
 
 
 def compare_shift(answer, keep, mean, variance, expected=None, **tolerance):
@@ -299,6 +271,4 @@ def shift_relu(answer):
     compare_shift(answer, 0.9, x.mean().item(), x.var().item(), measured, rtol=0.01)
 
 
-@dropout_shift.case("mean 2, variance 3, keep 0.8")
-def shift_exact(answer):
-    compare_shift(answer, 0.8, 2.0, 3.0)
+dropout_shift.case("mean 2, variance 3, keep 0.8", 0.8, 2.0, 3.0)(compare_shift)

@@ -11,16 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from bncourse.exercises.compare import expect, require, sample
-from bncourse.exercises.exercise import Case, Exercise
-from bncourse.exercises.normalizing_a_batch import (
-    BATCH_AXIS_ONLY,
-    CANCELLATION,
-    CONSTANTS,
-    PER_SAMPLE,
-    UNBIASED,
-    standardized,
-)
-from bncourse.exercises.training_and_inference import BIASED_RUNNING, REVERSED
+from bncourse.exercises.exercise import Exercise
+from bncourse.exercises.normalizing_a_batch import CANCELLATION, CONSTANTS, batch_norm_mistakes, standardized
+from bncourse.exercises.training_and_inference import running_mistakes
 
 BY_GRAD_MODE = (
     "The mode follows torch.is_grad_enabled(). Ask self.training: gradients can be on in evaluation "
@@ -43,6 +36,23 @@ TOO_EASY = (
     "that of almost any code; and the sum of the outputs never changes. Take at least 4 samples and weigh the "
     "outputs differently."
 )
+
+
+layer = Exercise("layer", "A BatchNorm of your own", chapter=11, minutes=45, level="hard")
+CREATURES = (
+    ("zoo-mode", "The layer that forgets to sleep", 15, "medium"),
+    ("zoo-buffers", "The layer with amnesia", 10, "easy"),
+    ("zoo-variance", "The layer that counts wrong", 15, "medium"),
+    ("zoo-momentum", "The layer that lives in the moment", 10, "easy"),
+    ("zoo-graph", "The layer that never lets go", 15, "medium"),
+    ("zoo-cancellation", "The layer that is afraid of heights", 15, "medium"),
+    ("zoo-detached", "The layer that learns too little", 15, "medium"),
+)
+creatures = [Exercise(name, title, 10, minutes, level, layer.cases) for name, title, minutes, level in CREATURES]
+bias = Exercise("zoo-bias", "The bias that nobody removed", chapter=10, minutes=10, level="easy")
+residual = Exercise("zoo-residual", "The shortcut that is none", chapter=6, minutes=15, level="medium")
+gradient_check = Exercise("zoo-gradient-check", "The check that cannot fail", chapter=10, minutes=25, level="hard")
+EXERCISES = (*creatures, bias, residual, gradient_check, layer)
 
 
 def build(answer, features: int = 3) -> nn.Module:
@@ -74,39 +84,26 @@ def torch_twin(layer: nn.Module) -> nn.BatchNorm2d:
     return twin.train(layer.training)
 
 
-def _affine(layer, x_hat):
-    return (layer.weight[:, None, None] * x_hat + layer.bias[:, None, None]).detach()
-
-
+@layer.case("training: the batch's own statistics")
 def training_output(answer):
     layer, x = build(answer), 2 * sample(4, 3, 5, 5) + 1
     expected = torch_twin(layer)(x)
+    mistakes = batch_norm_mistakes(x, layer.weight, layer.bias, 1e-5)
     by_running = "This is normalized by the running statistics. In training use the batch's own."
-    mistakes = {
-        UNBIASED: _affine(layer, standardized(x, (0, 2, 3), correction=1)),
-        by_running: _affine(layer, x / (1 + 1e-5) ** 0.5),
-        BATCH_AXIS_ONLY: _affine(layer, standardized(x, (0,))),
-        PER_SAMPLE: _affine(layer, standardized(x, (2, 3))),
-    }
+    mistakes[by_running] = torch_twin(layer).eval()(x)
     expect(layer(x), expected, "the output in training", mistakes)
 
 
+@layer.case("training: the running statistics")
 def running_update(answer):
     layer = build(answer)
     twin = torch_twin(layer)
     for step in range(3):
         x = 2 * sample(2, 3, 2, 2, seed=step) + step
-        old_mean, old_variance = twin.running_mean.clone(), twin.running_var.clone()
+        of_mean, of_variance = running_mistakes(twin.running_mean.clone(), twin.running_var.clone(), x)
         layer(x), twin(x)
-        mean, biased, unbiased = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0), x.var((0, 2, 3))
-        mistakes = {REVERSED: 0.1 * old_mean + 0.9 * mean, "The running mean never changes in training.": old_mean}
-        expect(layer.running_mean, twin.running_mean, "running_mean", mistakes)
-        mistakes = {
-            BIASED_RUNNING: 0.9 * old_variance + 0.1 * biased,
-            REVERSED: 0.1 * old_variance + 0.9 * unbiased,
-            "The running variance never changes in training.": old_variance,
-        }
-        expect(layer.running_var, twin.running_var, "running_var", mistakes)
+        expect(layer.running_mean, twin.running_mean, "running_mean", of_mean)
+        expect(layer.running_var, twin.running_var, "running_var", of_variance)
 
 
 def _with_statistics(layer):
@@ -116,17 +113,19 @@ def _with_statistics(layer):
     return layer
 
 
+@layer.case("evaluation: the running statistics, whatever the gradient mode")
 def evaluation_output(answer):
     layer, x = _with_statistics(build(answer)).eval(), 2 * sample(4, 3, 5, 5) + 1
     expected = torch_twin(layer)(x)
     before = layer.running_mean.clone()
-    by_batch = {BY_GRAD_MODE: _affine(layer, standardized(x, (0, 2, 3)))}
+    by_batch = {BY_GRAD_MODE: F.batch_norm(x, None, None, layer.weight, layer.bias, training=True)}
     expect(layer(x), expected, "the output in evaluation, with gradients on", by_batch)
     require(torch.equal(before, layer.running_mean), "evaluating changed the running statistics.", BY_GRAD_MODE)
     with torch.no_grad():
         expect(layer(x), expected, "the output in evaluation, under no_grad")
 
 
+@layer.case("training under no_grad still normalizes by the batch")
 def training_without_gradients(answer):
     layer, x = _with_statistics(build(answer)), 2 * sample(4, 3, 5, 5) + 1
     twin = torch_twin(layer)
@@ -136,6 +135,7 @@ def training_without_gradients(answer):
     expect(layer.running_mean, twin.running_mean, "running_mean after training under no_grad")
 
 
+@layer.case("a checkpoint holds everything")
 def checkpoint(answer):
     layer = build(answer)
     for step in range(5):
@@ -149,6 +149,7 @@ def checkpoint(answer):
     expect(loaded.eval()(x), layer.eval()(x), "the output of a layer that loaded the checkpoint")
 
 
+@layer.case("the layer moves as a whole")
 def moves(answer):
     layer = build(answer).to(torch.float64)
     moved = layer.running_mean.dtype == layer.running_var.dtype == torch.float64
@@ -157,6 +158,7 @@ def moves(answer):
     require(layer.running_var.is_meta, "layer.to(device) left the statistics behind.", PLAIN_TENSORS)
 
 
+@layer.case("no graph is kept from step to step")
 def no_graph(answer):
     layer = build(answer)
     for step in range(2):
@@ -166,6 +168,7 @@ def no_graph(answer):
     copy.deepcopy(layer)
 
 
+@layer.case("the gradient of x")
 def gradient(answer):
     layer = build(answer).double()
     x = (2 * sample(4, 3, 2, 2, dtype=torch.float64) + 1).requires_grad_()
@@ -179,47 +182,12 @@ def gradient(answer):
     expect(got, expected, "the gradient of x", {CONSTANTS: dy * scale}, rtol=1e-3, atol=1e-4)
 
 
+@layer.case("a large offset: inputs near 10,000")
 def large_offset(answer):
     layer, x = build(answer), sample(8, 3, 4, 4) + 1e4
     expected = torch_twin(layer.double())(x.double())
     got = layer.float()(x)
     expect(got, expected, "the output for inputs near 10,000", otherwise=CANCELLATION, rtol=1e-2, atol=1e-2)
-
-
-LAYER_CASES = [
-    Case("training: the batch's own statistics", training_output),
-    Case("training: the running statistics", running_update),
-    Case("evaluation: the running statistics, whatever the gradient mode", evaluation_output),
-    Case("training under no_grad still normalizes by the batch", training_without_gradients),
-    Case("a checkpoint holds everything", checkpoint),
-    Case("the layer moves as a whole", moves),
-    Case("no graph is kept from step to step", no_graph),
-    Case("the gradient of x", gradient),
-    Case("a large offset: inputs near 10,000", large_offset),
-]
-
-
-def layer_exercise(name: str, title: str, minutes: int, level: str, chapter: int = 10) -> Exercise:
-    """An exercise whose answer is a ``BatchNorm2d`` class."""
-    return Exercise(name=name, title=title, chapter=chapter, minutes=minutes, level=level, cases=list(LAYER_CASES))
-
-
-mode = layer_exercise(name="zoo-mode", title="The layer that forgets to sleep", minutes=15, level="medium")
-buffers = layer_exercise(name="zoo-buffers", title="The layer with amnesia", minutes=10, level="easy")
-variance = layer_exercise(name="zoo-variance", title="The layer that counts wrong", minutes=15, level="medium")
-momentum = layer_exercise(name="zoo-momentum", title="The layer that lives in the moment", minutes=10, level="easy")
-graph = layer_exercise(name="zoo-graph", title="The layer that never lets go", minutes=15, level="medium")
-cancellation = layer_exercise(
-    name="zoo-cancellation", title="The layer that is afraid of heights", minutes=15, level="medium"
-)
-detached = layer_exercise(name="zoo-detached", title="The layer that learns too little", minutes=15, level="medium")
-bias = Exercise(name="zoo-bias", title="The bias that nobody removed", chapter=10, minutes=10, level="easy")
-residual = Exercise(name="zoo-residual", title="The shortcut that is none", chapter=6, minutes=15, level="medium")
-gradient_check = Exercise(
-    name="zoo-gradient-check", title="The check that cannot fail", chapter=10, minutes=25, level="hard"
-)
-layer = layer_exercise(name="layer", title="A BatchNorm of your own", minutes=45, level="hard", chapter=11)
-EXERCISES = (mode, buffers, variance, momentum, graph, cancellation, detached, bias, residual, gradient_check, layer)
 
 
 def compare_bias(answer, norm, what, hint=None, *, bias=False):
@@ -322,19 +290,10 @@ def reject(answer, batch_norm, what, hint=TOO_EASY):
     require(not _verdict(answer, batch_norm), f"a BatchNorm {what} passes.", hint)
 
 
-gradient_check.cases += [
-    Case(
-        "constant mean and variance are rejected",
-        lambda answer: reject(answer, constant_statistics, "without gradient through them"),
-    ),
-    Case(
-        "a constant variance is rejected",
-        lambda answer: reject(
-            answer,
-            constant_variance,
-            "without gradient through the variance",
-            f"{TOO_EASY} Compare element by element, with a small tolerance.",
-        ),
-    ),
-    Case("a zero gradient is rejected", lambda answer: reject(answer, no_gradient, "with a gradient of zero")),
-]
+BY_ELEMENT = f"{TOO_EASY} Compare element by element, with a small tolerance."
+for name, batch_norm, what, *hint in (
+    ("constant mean and variance are", constant_statistics, "without gradient through them"),
+    ("a constant variance is", constant_variance, "without gradient through the variance", BY_ELEMENT),
+    ("a zero gradient is", no_gradient, "with a gradient of zero"),
+):
+    gradient_check.case(f"{name} rejected", batch_norm, what, *hint)(reject)

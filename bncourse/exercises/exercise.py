@@ -1,7 +1,7 @@
 """An exercise is a list of named cases; checking an answer runs them all and reports in plain words."""
 
+import copy
 import dis
-import linecache
 import random
 import textwrap
 import traceback
@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from bncourse.exercises.compare import CaseFailed
 
-CaseFunction = Callable[[Any], None]
+CaseFunction = TypeVar("CaseFunction", bound=Callable[..., None])
 SEED = 1502_03167  # not one that the cases use for their inputs: a dropout mask from the same seed would depend on them
 LIBRARIES = (str(Path(__file__).parents[1]), "site-packages", "dist-packages", "<frozen", "/lib/python3")
 
@@ -32,7 +32,7 @@ class Case(NamedTuple):
     """One thing an answer is tested for: a name a learner understands, and a function that raises if it fails."""
 
     name: str
-    test: CaseFunction
+    test: Callable[[Any], None]
 
     def run(self, answer: Any) -> None:
         """Test an answer.
@@ -73,11 +73,11 @@ class Exercise:
     level: Literal["easy", "medium", "hard"]
     cases: list[Case] = field(default_factory=list, repr=False)
 
-    def case(self, name: str) -> Callable[[CaseFunction], CaseFunction]:
-        """Decorate a function as one of this exercise's cases."""
+    def case(self, name: str, *inputs: Any, **options: Any) -> Callable[[CaseFunction], CaseFunction]:
+        """Decorate a function as one of this exercise's cases: it gets the answer, and a copy of these inputs."""
 
         def add(test: CaseFunction) -> CaseFunction:
-            self.cases.append(Case(name, test))
+            self.cases.append(Case(name, lambda answer: test(answer, *copy.deepcopy(inputs), **options)))
             return test
 
         return add
@@ -160,6 +160,5 @@ def _explain(error: Exception) -> str:
     message = f"your code raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not any(library in frame.filename for library in LIBRARIES):
-            line = linecache.getline(frame.filename, frame.lineno or 0).strip()
-            return f"{message}\nin line {frame.lineno} of {frame.name}: {line}" if line else message
+            return f"{message}\nin line {frame.lineno} of {frame.name}: {frame.line}" if frame.line else message
     return message

@@ -4,13 +4,12 @@ import torch
 from torch.nn import functional as F
 
 from bncourse.exercises.compare import expect, expect_items, require, sample
-from bncourse.exercises.exercise import Case, Exercise
+from bncourse.exercises.exercise import Exercise
 
 UNBIASED = (
     "This is what the unbiased variance gives: torch's var() divides by m - 1. "
     "BatchNorm divides by m: pass correction=0."
 )
-NO_EPS = "This is the result without eps. The denominator is sqrt(variance + eps)."
 EPS_OUTSIDE = "eps belongs inside the square root: sqrt(variance + eps), not sqrt(variance) + eps."
 ALL_AXES = "This uses one mean and one variance for the whole tensor. Reduce over the given axes only."
 BATCH_AXIS_ONLY = (
@@ -31,10 +30,10 @@ CONSTANTS = (
     "Both depend on x: let the gradient flow through them."
 )
 
-signal = Exercise(name="signal", title="How far does a signal get?", chapter=1, minutes=10, level="easy")
-standardize = Exercise(name="standardize", title="Standardize over given axes", chapter=2, minutes=10, level="easy")
-batch_norm = Exercise(name="batch-norm", title="The forward pass of BatchNorm", chapter=2, minutes=15, level="medium")
-identity = Exercise(name="identity", title="When BatchNorm does nothing", chapter=2, minutes=10, level="medium")
+signal = Exercise("signal", "How far does a signal get?", chapter=1, minutes=10, level="easy")
+standardize = Exercise("standardize", "Standardize over given axes", chapter=2, minutes=10, level="easy")
+batch_norm = Exercise("batch-norm", "The forward pass of BatchNorm", chapter=2, minutes=15, level="medium")
+identity = Exercise("identity", "When BatchNorm does nothing", chapter=2, minutes=10, level="medium")
 EXERCISES = (signal, standardize, batch_norm, identity)
 
 
@@ -69,10 +68,8 @@ def measured_signal(answer):
     compare_signal(answer, gain, depth, x.std(), rtol=0.1)
 
 
-signal.cases += [
-    Case("30 layers, gain 0.5: the signal vanishes", lambda answer: compare_signal(answer, 0.5, 30, atol=1e-12)),
-    Case("30 layers, gain 1.5: the signal explodes", lambda answer: compare_signal(answer, 1.5, 30)),
-]
+signal.case("30 layers, gain 0.5: the signal vanishes", 0.5, 30, atol=1e-12)(compare_signal)
+signal.case("30 layers, gain 1.5: the signal explodes", 1.5, 30)(compare_signal)
 
 
 def standardize_mistakes(x, dims, eps):
@@ -81,7 +78,7 @@ def standardize_mistakes(x, dims, eps):
     variance = centred.square().mean(dims, keepdim=True)
     mistakes = {
         UNBIASED: standardized(x, dims, eps, correction=1),
-        NO_EPS: centred / variance.sqrt(),
+        "This is the result without eps. The denominator is sqrt(variance + eps).": centred / variance.sqrt(),
         EPS_OUTSIDE: centred / (variance.sqrt() + eps),
         "Divide by the standard deviation, the square root of the variance.": centred / (variance + eps),
         ALL_AXES: standardized(x, tuple(range(x.dim())), eps),
@@ -90,29 +87,26 @@ def standardize_mistakes(x, dims, eps):
     return mistakes | ({BATCH_AXIS_ONLY: standardized(x, (0,), eps)} if x.dim() > 2 else {})
 
 
+def by_channel(values, x):
+    """One value per channel, in a shape that broadcasts against x."""
+    return values.reshape(1, -1, *[1] * (x.dim() - 2))
+
+
 def compare_standardize(answer, x, dims, eps=1e-5, **options):
     """Compare with torch's BatchNorm in float64, without weight and bias."""
     expected = F.batch_norm(x.double(), None, None, training=True, eps=eps)
     expect(answer(x, dims, eps), expected, "the result", standardize_mistakes(x, dims, eps), **options)
 
 
-standardize.cases += [
-    Case(
-        "features: a (8, 5) tensor over axis 0",
-        lambda answer: compare_standardize(answer, 3 * sample(8, 5) + 2, (0,), eps=0.1),
-    ),
-    Case(
-        "images: a (4, 3, 6, 5) tensor over axes 0, 2, 3",
-        lambda answer: compare_standardize(answer, 2 * sample(4, 3, 6, 5) - 1, (0, 2, 3)),
-    ),
-    Case("small inputs: eps decides", lambda answer: compare_standardize(answer, 1e-3 * sample(16, 4), (0,))),
-    Case(
-        "a large offset: inputs near 10,000",
-        lambda answer: compare_standardize(
-            answer, sample(64, 4) + 1e4, (0,), rtol=1e-2, atol=1e-2, otherwise=CANCELLATION
-        ),
-    ),
-]
+standardize.case("features: a (8, 5) tensor over axis 0", 3 * sample(8, 5) + 2, (0,), eps=0.1)(compare_standardize)
+images = standardize.case("images: a (4, 3, 6, 5) tensor over axes 0, 2, 3", 2 * sample(4, 3, 6, 5) - 1, (0, 2, 3))
+images(compare_standardize)
+standardize.case("small inputs: eps decides", 1e-3 * sample(16, 4), (0,))(compare_standardize)
+
+
+@standardize.case("a large offset: inputs near 10,000", sample(64, 4) + 1e4)
+def standardize_offset(answer, x):
+    compare_standardize(answer, x, (0,), rtol=1e-2, atol=1e-2, otherwise=CANCELLATION)
 
 
 @standardize.case("the gradient flows through the mean and the variance")
@@ -131,34 +125,30 @@ def standardize_gradient(answer):
     expect(got, expected, "the gradient of x", {CONSTANTS: dy * scale}, rtol=1e-3)
 
 
-def compare_batch_norm(answer, x, eps=1e-5):
-    """Compare with torch's, with a weight and a bias that differ by channel."""
-    weight, bias = sample(x.shape[1], seed=2) + 3, sample(x.shape[1], seed=3)
+def batch_norm_mistakes(x, weight, bias, eps):
+    """The usual mistakes, and what they make of x with a weight and a bias by channel."""
     axes, space = (0, *range(2, x.dim())), tuple(range(2, x.dim()))
-    by_channel = (1, -1, *[1] * len(space))
-    w, b = weight.reshape(by_channel), bias.reshape(by_channel)
+    w, b, right = by_channel(weight, x), by_channel(bias, x), standardized(x, axes, eps)
     mistakes = {hint: w * x_hat + b for hint, x_hat in standardize_mistakes(x, axes, eps).items()}
     if space:
         mistakes[PER_SAMPLE] = w * standardized(x, space, eps) + b
     if x.shape[-1] == len(weight):
-        mistakes[LAST_AXIS] = weight * standardized(x, axes, eps) + bias
-    mistakes["Scale first, then shift: weight * x_hat + bias."] = w * (standardized(x, axes, eps) + b)
+        mistakes[LAST_AXIS] = weight * right + bias
+    return mistakes | {"Scale first, then shift: weight * x_hat + bias.": w * (right + b)}
+
+
+def compare_batch_norm(answer, x, eps=1e-5):
+    """Compare with torch's, with a weight and a bias that differ by channel."""
+    weight, bias = sample(x.shape[1], seed=2) + 3, sample(x.shape[1], seed=3)
+    mistakes = batch_norm_mistakes(x, weight, bias, eps)
     expected = F.batch_norm(x.double(), None, None, weight.double(), bias.double(), training=True, eps=eps)
     expect(answer(x, weight, bias, eps), expected, "the output", mistakes)
 
 
-batch_norm.cases += [
-    Case("features: a (16, 4) batch", lambda answer: compare_batch_norm(answer, 2 * sample(16, 4) + 1)),
-    Case("images: a (4, 3, 6, 5) batch", lambda answer: compare_batch_norm(answer, 2 * sample(4, 3, 6, 5) + 1)),
-    Case(
-        "images as wide as they have channels: (4, 6, 6, 6)",
-        lambda answer: compare_batch_norm(answer, sample(4, 6, 6, 6)),
-    ),
-    Case(
-        "a small batch and a large eps: (3, 2) and eps 0.1",
-        lambda answer: compare_batch_norm(answer, sample(3, 2), 0.1),
-    ),
-]
+batch_norm.case("features: a (16, 4) batch", 2 * sample(16, 4) + 1)(compare_batch_norm)
+batch_norm.case("images: a (4, 3, 6, 5) batch", 2 * sample(4, 3, 6, 5) + 1)(compare_batch_norm)
+batch_norm.case("images as wide as they have channels: (4, 6, 6, 6)", sample(4, 6, 6, 6))(compare_batch_norm)
+batch_norm.case("a small batch and a large eps: (3, 2) and eps 0.1", sample(3, 2), 0.1)(compare_batch_norm)
 
 
 def compare_identity(answer, x, eps=1e-5):
@@ -182,9 +172,5 @@ def compare_identity(answer, x, eps=1e-5):
     expect(output, x, "the output of BatchNorm", rtol=1e-3, atol=1e-3)
 
 
-identity.cases += [
-    Case("features, eps 0.5: a (10, 4) batch", lambda answer: compare_identity(answer, 2 * sample(10, 4) + 1, eps=0.5)),
-    Case(
-        "images, eps 1e-5: a (4, 3, 5, 5) batch", lambda answer: compare_identity(answer, 0.01 * sample(4, 3, 5, 5) - 1)
-    ),
-]
+identity.case("features, eps 0.5: a (10, 4) batch", 2 * sample(10, 4) + 1, eps=0.5)(compare_identity)
+identity.case("images, eps 1e-5: a (4, 3, 5, 5) batch", 0.01 * sample(4, 3, 5, 5) - 1)(compare_identity)

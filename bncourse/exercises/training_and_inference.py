@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bncourse.exercises.compare import expect, expect_items, expect_number, require, sample
-from bncourse.exercises.exercise import Case, Exercise
+from bncourse.exercises.exercise import Exercise
 
 REVERSED = (
     "The momentum convention is reversed. In torch the momentum weights the NEW value: "
@@ -16,25 +16,39 @@ BIASED_RUNNING = (
     "This stores the biased variance. BatchNorm normalizes with the biased one but stores the unbiased one: "
     "divide by n - 1 (correction=1)."
 )
-COUNT_IS_NOT_N = "The number of values per channel is N * H * W, not N: the unbiased variance divides by N * H * W - 1."
-REVERSED_AND_BIASED = "Two mistakes at once: the momentum convention is reversed, and the variance is the biased one."
-VARIANCE_OF_PIXELS = (
-    "This averages the variances of the pixels. Take one variance over all N * H * W values of a channel."
-)
-REPLACED = "This is the batch's own value: the old running value has no part in it."
-TRAIN_MODE = "This is the accuracy in training mode: each batch is normalized by its own statistics. Call model.eval()."
-MEAN_OF_BATCHES = (
-    "This averages the accuracies of the batches, so the samples of a smaller last batch count more. "
-    "Count correct samples and divide once, at the end."
-)
 
 running_statistics = Exercise(
-    name="running-statistics", title="One step of the running statistics", chapter=3, minutes=15, level="medium"
+    "running-statistics", "One step of the running statistics", chapter=3, minutes=15, level="medium"
 )
-warm_up = Exercise(name="warm-up", title="How long do running statistics take?", chapter=3, minutes=10, level="easy")
-evaluate = Exercise(name="evaluate", title="Evaluate without leaving a trace", chapter=3, minutes=20, level="medium")
-batch_noise = Exercise(name="batch-noise", title="How noisy is a batch's mean?", chapter=4, minutes=10, level="easy")
+warm_up = Exercise("warm-up", "How long do running statistics take?", chapter=3, minutes=10, level="easy")
+evaluate = Exercise("evaluate", "Evaluate without leaving a trace", chapter=3, minutes=20, level="medium")
+batch_noise = Exercise("batch-noise", "How noisy is a batch's mean?", chapter=4, minutes=10, level="easy")
 EXERCISES = (running_statistics, warm_up, evaluate, batch_noise)
+
+
+def running_mistakes(old_mean, old, x, momentum=0.1):
+    """The usual mistakes, and what they make of the running mean and of the running variance."""
+    keep, axes, n = 1 - momentum, (0, *range(2, x.dim())), len(x)
+    mean, biased, unbiased = x.mean(axes), x.var(axes, correction=0), x.var(axes)
+    by_n = old.lerp(biased * n / (n - 1), momentum)
+    pixels = old.lerp(x.var(0).reshape(x.shape[1], -1).mean(1), momentum)
+    of_mean = {
+        REVERSED: old_mean.lerp(mean, keep),
+        "This is the batch's own value: the old running value has no part in it.": mean,
+        "The running mean never changes in training.": old_mean,
+    }
+    of_variance = {
+        BIASED_RUNNING: old.lerp(biased, momentum),
+        REVERSED: old.lerp(unbiased, keep),
+        "Two mistakes at once: the momentum convention is reversed, and the variance is the biased one.": (
+            old.lerp(biased, keep)
+        ),
+        "The number of values per channel is N * H * W, not N: the unbiased variance divides by N * H * W - 1.": by_n,
+        "This averages the variances of the pixels. Take one variance over all N * H * W values of a channel.": pixels,
+        "The buffer holds the variance, not the standard deviation.": old.lerp(unbiased.sqrt(), momentum),
+        "The running variance never changes in training.": old,
+    }
+    return of_mean, of_variance
 
 
 def compare_running(answer, x, momentum=0.1, steps=1):
@@ -44,7 +58,6 @@ def compare_running(answer, x, momentum=0.1, steps=1):
     layer.running_mean.copy_(sample(channels, seed=5))
     layer.running_var.copy_(sample(channels, seed=6).square() + 2)
     mean, variance = layer.running_mean.clone(), layer.running_var.clone()
-    axes = (0, *range(2, x.dim()))
     for step in range(steps):
         batch = x + step
         given, before = (mean, variance), (mean.clone(), variance.clone())
@@ -55,30 +68,14 @@ def compare_running(answer, x, momentum=0.1, steps=1):
             "the tensors you were given have changed.",
             "Return new tensors: do not write to running_mean or running_var in place here.",
         )
-        keep, old_mean, old = 1 - momentum, *before
-        new_mean, biased, unbiased = batch.mean(axes), batch.var(axes, correction=0), batch.var(axes)
-        mistakes = {REVERSED: momentum * old_mean + keep * new_mean, REPLACED: new_mean}
-        expect(mean, layer.running_mean, "the running mean", mistakes)
-        of_pixels = batch.var(0).reshape(channels, -1).mean(1)
-        mistakes = {
-            BIASED_RUNNING: keep * old + momentum * biased,
-            REVERSED: momentum * old + keep * unbiased,
-            REVERSED_AND_BIASED: momentum * old + keep * biased,
-            COUNT_IS_NOT_N: keep * old + momentum * biased * len(batch) / (len(batch) - 1),
-            VARIANCE_OF_PIXELS: keep * old + momentum * of_pixels,
-            "The buffer holds the variance, not the standard deviation.": keep * old + momentum * unbiased.sqrt(),
-        }
-        expect(variance, layer.running_var, "the running variance", mistakes)
+        of_mean, of_variance = running_mistakes(*before, batch, momentum)
+        expect(mean, layer.running_mean, "the running mean", of_mean)
+        expect(variance, layer.running_var, "the running variance", of_variance)
 
 
-running_statistics.cases += [
-    Case("features: one step with a (4, 3) batch", lambda answer: compare_running(answer, 2 * sample(4, 3))),
-    Case(
-        "images: one step with a (2, 3, 2, 2) batch",
-        lambda answer: compare_running(answer, sample(2, 3, 2, 2) + 1, 0.3),
-    ),
-    Case("three steps in a row", lambda answer: compare_running(answer, sample(5, 2), steps=3)),
-]
+running_statistics.case("features: one step with a (4, 3) batch", 2 * sample(4, 3))(compare_running)
+running_statistics.case("images: one step with a (2, 3, 2, 2) batch", sample(2, 3, 2, 2) + 1, 0.3)(compare_running)
+running_statistics.case("three steps in a row", sample(5, 2), steps=3)(compare_running)
 
 
 @running_statistics.case("nothing for autograd to remember")
@@ -116,11 +113,9 @@ def compare_warm_up(answer, fraction, momentum):
     expect(answer(fraction, momentum), steps, f"the number of steps to {fraction:.0%} at momentum {momentum}", mistakes)
 
 
-warm_up.cases += [
-    Case("to 65% at momentum 0.1", lambda answer: compare_warm_up(answer, 0.65, 0.1)),
-    Case("to 99% at momentum 0.1", lambda answer: compare_warm_up(answer, 0.99, 0.1)),
-    Case("to 99% at momentum 0.01", lambda answer: compare_warm_up(answer, 0.99, 0.01)),
-]
+warm_up.case("to 65% at momentum 0.1", 0.65, 0.1)(compare_warm_up)
+warm_up.case("to 99% at momentum 0.1", 0.99, 0.1)(compare_warm_up)
+warm_up.case("to 99% at momentum 0.01", 0.99, 0.01)(compare_warm_up)
 
 
 class Spy(nn.Module):
@@ -152,9 +147,8 @@ def evaluation_model():
 
 def _accuracies(model, images, labels, batch_size):
     with torch.no_grad():
-        right = torch.cat([model(images[i : i + batch_size]).argmax(1) for i in range(0, len(images), batch_size)])
-    right = (right == labels).double()
-    return right.mean().item(), torch.stack([part.mean() for part in right.split(batch_size)]).mean().item()
+        right = (torch.cat([model(part).argmax(1) for part in images.split(batch_size)]) == labels).double()
+    return right.mean(), torch.stack([part.mean() for part in right.split(batch_size)]).mean()
 
 
 def compare_accuracy(answer, batch_size):
@@ -167,18 +161,18 @@ def compare_accuracy(answer, batch_size):
     model, images, labels = evaluation_model()
     expected, over_batches = _accuracies(model.eval(), images, labels, batch_size)
     mistakes = {
-        MEAN_OF_BATCHES: over_batches,
-        TRAIN_MODE: in_training,
+        "This averages the accuracies of the batches, so the samples of a smaller last batch count more. "
+        "Count correct samples and divide once, at the end.": over_batches,
+        "This is the accuracy in training mode: "
+        "each batch is normalized by its own statistics. Call model.eval().": in_training,
         "This is a percentage; return the share, between 0 and 1.": 100 * expected,
         "This is the number of correct samples; divide by how many there are.": 40 * expected,
     }
     expect(got, expected, "the accuracy", mistakes)
 
 
-evaluate.cases += [
-    Case("the accuracy of sorted batches of 20", lambda answer: compare_accuracy(answer, 20)),
-    Case("a smaller last batch: 40 samples, 13 at a time", lambda answer: compare_accuracy(answer, 13)),
-]
+evaluate.case("the accuracy of sorted batches of 20", 20)(compare_accuracy)
+evaluate.case("a smaller last batch: 40 samples, 13 at a time", 13)(compare_accuracy)
 
 
 @evaluate.case("the running statistics stay as they were")
@@ -229,11 +223,10 @@ def compare_noise(answer, std, n, height=1, width=1, expected=None, **tolerance)
     expect(answer(std, n, height, width), expected, "the noise", mistakes, **tolerance)
 
 
-batch_noise.cases += [
-    Case(
-        "features: batches of 25, measured",
-        lambda answer: compare_noise(answer, 2.0, 25, expected=(2.0 * sample(20_000, 25)).mean(1).std(), rtol=0.03),
-    ),
-    Case("batches four times as large", lambda answer: compare_noise(answer, 2.0, 100)),
-    Case("images: 4 of 8 x 8 pixels", lambda answer: compare_noise(answer, 1.0, 4, 8, 8)),
-]
+@batch_noise.case("features: batches of 25, measured")
+def measured_noise(answer):
+    compare_noise(answer, 2.0, 25, expected=(2.0 * sample(20_000, 25)).mean(1).std(), rtol=0.03)
+
+
+batch_noise.case("batches four times as large", 2.0, 100)(compare_noise)
+batch_noise.case("images: 4 of 8 x 8 pixels", 1.0, 4, 8, 8)(compare_noise)
