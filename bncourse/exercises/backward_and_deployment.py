@@ -55,9 +55,9 @@ def compare_backward(answer, x, eps=1e-5):
         expect(got[0], dx, "dx", mistakes, rtol=1e-6, atol=1e-8)
 
 
-backward.case("an (8, 3) batch", 2 * sample(8, 3) + 1)(compare_backward)
-backward.case("a small variance and a large eps", 0.3 * sample(5, 4), eps=0.1)(compare_backward)
-backward.case("a large batch: (200, 2)", sample(200, 2) - 3)(compare_backward)
+backward.add("an (8, 3) batch", compare_backward, 2 * sample(8, 3) + 1)
+backward.add("a small variance and a large eps", compare_backward, 0.3 * sample(5, 4), eps=0.1)
+backward.add("a large batch: (200, 2)", compare_backward, sample(200, 2) - 3)
 
 
 def trained_pair(*, bias=False, eps=1e-5, affine=True, **options):
@@ -115,9 +115,9 @@ def compare_fold(answer, **options):
 KEEP_OPTIONS = "Give the new convolution the old one's stride, padding, dilation and groups."
 
 
-fold.case("a convolution without a bias")(compare_fold)
-fold.case("a convolution with a bias, and eps 0.1", bias=True, eps=0.1)(compare_fold)
-fold.case("stride 2, padding 1, 2 groups", stride=2, padding=1, groups=2)(compare_fold)
+fold.add("a convolution without a bias", compare_fold)
+fold.add("a convolution with a bias, and eps 0.1", compare_fold, bias=True, eps=0.1)
+fold.add("stride 2, padding 1, 2 groups", compare_fold, stride=2, padding=1, groups=2)
 
 
 def stale_model():
@@ -136,25 +136,18 @@ def stale_model():
 def recalibrated_first(answer):
     model, batches = stale_model()
     answer(model, batches)
-    means = torch.stack([batch.mean(0) for batch in batches])
-    variances = torch.stack([batch.var(0) for batch in batches])
-    moving, continued = torch.zeros(3), torch.full((3,), 7.0)
-    for mean in means:
+    x, stale = torch.stack(batches), torch.full((3,), 7.0)
+    moving, continued = torch.zeros(3), stale
+    for mean in x.mean(1):
         moving, continued = 0.9 * moving + 0.1 * mean, 0.9 * continued + 0.1 * mean
     mistakes = {
-        "The statistics have not changed: run the batches with the BatchNorm layers in training mode.": (
-            torch.full((3,), 7.0)
-        ),
+        "The statistics have not changed: run the batches with the BatchNorm layers in training mode.": stale,
         "The old statistics are still in the average. Call reset_running_stats() first.": continued,
         "This is the exponential average, ruled by the last batches. momentum=None takes the plain average.": moving,
     }
-    expect(model[0].running_mean, means.mean(0), "the running mean", mistakes)
-    mistakes = {
-        "These are biased batch variances. BatchNorm tracks the unbiased ones.": torch.stack(
-            [batch.var(0, correction=0) for batch in batches]
-        ).mean(0),
-    }
-    expect(model[0].running_var, variances.mean(0), "the running variance", mistakes)
+    expect(model[0].running_mean, x.mean((0, 1)), "the running mean", mistakes)
+    biased = {"These are biased batch variances. BatchNorm tracks the unbiased ones.": x.var(1, correction=0).mean(0)}
+    expect(model[0].running_var, x.var(1).mean(0), "the running variance", biased)
 
 
 @recalibrate.case("a later layer: dropout stays off")

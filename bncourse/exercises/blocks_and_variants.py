@@ -97,8 +97,8 @@ def block_parameters(answer):
     expect(count, weights + 16, "the number of parameters", mistakes)
 
 
-def compare_axes(answer, name, layer):
-    """Standardize a batch of images over the learner's axes and compare with torch's layer."""
+def compare_axes(answer, name, norm):
+    """Standardize a batch of images over the learner's axes and compare with torch's norm."""
     require(isinstance(answer, dict) and name in answer, f'the answer should be a dict with the key "{name}".')
     axes = answer[name]
     require(axes is not ... and axes is not None, "not answered yet")
@@ -111,13 +111,15 @@ def compare_axes(answer, name, layer):
     require(all(0 <= axis < view.dim() for axis in positive), f"there is no such axis in {axes}.")
     hint = WRONG_AXES[name].get(positive, f"{name} norm averages over {2 if name == 'instance' else 3} axes.")
     got = standardized(view, positive).reshape(x.shape)
-    expect(got, layer(x), f"a batch standardized over {positive}", otherwise=hint)
+    expect(got, norm(x), f"a batch standardized over {positive}", otherwise=hint)
 
 
-norm_axes.case("batch: BatchNorm2d", "batch", nn.BatchNorm2d(6))(compare_axes)
-norm_axes.case("layer: LayerNorm((C, H, W))", "layer", nn.LayerNorm((6, 5, 5)))(compare_axes)
-norm_axes.case("instance: InstanceNorm2d", "instance", nn.InstanceNorm2d(6))(compare_axes)
-norm_axes.case("group: GroupNorm, after the reshape to (N, G, C // G, H, W)", "group", nn.GroupNorm(2, 6))(compare_axes)
+norm_axes.add("batch: BatchNorm2d", compare_axes, "batch", lambda x: F.batch_norm(x, None, None, training=True))
+norm_axes.add("layer: LayerNorm((C, H, W))", compare_axes, "layer", lambda x: F.layer_norm(x, x.shape[1:]))
+norm_axes.add("instance: InstanceNorm2d", compare_axes, "instance", F.instance_norm)
+norm_axes.add(
+    "group: GroupNorm, after the reshape to (N, G, C // G, H, W)", compare_axes, "group", lambda x: F.group_norm(x, 2)
+)
 
 
 def compare_group_norm(answer, x, groups, eps=1e-5):
@@ -147,9 +149,9 @@ def compare_group_norm(answer, x, groups, eps=1e-5):
     expect(answer(x, groups, weight, bias, eps), expected, "the output", mistakes)
 
 
-group_norm.case("3 groups of 2 channels: a (4, 6, 5, 3) batch", 2 * sample(4, 6, 5, 3) + 1, 3)(compare_group_norm)
-group_norm.case("2 groups of 4 channels, eps 0.1", sample(2, 8, 3, 3), 2, eps=0.1)(compare_group_norm)
-group_norm.case("a batch of one image", sample(1, 6, 4, 4) - 2, 2)(compare_group_norm)
+group_norm.add("3 groups of 2 channels: a (4, 6, 5, 3) batch", compare_group_norm, 2 * sample(4, 6, 5, 3) + 1, 3)
+group_norm.add("2 groups of 4 channels, eps 0.1", compare_group_norm, sample(2, 8, 3, 3), 2, eps=0.1)
+group_norm.add("a batch of one image", compare_group_norm, sample(1, 6, 4, 4) - 2, 2)
 
 
 def compare_two(answer, a, b, eps=1e-5):
@@ -172,9 +174,9 @@ def compare_two(answer, a, b, eps=1e-5):
     expect(got, expected, f"the outputs for {a} and {b}", mistakes)
 
 
-batch_of_two.case("3 and 7", 3.0, 7.0)(compare_two)
-batch_of_two.case("a near tie: 0.500 and 0.503", 0.503, 0.500)(compare_two)
-batch_of_two.case("a tie: both 2", 2.0, 2.0)(compare_two)
+batch_of_two.add("3 and 7", compare_two, 3.0, 7.0)
+batch_of_two.add("a near tie: 0.500 and 0.503", compare_two, 0.503, 0.500)
+batch_of_two.add("a tie: both 2", compare_two, 2.0, 2.0)
 
 
 def small_network():
@@ -235,9 +237,9 @@ def compare_epoch(answer, sizes, steps):
     require(not left, "gradients are left over after the epoch.", "Call optimizer.zero_grad() after every step.")
 
 
-accumulation.case("6 micro-batches, 3 to a step", (4, 4, 4, 4, 4, 4), 3)(compare_epoch)
-accumulation.case("5 micro-batches, 3 to a step: an incomplete last window", (4, 4, 4, 4, 4), 3)(compare_epoch)
-accumulation.case("a last micro-batch of 1 sample", (4, 4, 4, 1), 2)(compare_epoch)
+accumulation.add("6 micro-batches, 3 to a step", compare_epoch, (4, 4, 4, 4, 4, 4), 3)
+accumulation.add("5 micro-batches, 3 to a step: an incomplete last window", compare_epoch, (4, 4, 4, 4, 4), 3)
+accumulation.add("a last micro-batch of 1 sample", compare_epoch, (4, 4, 4, 1), 2)
 
 
 def compare_shift(answer, keep, mean, variance, expected=None, **tolerance):
@@ -271,4 +273,4 @@ def shift_relu(answer):
     compare_shift(answer, 0.9, x.mean().item(), x.var().item(), measured, rtol=0.01)
 
 
-dropout_shift.case("mean 2, variance 3, keep 0.8", 0.8, 2.0, 3.0)(compare_shift)
+dropout_shift.add("mean 2, variance 3, keep 0.8", compare_shift, 0.8, 2.0, 3.0)

@@ -55,23 +55,25 @@ gradient_check = Exercise("zoo-gradient-check", "The check that cannot fail", ch
 EXERCISES = (*creatures, bias, residual, gradient_check, layer)
 
 
-def build(answer, features: int = 3) -> nn.Module:
-    """An instance of the learner's class, with a weight and a bias that are not 1 and 0."""
+def build(answer) -> nn.Module:
+    """An instance of the learner's class, whose parameters and running statistics are not 1 and 0."""
     is_class = isinstance(answer, type) and issubclass(answer, nn.Module)
     require(is_class, "the answer should be your class, an nn.Module.")
-    layer = answer(features)
+    layer = answer(3)
     for name in ("weight", "bias"):
         parameter = getattr(layer, name, None)
         require(
-            isinstance(parameter, nn.Parameter) and parameter.shape == (features,),
-            f"the layer should have an nn.Parameter `{name}` of shape ({features},).",
+            isinstance(parameter, nn.Parameter) and parameter.shape == (3,),
+            f"the layer should have an nn.Parameter `{name}` of shape (3,).",
         )
     for name in ("running_mean", "running_var"):
         there = isinstance(getattr(layer, name, None), torch.Tensor)
         require(there, f"the layer should have the running statistic `{name}`.")
     with torch.no_grad():
-        layer.weight.copy_(sample(features, seed=2) + 3)
-        layer.bias.copy_(sample(features, seed=3))
+        layer.weight.copy_(sample(3, seed=2) + 3)
+        layer.bias.copy_(sample(3, seed=3))
+        layer.running_mean.copy_(sample(3, seed=5))
+        layer.running_var.copy_(sample(3, seed=6).square() + 1)
     return layer.train()
 
 
@@ -106,16 +108,9 @@ def running_update(answer):
         expect(layer.running_var, twin.running_var, "running_var", of_variance)
 
 
-def _with_statistics(layer):
-    with torch.no_grad():
-        layer.running_mean.copy_(sample(3, seed=5))
-        layer.running_var.copy_(sample(3, seed=6).square() + 1)
-    return layer
-
-
 @layer.case("evaluation: the running statistics, whatever the gradient mode")
 def evaluation_output(answer):
-    layer, x = _with_statistics(build(answer)).eval(), 2 * sample(4, 3, 5, 5) + 1
+    layer, x = build(answer).eval(), 2 * sample(4, 3, 5, 5) + 1
     expected = torch_twin(layer)(x)
     before = layer.running_mean.clone()
     by_batch = {BY_GRAD_MODE: F.batch_norm(x, None, None, layer.weight, layer.bias, training=True)}
@@ -127,7 +122,7 @@ def evaluation_output(answer):
 
 @layer.case("training under no_grad still normalizes by the batch")
 def training_without_gradients(answer):
-    layer, x = _with_statistics(build(answer)), 2 * sample(4, 3, 5, 5) + 1
+    layer, x = build(answer), 2 * sample(4, 3, 5, 5) + 1
     twin = torch_twin(layer)
     with torch.no_grad():
         by_running = F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias)
@@ -200,18 +195,15 @@ def compare_bias(answer, norm, what, hint=None, *, bias=False):
     require((found[0].bias is not None) == bias, f"with {what} the convolution {fault}.", hint)
 
 
-@bias.case("no bias before BatchNorm2d")
-def no_bias(answer):
-    hint = "`norm` is a class, not a layer: isinstance(norm, nn.BatchNorm2d) is never true of it. Ask issubclass."
-    compare_bias(answer, nn.BatchNorm2d, "nn.BatchNorm2d", hint)
-
-
-@bias.case("no bias before a layer derived from BatchNorm2d")
-def no_bias_subclass(answer):
-    derived = type("Derived", (nn.BatchNorm2d,), {})
-    compare_bias(
-        answer, derived, "a subclass of nn.BatchNorm2d", "Comparing with == misses subclasses. Ask issubclass."
-    )
+CLASS_NOT_LAYER = (
+    "`norm` is a class, not a layer: isinstance(norm, nn.BatchNorm2d) is never true of it. Ask issubclass."
+)
+SUBCLASSES = "Comparing with == misses subclasses. Ask issubclass."
+Derived = type("Derived", (nn.BatchNorm2d,), {})
+bias.add("no bias before BatchNorm2d", compare_bias, nn.BatchNorm2d, "nn.BatchNorm2d", CLASS_NOT_LAYER)
+bias.add(
+    "no bias before a layer derived from BatchNorm2d", compare_bias, Derived, "a subclass of nn.BatchNorm2d", SUBCLASSES
+)
 
 
 @bias.case("a bias where nothing replaces it")
@@ -291,9 +283,10 @@ def reject(answer, batch_norm, what, hint=TOO_EASY):
 
 
 BY_ELEMENT = f"{TOO_EASY} Compare element by element, with a small tolerance."
-for name, batch_norm, what, *hint in (
-    ("constant mean and variance are", constant_statistics, "without gradient through them"),
-    ("a constant variance is", constant_variance, "without gradient through the variance", BY_ELEMENT),
-    ("a zero gradient is", no_gradient, "with a gradient of zero"),
-):
-    gradient_check.case(f"{name} rejected", batch_norm, what, *hint)(reject)
+gradient_check.add(
+    "constant mean and variance are rejected", reject, constant_statistics, "without gradient through them"
+)
+gradient_check.add(
+    "a constant variance is rejected", reject, constant_variance, "without gradient through the variance", BY_ELEMENT
+)
+gradient_check.add("a zero gradient is rejected", reject, no_gradient, "with a gradient of zero")

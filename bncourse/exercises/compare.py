@@ -89,9 +89,8 @@ def expect_items(got: Any, count: int, what: str) -> Sequence[Any]:
 
 
 def _as_tensor(value: Any, what: str = "the value") -> Tensor:
-    if isinstance(value, bool) or not isinstance(value, Tensor | int | float):
-        if not hasattr(value, "__array__"):
-            raise CaseFailed(f"{what} should be a number or a tensor; got {_describe(value)}.")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    require(is_number or hasattr(value, "__array__"), f"{what} should be a number or a tensor; got {_describe(value)}.")
     return torch.as_tensor(value).detach().to("cpu", torch.float64)
 
 

@@ -1,22 +1,22 @@
 """An exercise is a list of named cases; checking an answer runs them all and reports in plain words."""
 
-import copy
 import dis
 import random
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from bncourse.exercises.compare import CaseFailed
 
-CaseFunction = TypeVar("CaseFunction", bound=Callable[..., None])
+CaseFunction = Callable[[Any], None]
 SEED = 1502_03167  # not one that the cases use for their inputs: a dropout mask from the same seed would depend on them
 LIBRARIES = (str(Path(__file__).parents[1]), "site-packages", "dist-packages", "<frozen", "/lib/python3")
 
@@ -28,11 +28,17 @@ class CheckFailed(AssertionError):
         return str(self).splitlines()
 
 
-class Case(NamedTuple):
-    """One thing an answer is tested for: a name a learner understands, and a function that raises if it fails."""
+@dataclass(eq=False)
+class Case:
+    """One thing an answer is tested for: a name a learner understands, and a function that raises if it fails.
+
+    The function gets the answer, and a copy of the inputs.
+    """
 
     name: str
-    test: Callable[[Any], None]
+    test: Callable[..., None]
+    inputs: tuple[Any, ...]
+    options: dict[str, Any]
 
     def run(self, answer: Any) -> None:
         """Test an answer.
@@ -44,7 +50,7 @@ class Case(NamedTuple):
             raise CaseFailed("not answered yet")
         try:
             with isolated_rng():
-                self.test(answer)
+                self.test(answer, *deepcopy(self.inputs), **self.options)
         except CaseFailed:
             raise
         except NotImplementedError:
@@ -73,14 +79,18 @@ class Exercise:
     level: Literal["easy", "medium", "hard"]
     cases: list[Case] = field(default_factory=list, repr=False)
 
-    def case(self, name: str, *inputs: Any, **options: Any) -> Callable[[CaseFunction], CaseFunction]:
-        """Decorate a function as one of this exercise's cases: it gets the answer, and a copy of these inputs."""
+    def add(self, name: str, test: Callable[..., None], *inputs: Any, **options: Any) -> None:
+        """Add a case: a function of the answer and of these inputs."""
+        self.cases.append(Case(name, test, inputs, options))
 
-        def add(test: CaseFunction) -> CaseFunction:
-            self.cases.append(Case(name, lambda answer: test(answer, *copy.deepcopy(inputs), **options)))
+    def case(self, name: str) -> Callable[[CaseFunction], CaseFunction]:
+        """Decorate a function of the answer alone as one of this exercise's cases."""
+
+        def decorate(test: CaseFunction) -> CaseFunction:
+            self.add(name, test)
             return test
 
-        return add
+        return decorate
 
     def check(self, answer: Any) -> str:
         """Run every case and return the report.
@@ -149,10 +159,8 @@ def is_unanswered(answer: Any) -> bool:
 
 
 def _indented(text: str) -> list[str]:
-    lines = []
-    for line in text.splitlines():
-        lines += textwrap.wrap(line, 88, initial_indent=" " * 8, subsequent_indent=" " * 8) or [""]
-    return lines
+    wrap = textwrap.TextWrapper(88, initial_indent=" " * 8, subsequent_indent=" " * 8).wrap
+    return [part for line in text.splitlines() for part in wrap(line) or [""]]
 
 
 def _explain(error: Exception) -> str:

@@ -68,8 +68,8 @@ def measured_signal(answer):
     compare_signal(answer, gain, depth, x.std(), rtol=0.1)
 
 
-signal.case("30 layers, gain 0.5: the signal vanishes", 0.5, 30, atol=1e-12)(compare_signal)
-signal.case("30 layers, gain 1.5: the signal explodes", 1.5, 30)(compare_signal)
+signal.add("30 layers, gain 0.5: the signal vanishes", compare_signal, 0.5, 30, atol=1e-12)
+signal.add("30 layers, gain 1.5: the signal explodes", compare_signal, 1.5, 30)
 
 
 def standardize_mistakes(x, dims, eps):
@@ -98,15 +98,16 @@ def compare_standardize(answer, x, dims, eps=1e-5, **options):
     expect(answer(x, dims, eps), expected, "the result", standardize_mistakes(x, dims, eps), **options)
 
 
-standardize.case("features: a (8, 5) tensor over axis 0", 3 * sample(8, 5) + 2, (0,), eps=0.1)(compare_standardize)
-images = standardize.case("images: a (4, 3, 6, 5) tensor over axes 0, 2, 3", 2 * sample(4, 3, 6, 5) - 1, (0, 2, 3))
-images(compare_standardize)
-standardize.case("small inputs: eps decides", 1e-3 * sample(16, 4), (0,))(compare_standardize)
+standardize.add("features: a (8, 5) tensor over axis 0", compare_standardize, 3 * sample(8, 5) + 2, (0,), eps=0.1)
+standardize.add(
+    "images: a (4, 3, 6, 5) tensor over axes 0, 2, 3", compare_standardize, 2 * sample(4, 3, 6, 5) - 1, (0, 2, 3)
+)
+standardize.add("small inputs: eps decides", compare_standardize, 1e-3 * sample(16, 4), (0,))
 
 
-@standardize.case("a large offset: inputs near 10,000", sample(64, 4) + 1e4)
-def standardize_offset(answer, x):
-    compare_standardize(answer, x, (0,), rtol=1e-2, atol=1e-2, otherwise=CANCELLATION)
+@standardize.case("a large offset: inputs near 10,000")
+def standardize_offset(answer):
+    compare_standardize(answer, sample(64, 4) + 1e4, (0,), rtol=1e-2, atol=1e-2, otherwise=CANCELLATION)
 
 
 @standardize.case("the gradient flows through the mean and the variance")
@@ -145,10 +146,10 @@ def compare_batch_norm(answer, x, eps=1e-5):
     expect(answer(x, weight, bias, eps), expected, "the output", mistakes)
 
 
-batch_norm.case("features: a (16, 4) batch", 2 * sample(16, 4) + 1)(compare_batch_norm)
-batch_norm.case("images: a (4, 3, 6, 5) batch", 2 * sample(4, 3, 6, 5) + 1)(compare_batch_norm)
-batch_norm.case("images as wide as they have channels: (4, 6, 6, 6)", sample(4, 6, 6, 6))(compare_batch_norm)
-batch_norm.case("a small batch and a large eps: (3, 2) and eps 0.1", sample(3, 2), 0.1)(compare_batch_norm)
+batch_norm.add("features: a (16, 4) batch", compare_batch_norm, 2 * sample(16, 4) + 1)
+batch_norm.add("images: a (4, 3, 6, 5) batch", compare_batch_norm, 2 * sample(4, 3, 6, 5) + 1)
+batch_norm.add("images as wide as they have channels: (4, 6, 6, 6)", compare_batch_norm, sample(4, 6, 6, 6))
+batch_norm.add("a small batch and a large eps: (3, 2) and eps 0.1", compare_batch_norm, sample(3, 2), 0.1)
 
 
 def compare_identity(answer, x, eps=1e-5):
@@ -172,5 +173,5 @@ def compare_identity(answer, x, eps=1e-5):
     expect(output, x, "the output of BatchNorm", rtol=1e-3, atol=1e-3)
 
 
-identity.case("features, eps 0.5: a (10, 4) batch", 2 * sample(10, 4) + 1, eps=0.5)(compare_identity)
-identity.case("images, eps 1e-5: a (4, 3, 5, 5) batch", 0.01 * sample(4, 3, 5, 5) - 1)(compare_identity)
+identity.add("features, eps 0.5: a (10, 4) batch", compare_identity, 2 * sample(10, 4) + 1, eps=0.5)
+identity.add("images, eps 1e-5: a (4, 3, 5, 5) batch", compare_identity, 0.01 * sample(4, 3, 5, 5) - 1)

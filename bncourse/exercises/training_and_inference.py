@@ -73,9 +73,9 @@ def compare_running(answer, x, momentum=0.1, steps=1):
         expect(variance, layer.running_var, "the running variance", of_variance)
 
 
-running_statistics.case("features: one step with a (4, 3) batch", 2 * sample(4, 3))(compare_running)
-running_statistics.case("images: one step with a (2, 3, 2, 2) batch", sample(2, 3, 2, 2) + 1, 0.3)(compare_running)
-running_statistics.case("three steps in a row", sample(5, 2), steps=3)(compare_running)
+running_statistics.add("features: one step with a (4, 3) batch", compare_running, 2 * sample(4, 3))
+running_statistics.add("images: one step with a (2, 3, 2, 2) batch", compare_running, sample(2, 3, 2, 2) + 1, 0.3)
+running_statistics.add("three steps in a row", compare_running, sample(5, 2), steps=3)
 
 
 @running_statistics.case("nothing for autograd to remember")
@@ -113,9 +113,9 @@ def compare_warm_up(answer, fraction, momentum):
     expect(answer(fraction, momentum), steps, f"the number of steps to {fraction:.0%} at momentum {momentum}", mistakes)
 
 
-warm_up.case("to 65% at momentum 0.1", 0.65, 0.1)(compare_warm_up)
-warm_up.case("to 99% at momentum 0.1", 0.99, 0.1)(compare_warm_up)
-warm_up.case("to 99% at momentum 0.01", 0.99, 0.01)(compare_warm_up)
+warm_up.add("to 65% at momentum 0.1", compare_warm_up, 0.65, 0.1)
+warm_up.add("to 99% at momentum 0.1", compare_warm_up, 0.99, 0.1)
+warm_up.add("to 99% at momentum 0.01", compare_warm_up, 0.99, 0.01)
 
 
 class Spy(nn.Module):
@@ -171,8 +171,8 @@ def compare_accuracy(answer, batch_size):
     expect(got, expected, "the accuracy", mistakes)
 
 
-evaluate.case("the accuracy of sorted batches of 20", 20)(compare_accuracy)
-evaluate.case("a smaller last batch: 40 samples, 13 at a time", 13)(compare_accuracy)
+evaluate.add("the accuracy of sorted batches of 20", compare_accuracy, 20)
+evaluate.add("a smaller last batch: 40 samples, 13 at a time", compare_accuracy, 13)
 
 
 @evaluate.case("the running statistics stay as they were")
@@ -228,5 +228,5 @@ def measured_noise(answer):
     compare_noise(answer, 2.0, 25, expected=(2.0 * sample(20_000, 25)).mean(1).std(), rtol=0.03)
 
 
-batch_noise.case("batches four times as large", 2.0, 100)(compare_noise)
-batch_noise.case("images: 4 of 8 x 8 pixels", 1.0, 4, 8, 8)(compare_noise)
+batch_noise.add("batches four times as large", compare_noise, 2.0, 100)
+batch_noise.add("images: 4 of 8 x 8 pixels", compare_noise, 1.0, 4, 8, 8)

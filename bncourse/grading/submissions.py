@@ -52,8 +52,9 @@ def find_submissions(folder: Path, assignment: Assignment, roster: Iterable[str]
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            visible = [path for path in sorted(entry.rglob("*.ipynb")) if not _is_hidden(path.relative_to(entry))]
-            found.setdefault(_same_everywhere(entry.name), []).extend(path for path in visible if path.is_file())
+            files = [path for path in sorted(entry.rglob("*.ipynb")) if path.is_file()]
+            visible = [path for path in files if not any(p.startswith(".") for p in path.relative_to(entry).parts)]
+            found.setdefault(_same_everywhere(entry.name), []).extend(visible)
         elif entry.suffix == ".ipynb":
             found.setdefault(_same_everywhere(entry.stem), []).append(entry)
     return [_read(student, found[student], assignment) for student in sorted(found)]
@@ -67,10 +68,6 @@ def ignored_files(folder: Path) -> list[str]:
 def _same_everywhere(name: str) -> str:
     """A name as the roster has it, also where a Mac wrote its accents as characters of their own."""
     return unicodedata.normalize("NFC", name.strip())
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _read(student: str, notebooks: list[Path], assignment: Assignment) -> Submission:

@@ -64,14 +64,15 @@ class Session:
     """
 
     assignment: Assignment
+    record: Record  # receives the flags, the outcomes and the scores
     token: str = field(default_factory=secrets.token_hex)
     cell: str = ""  # the number of the last one that was started
     executed: bool = False
-    done: bool = False
     errors: list[tuple[str, str]] = field(default_factory=list)  # "timeout", "memory" or "", and what happened
-    flags: list[str] = field(default_factory=list)
-    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
-    scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        return len(self.record.outcomes) == len(self.assignment.questions)
 
     @property
     def where(self) -> str:
@@ -90,8 +91,6 @@ class Session:
         elif kind == "executed":
             self.executed = True
             self._flag(event)
-        elif event.get("token") == self.token and kind == "done":
-            self.done = True
         elif event.get("token") == self.token and kind == "question":
             with contextlib.suppress(KeyError, TypeError, AttributeError):
                 self._answer(event)
@@ -103,15 +102,15 @@ class Session:
         outcomes = [Outcome(o["passed"] is True, *(clean_text(o[name]) for name in texts)) for o in event["outcomes"]]
         if question is None or len(outcomes) != len(question.cases):
             return
-        self.outcomes[question.name] = outcomes
-        self.scores[question.name] = question.score([outcome.passed for outcome in outcomes])
+        self.record.outcomes[question.name] = outcomes
+        self.record.scores[question.name] = question.score([outcome.passed for outcome in outcomes])
         self.errors += [(o.kind, f"{question.name}: {o.message}") for o in outcomes if o.kind]
 
     def _flag(self, event: dict[str, Any]) -> None:
         names = event.get("changed")
         for name in names[:50] if isinstance(names, list) else []:
-            if (text := clean_text(name)[:100]) not in self.flags:
-                self.flags.append(text)
+            if (text := clean_text(name)[:100]) not in self.record.flags:
+                self.record.flags.append(text)
 
     def verdict(self, code: int, stderr: Path) -> tuple[str, str]:
         """The status and its reason, now that the process has ended with that code, or with minus a signal."""
@@ -144,7 +143,7 @@ def grade(
     if submission.problem:
         record.status = "unreadable" if submission.path else "missing"
         return record
-    session, started = Session(assignment), time.monotonic()
+    session, started = Session(assignment, record), time.monotonic()
     try:
         with tempfile.TemporaryDirectory(dir=workspace, ignore_cleanup_errors=True) as home:
             (Path(home) / "cells.json").write_text(json.dumps(submission.cells))
@@ -153,8 +152,6 @@ def grade(
     except Exception as error:
         record.status = "crashed"
         record.reason = f"the grader failed, which is not the student's fault: {type(error).__name__}: {error}"
-    record.flags, record.outcomes = session.flags, session.outcomes
-    record.scores |= session.scores
     record.seconds = round(time.monotonic() - started, 1)
     return record
 

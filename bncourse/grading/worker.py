@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -65,7 +66,6 @@ def main() -> None:
         outcomes = [run_case(case, namespace, seconds / 10) for case in question["cases"]]
         late = guard.restore()
         report(event="question", token=message["token"], name=question["name"], outcomes=outcomes, changed=late)
-    report(event="done", token=message["token"])
     os._exit(0)  # whatever threads a submission left
 
 
@@ -159,6 +159,7 @@ class TamperGuard:
         functions = [value for *_, value in self.attributes if isinstance(value, FunctionType)]
         self.codes = {f: (f.__code__, f.__defaults__) for f in functions if f.__module__.startswith("bncourse.")}
         self.exercises = {name: (exercise, list(exercise.cases)) for name, exercise in EXERCISES.items()}
+        self.cases = [(case, deepcopy(vars(case))) for _, cases in self.exercises.values() for case in cases]
 
     def restore(self) -> list[str]:
         changed = set()
@@ -171,6 +172,8 @@ class TamperGuard:
             if function.__code__ is not code or function.__defaults__ is not defaults:
                 changed.add(f"{function.__module__}.{function.__qualname__}")
                 function.__code__, function.__defaults__ = code, defaults
+        for case, original in self.cases:
+            vars(case).update(deepcopy(original))
         for name, (exercise, cases) in self.exercises.items():
             if exercise.cases != cases or EXERCISES.get(name) is not exercise:
                 changed.add(f"bncourse.exercises.EXERCISES[{name!r}]")

@@ -92,6 +92,8 @@ bncourse.exercises.run_case = lambda *arguments: None
 bncourse.exercises.compare.expect.__code__ = (lambda *arguments, **options: None).__code__
 exercise.Case.run = lambda self, answer: None
 torch.allclose = lambda *arguments, **options: True
+for case in bncourse.exercises.EXERCISES["signal"].cases:
+    case.test, case.inputs = lambda *arguments, **options: None, ()
 bncourse.exercises.EXERCISES["signal"].cases.clear()
 """
     stubborn = "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
