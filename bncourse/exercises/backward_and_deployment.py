@@ -77,12 +77,12 @@ def trained_pair(*, bias=False, eps=1e-5, affine=True, **options):
 def compare_fold(answer, **options):
     """One folded convolution must give what the pair gives, and the pair must stay as it was."""
     convolution, norm = trained_pair(**options)
-    before = copy.deepcopy((convolution, norm))
+    pair = nn.Sequential(convolution, norm)
+    before = copy.deepcopy(pair.state_dict())
     folded = answer(convolution, norm)
     require(isinstance(folded, nn.Conv2d), f"the answer should be an nn.Conv2d; got a {type(folded).__name__}.")
-    for kept, part in zip(before, (convolution, norm), strict=True):
-        same = all(map(torch.equal, kept.state_dict().values(), part.state_dict().values()))
-        require(same and folded is not convolution, "the original layers have changed.", "Fold into a new nn.Conv2d.")
+    same = all(map(torch.equal, before.values(), pair.state_dict().values())) and folded is not convolution
+    require(same, "the original layers have changed.", "Fold into a new nn.Conv2d.")
     require(folded.bias is not None, "the folded convolution has no bias.", "BatchNorm's shift has to go somewhere.")
     x = sample(2, 4, 8, 8)
     with torch.no_grad():

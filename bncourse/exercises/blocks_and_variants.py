@@ -185,11 +185,6 @@ def small_network():
     return nn.Sequential(nn.Linear(4, 6), nn.GroupNorm(2, 6), nn.Tanh(), nn.Linear(6, 3)).double()
 
 
-def micro_batches(sizes):
-    """Micro-batches of the given sizes."""
-    return [(sample(size, 4, seed=20 + i, dtype=torch.float64), torch.arange(size) % 3) for i, size in enumerate(sizes)]
-
-
 def _epoch(batches, steps, *, last_window=True, by_samples=True, full_window=False):
     """Parameters after one epoch of accumulation, right by default, with its usual mistakes otherwise."""
     model = small_network()
@@ -209,7 +204,7 @@ def _epoch(batches, steps, *, last_window=True, by_samples=True, full_window=Fal
 
 def compare_epoch(answer, sizes, steps):
     """Compare one epoch of the learner's loop with one where each window is a single large batch."""
-    batches = micro_batches(sizes)
+    batches = [(sample(n, 4, seed=20 + i, dtype=torch.float64), torch.arange(n) % 3) for i, n in enumerate(sizes)]
     windows = [batches[start : start + steps] for start in range(0, len(batches), steps)]
     merged = [tuple(torch.cat(part) for part in zip(*window, strict=True)) for window in windows]
     expected = _epoch(merged, 1)

@@ -110,20 +110,27 @@ def standardize_offset(answer):
     compare_standardize(answer, sample(64, 4) + 1e4, (0,), rtol=1e-2, atol=1e-2, otherwise=CANCELLATION)
 
 
+def compare_gradient(function, reference, x, weight=1.0, hint="Do not detach x, and do not compute under no_grad."):
+    """Compare the gradient of x with the one through a reference; both end with a factor weight by channel."""
+    x = x.double().requires_grad_()
+    dy = sample(*x.shape, seed=8).double()
+    output = function(x)
+    require(
+        isinstance(output, torch.Tensor) and output.requires_grad,
+        "the result does not depend on x for autograd: it has no gradient.",
+        hint,
+    )
+    (got,) = torch.autograd.grad(output, x, dy)
+    (expected,) = torch.autograd.grad(reference(x), x, dy)
+    scale = weight * (x.var((0, *range(2, x.dim())), correction=0) + 1e-5).rsqrt()
+    expect(got, expected, "the gradient of x", {CONSTANTS: dy * by_channel(scale, x)}, rtol=1e-3, atol=1e-4)
+
+
 @standardize.case("the gradient flows through the mean and the variance")
 def standardize_gradient(answer):
-    x = sample(6, 3, dtype=torch.float64).requires_grad_()
-    dy = sample(6, 3, seed=1, dtype=torch.float64)
-    result = answer(x, (0,), 1e-5)
-    require(
-        isinstance(result, torch.Tensor) and result.requires_grad,
-        "the result does not depend on x for autograd: it has no gradient.",
-        "Do not detach x, and do not compute under no_grad.",
+    compare_gradient(
+        lambda x: answer(x, (0,), 1e-5), lambda x: F.batch_norm(x, None, None, training=True), sample(6, 3)
     )
-    (got,) = torch.autograd.grad(result, x, dy)
-    (expected,) = torch.autograd.grad(F.batch_norm(x, None, None, training=True), x, dy)
-    scale = (x.detach().var(0, correction=0) + 1e-5).rsqrt()
-    expect(got, expected, "the gradient of x", {CONSTANTS: dy * scale}, rtol=1e-3)
 
 
 def batch_norm_mistakes(x, weight, bias, eps):
