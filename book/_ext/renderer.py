@@ -6,7 +6,7 @@ this renderer, pyproject.toml says where it is.
 """
 
 from docutils import nodes
-from ledger import record
+from ledger import anchor
 from myst_nb.core.render import MimeData, NbElementRenderer
 
 
@@ -35,7 +35,8 @@ class Renderer(NbElementRenderer):
         claim = data.output_metadata.get("bncourse_claim")
         if claim is None:
             return shown
-        anchor = record(self.renderer.sphinx_env, claim)
-        container = nodes.container("", *shown, ids=[anchor], names=[anchor.lower()])
+        number = 1 + self.renderer.sphinx_env.new_serialno(f"claim-{claim['id']}")
+        name = anchor(claim["id"], number)
+        container = nodes.container("", *shown, ids=[name], names=[name.lower()])
         self.renderer.document.note_explicit_target(container, container)
         return [container]
