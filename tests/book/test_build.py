@@ -130,7 +130,11 @@ def test_pages_say_what_the_chapter_found_and_follow_it(small):
     ("ids", "page", "warning"),
     [
         (["P1", "P2", "P3", "P4", "P5"], OTHER_DATA, f"no claim settles P6 ({CHAPTER})"),
-        (["P1"], "# Other data\n\n{elsewhere}`cifar10 nowhere P1 1`\n", "has no row 'cifar10 nowhere P1 1'"),
+        (
+            ["P1", "P2", "P3", "P4", "P5", "P6"],
+            "# Other data\n\n{elsewhere}`cifar10 nowhere P1 1`\n",
+            "has no row 'cifar10 nowhere P1 1'",
+        ),
     ],
     ids=["a statement without a claim", "a number that is not there"],
 )
