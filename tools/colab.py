@@ -1,11 +1,10 @@
 """Write notebooks that carry the package inside them, for places that cannot reach a repository.
 
-usage: python -m tools.colab [FOLDER]        (default: _build/colab)
+usage: python -m tools.colab        (writes to _build/colab)
 
 Each copy's set-up cell unpacks bncourse into a folder beside the notebook if it is not installed; nothing else differs.
 """
 
-import argparse
 import base64
 import io
 import tomllib
@@ -49,7 +48,5 @@ def write_all(folder: Path, root: Path = ROOT) -> list[Path]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "_build" / "colab")
-    folder = parser.parse_args().folder
+    folder = ROOT / "_build" / "colab"
     print(f"{len(write_all(folder))} notebooks in {folder}")

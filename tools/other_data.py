@@ -10,7 +10,6 @@ downloaded, or found in BNCOURSE_DATA.
 import argparse
 import csv
 import io
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -107,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -46,11 +46,7 @@ def student_notebooks(root: Path = ROOT) -> list[Path]:
 
 
 def read(path: Path) -> dict:
-    """A notebook.
-
-    Raises:
-        ValueError: the file is not a notebook.
-    """
+    """A notebook; the error names a file that is not one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -7,7 +7,7 @@ this renderer, pyproject.toml says where it is.
 
 from docutils import nodes
 from ledger import anchor
-from myst_nb.core.render import MimeData, NbElementRenderer
+from myst_nb.core.render import MimeData, NbElementRenderer, create_figure_context
 
 
 class Renderer(NbElementRenderer):
@@ -20,15 +20,13 @@ class Renderer(NbElementRenderer):
             image["alt"] = details["alt"]
         if not details.get("caption"):
             return [image]
-        figure = nodes.figure("", image, align="center")
-        caption = nodes.caption()
-        with self.renderer.current_node_context(caption):
-            self.renderer.nested_render_text(details["caption"], data.line or 0, inline=True)
-        figure += caption
-        if details.get("name"):
-            figure["names"].append(nodes.fully_normalize_name(details["name"]))
-            self.renderer.document.note_explicit_target(figure, figure)
-        return [figure]
+        shown, options = nodes.Element(), details | {"align": "center"}
+        with (
+            self.renderer.current_node_context(shown),
+            create_figure_context(self.renderer, options, data.line or 0),
+        ):
+            self.renderer.current_node.append(image)
+        return shown.children
 
     def render_text_html(self, data: MimeData) -> list[nodes.Element]:
         shown = super().render_text_html(data)
