@@ -86,7 +86,7 @@ def make(source: Path, students: Path, private: Path) -> None:
 def expand(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Add to the source what every exercise has: a heading, points, and one test for each public case."""
     first_code = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    notebook.cells.insert(first_code, new_code_cell(setup_cell(), metadata={"tags": ["setup"]}))
+    notebook.cells.insert(first_code, new_code_cell(setup_cell(), metadata={"tags": ["setup", "remove-cell"]}))
     cells, number, check = [new_raw_cell(ASSIGNMENT)], 0, None
     for cell in notebook.cells:
         cells.append(cell)

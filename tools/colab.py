@@ -1,19 +1,17 @@
 """Write notebooks that carry the package inside them, for places that cannot reach a repository.
 
-usage: python -m tools.colab [FOLDER]        (default: _build/colab)
+usage: python -m tools.colab        (writes to _build/colab)
 
 Each copy's set-up cell unpacks bncourse into a folder beside the notebook if it is not installed; nothing else differs.
 """
 
-import argparse
 import base64
 import io
-import json
 import tomllib
 import zipfile
 from pathlib import Path
 
-from tools.repository import setup_cells
+from tools.repository import read, with_setup_cell, write
 from tools.toc import ROOT, notebooks
 
 CARRIER = """\
@@ -36,31 +34,19 @@ def packed_package(root: Path = ROOT) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def carry(notebook: dict, package: str, version: str) -> dict:
-    """The notebook with the package in its set-up cell."""
-    for cell in setup_cells(notebook):
-        cell["source"] = CARRIER.format(package=package, version=version).splitlines(keepends=True)
-    return notebook
-
-
 def write_all(folder: Path, root: Path = ROOT) -> list[Path]:
     """A carrying copy of every notebook in the table of contents; return their paths."""
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
-    package = packed_package(root)
+    code = CARRIER.format(package=packed_package(root), version=version)
     written = []
     for path in notebooks(root):
         target = folder / path.relative_to(root / "book")
         target.parent.mkdir(parents=True, exist_ok=True)
-        notebook = carry(json.loads(path.read_text(encoding="utf-8")), package, version)
-        target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write(target, with_setup_cell(read(path), code))
         written.append(target)
     return written
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "_build" / "colab")
-    folder = parser.parse_args().folder
-    paths = write_all(folder)
-    size = max(path.stat().st_size for path in paths) if paths else 0
-    print(f"{len(paths)} notebooks of at most {size / 1e6:.1f} MB in {folder}")
+    folder = ROOT / "_build" / "colab"
+    print(f"{len(write_all(folder))} notebooks in {folder}")

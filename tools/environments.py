@@ -1,6 +1,6 @@
 """Try the course with other versions than the pinned ones.
 
-usage: python -m tools.environments colab|oldest|newest [--smoke] [--python 3.11] [--any-build]
+usage: python -m tools.environments colab|oldest|newest [--smoke] [--any-build]
 
 colab    what Colab has (colab-versions.txt): all notebooks, and the explorers as widgets of ipywidgets 7.7.1
 oldest   the floors of pyproject.toml: the package's tests and all notebooks
@@ -72,12 +72,12 @@ def has_builds(python: str, pins: list[str], any_build: bool) -> bool:
     return any_build or sys.platform != "linux" or versions["torch"].endswith("+cpu")
 
 
-def choose(name: str, pythons: tuple[str, ...] = PYTHONS, any_build: bool = False) -> tuple[str, list[str]]:
+def choose(name: str, any_build: bool = False) -> tuple[str, list[str]]:
     """The Python and the pins: the wanted torch where it has a build, else the one of requirements.txt."""
     pins = ENVIRONMENTS[name].pins
     wanted = next((pin for pin in pins if pin.startswith("torch==")), "torch")
     ours = re.search(r"(?m)^torch==\S+", (ROOT / "requirements.txt").read_text())[0]
-    programs = [program for program in map(find_python, pythons) if program]
+    programs = [program for program in map(find_python, PYTHONS) if program]
     for torch in (wanted, ours):
         chosen = [torch, *(pin for pin in pins if pin != wanted)]
         for program in programs:
@@ -111,9 +111,9 @@ def smoke(name: str) -> int:
         return run(sys.executable, list(SMOKE), PYTHONPATH=os.pathsep.join([folder, str(ROOT)]))
 
 
-def full(name: str, pythons: tuple[str, ...], any_build: bool) -> int:
+def full(name: str, any_build: bool) -> int:
     """An environment of its own, the tests and every notebook."""
-    program, pins = choose(name, pythons, any_build)
+    program, pins = choose(name, any_build)
     print(f"{name}: {program}", *pins, sep="\n  ", flush=True)
     folder = ROOT / f".venv-{name}"
     subprocess.run([program, "-m", "venv", "--clear", folder], check=True)
@@ -128,8 +128,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=ENVIRONMENTS)
     parser.add_argument("--smoke", action="store_true", help="a minute's test of the versions around torch")
-    parser.add_argument("--python", choices=PYTHONS, help="this version only")
     parser.add_argument("--any-build", action="store_true", help="take a CUDA build of torch where there is no other")
     options = parser.parse_args()
-    pythons = (options.python,) if options.python else PYTHONS
-    sys.exit(smoke(options.name) if options.smoke else full(options.name, pythons, options.any_build))
+    sys.exit(smoke(options.name) if options.smoke else full(options.name, options.any_build))

@@ -10,9 +10,9 @@ downloaded, or found in BNCOURSE_DATA.
 import argparse
 import csv
 import io
-import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -27,9 +27,9 @@ TABLE = ROOT / "book" / "other-data.csv"
 COLUMNS = ("dataset", "chapter", "id", "number", "condition", "count", "mean", "low", "high", "supported")
 
 
-def chapters_with_data(root: Path = ROOT) -> list[Path]:
+def chapters_with_data() -> list[Path]:
     """The notebooks that have a cell with the tag "parameters"."""
-    return [path for path in notebooks(root) if parameters(nbformat.read(path, 4))]
+    return [path for path in notebooks() if parameters(nbformat.read(path, 4))]
 
 
 def parameters(notebook) -> list:
@@ -46,14 +46,21 @@ def run(path: Path, dataset: str) -> list[dict]:
     (cell,) = parameters(notebook)
     cell.source = f"dataset = {dataset!r}"
     Executor(ROOT, Progress(1)).run(path.stem, path.parent, notebook)
-    rows, seen = [], Counter()
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+    rows = []
+    for number, claim in claims_in(notebook):
+        numbers = {name: f"{float(claim[name]):.4g}" for name in ("mean", "low", "high")}
+        row = claim | numbers | {"chapter": path.stem, "number": number}
+        rows.append({name: row[name] for name in COLUMNS})
+    return rows
+
+
+def claims_in(notebook: dict) -> Iterator[tuple[int, dict]]:
+    """The claims of an executed notebook, those of one statement counted from 1."""
+    seen: Counter[str] = Counter()
+    for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
         if claim := output.get("metadata", {}).get("bncourse_claim"):
             seen[claim["id"]] += 1
-            numbers = {name: f"{float(claim[name]):.4g}" for name in ("mean", "low", "high")}
-            row = claim | numbers | {"chapter": path.stem, "number": seen[claim["id"]]}
-            rows.append({name: row[name] for name in COLUMNS})
-    return rows
+            yield seen[claim["id"]], claim
 
 
 def merge(old: list[dict], new: list[dict]) -> list[dict]:
@@ -65,8 +72,6 @@ def merge(old: list[dict], new: list[dict]) -> list[dict]:
 
 
 def read() -> list[dict]:
-    if not TABLE.exists():
-        return []
     with TABLE.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -101,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -46,29 +46,36 @@ def student_notebooks(root: Path = ROOT) -> list[Path]:
 
 
 def read(path: Path) -> dict:
-    """A notebook.
-
-    Raises:
-        ValueError: the file is not a notebook.
-    """
+    """A notebook; the error names a file that is not one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} must be a notebook, got {error}") from error
 
 
-def setup_cells(notebook: dict) -> list[dict]:
-    return [cell for cell in notebook["cells"] if "setup" in cell["metadata"].get("tags", [])]
+def with_setup_cell(notebook: dict, code: str) -> dict:
+    """The notebook with this code in its set-up cell."""
+    lines = {"source": code.splitlines(keepends=True)}
+    cells = [cell | lines if "setup" in cell["metadata"].get("tags", []) else cell for cell in notebook["cells"]]
+    return notebook | {"cells": cells}
+
+
+def write(path: Path, notebook: dict) -> None:
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def changes(notebooks: dict[Path, dict], root: Path) -> dict[Path, dict]:
+    """Those whose set-up cell is not what _config.yml asks for, with that cell."""
+    code = setup_cell(root)
+    right = {path: with_setup_cell(notebook, code) for path, notebook in notebooks.items()}
+    return {path: notebook for path, notebook in right.items() if notebook != notebooks[path]}
 
 
 def disagreements(root: Path = ROOT) -> list[str]:
     """Where a notebook's set-up cell is not what _config.yml asks for."""
-    wanted = setup_cell(root)
     return [
         f"{path.relative_to(root).as_posix()}: its set-up cell is not that of _config.yml (make repository URL=...)"
-        for path in student_notebooks(root)
-        for cell in setup_cells(read(path))
-        if "".join(cell["source"]) != wanted
+        for path in changes({path: read(path) for path in student_notebooks(root)}, root)
     ]
 
 
@@ -81,22 +88,14 @@ def set_repository(url: str, root: Path = ROOT) -> int:
     url = url.rstrip("/").removesuffix(".git")
     if url and not FORM.fullmatch(url):
         raise ValueError(f"URL must be https://github.com/OWNER/NAME, or nothing to unset it, got {url!r}")
-    config = root / "_config.yml"
-    text, count = re.subn(r"(?m)^(  url: ).*$", rf'\g<1>"{url}"', config.read_text(encoding="utf-8"))
-    if count != 1:
-        raise ValueError(f"{config} must have one line `  url: ...` under repository, got {count}")
     notebooks = {path: read(path) for path in student_notebooks(root)}
+    config = root / "_config.yml"
+    text = re.sub(r"(?m)^(  url: ).*$", rf'\g<1>"{url}"', config.read_text(encoding="utf-8"))
     config.write_text(text, encoding="utf-8")
-    wanted = setup_cell(root).splitlines(keepends=True)
-    changed = 0
-    for path, notebook in notebooks.items():
-        different = [cell for cell in setup_cells(notebook) if "".join(cell["source"]) != "".join(wanted)]
-        for cell in different:
-            cell["source"] = wanted
-        if different:
-            path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            changed += 1
-    return changed
+    changed = changes(notebooks, root)
+    for path, notebook in changed.items():
+        write(path, notebook)
+    return len(changed)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def cifar10(train: int | None = None, test: int | None = None, seed: int = 0) ->
     Returns:
         images (train, 3, 32, 32) and (test, 3, 32, 32), ten classes.
     """
-    return _load("cifar10", _read_cifar_archive, train, test, seed)
+    return _load("cifar10", lambda name: read_cifar(_fetch(name, "cifar-10-binary.tar.gz")), train, test, seed)
 
 
 def data_folder() -> Path:
@@ -113,10 +113,6 @@ def _read_idx_files(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         )
         parts[part] = images[:, None], labels
     return parts
-
-
-def _read_cifar_archive(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    return read_cifar(_fetch(name, "cifar-10-binary.tar.gz"))
 
 
 def _load(name: str, read: Callable, train: int | None, test: int | None, seed: int) -> DataSet:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from bncourse.data import DataSet, Examples
 from bncourse.moved import names_of
@@ -17,15 +18,10 @@ def macs(model: nn.Module, images: torch.Tensor) -> dict[str, int]:
 
     An output of the first kind takes one for each weight that it reads; one of a batch norm in evaluation takes one.
     """
-    counts = {"linear and convolution": 0, "batch norm": 0}
-    with outputs_of(model) as calls:
+    with outputs_of(model) as calls, FlopCounterMode(display=False) as counter:
         model(images)
-    for call in calls:
-        if isinstance(call.layer, BATCH_NORMS):
-            counts["batch norm"] += call.output.numel()
-        elif isinstance(call.layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            counts["linear and convolution"] += call.output.numel() * call.layer.weight[0].numel()
-    return counts
+    norms = sum(call.output.numel() for call in calls if isinstance(call.layer, BATCH_NORMS))
+    return {"linear and convolution": counter.get_total_flops() // 2, "batch norm": norms}
 
 
 def shifted_domain(data: DataSet, seed: int = 0) -> DataSet:

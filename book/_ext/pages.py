@@ -1,7 +1,6 @@
 """What every page gets: the time that it ran, a download, and nothing that a reader does not need."""
 
 import html
-import json
 import re
 
 from sphinx.application import Sphinx
@@ -39,18 +38,7 @@ def drop_launch_buttons(app: Sphinx, config) -> None:
         config.html_theme_options["launch_buttons"] = {}
 
 
-def leave_out_setup_cell(app: Sphinx, docname: str, source: list[str]) -> None:
-    """The cell that installs the package in Colab says nothing to a reader."""
-    if app.env.doc2path(docname).endswith(".ipynb"):
-        notebook = json.loads(source[0])
-        for cell in notebook["cells"]:
-            if "setup" in cell["metadata"].get("tags", []):
-                cell["metadata"]["tags"] += ["remove-input", "remove-output"]
-        source[0] = json.dumps(notebook)
-
-
 def setup(app: Sphinx) -> dict:
     app.connect("config-inited", drop_launch_buttons)
-    app.connect("source-read", leave_out_setup_cell)
     app.connect("html-page-context", complete_page, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -6,8 +6,8 @@ this renderer, pyproject.toml says where it is.
 """
 
 from docutils import nodes
-from ledger import record
-from myst_nb.core.render import MimeData, NbElementRenderer
+from ledger import anchor
+from myst_nb.core.render import MimeData, NbElementRenderer, create_figure_context
 
 
 class Renderer(NbElementRenderer):
@@ -20,22 +20,21 @@ class Renderer(NbElementRenderer):
             image["alt"] = details["alt"]
         if not details.get("caption"):
             return [image]
-        figure = nodes.figure("", image, align="center")
-        caption = nodes.caption()
-        with self.renderer.current_node_context(caption):
-            self.renderer.nested_render_text(details["caption"], data.line or 0, inline=True)
-        figure += caption
-        if details.get("name"):
-            figure["names"].append(nodes.fully_normalize_name(details["name"]))
-            self.renderer.document.note_explicit_target(figure, figure)
-        return [figure]
+        shown, options = nodes.Element(), details | {"align": "center"}
+        with (
+            self.renderer.current_node_context(shown),
+            create_figure_context(self.renderer, options, data.line or 0),
+        ):
+            self.renderer.current_node.append(image)
+        return shown.children
 
     def render_text_html(self, data: MimeData) -> list[nodes.Element]:
         shown = super().render_text_html(data)
         claim = data.output_metadata.get("bncourse_claim")
         if claim is None:
             return shown
-        anchor = record(self.renderer.sphinx_env, claim)
-        container = nodes.container("", *shown, ids=[anchor], names=[anchor.lower()])
+        number = 1 + self.renderer.sphinx_env.new_serialno(f"claim-{claim['id']}")
+        name = anchor(claim["id"], number)
+        container = nodes.container("", *shown, ids=[name], names=[name.lower()])
         self.renderer.document.note_explicit_target(container, container)
         return [container]

@@ -94,6 +94,7 @@ def test_pages_say_what_the_chapter_found_and_follow_it(small):
     ledger, chapter = html(small, "ledger"), html(small, CHAPTER)
     assert "6 statements examined: 6 “holds”." in ledger
     assert f'href="{CHAPTER}.html#claim-P1"' in ledger and f'href="{CHAPTER}.html#claim-P1-2"' in ledger
+    assert ledger.count('id="ledger-P1"') == 1, "a link must lead to the row"
     assert 'id="claim-P1"' in chapter and 'id="claim-P1-2"' in chapter
     assert text(small, "index").count("Verdicts: P1 holds; P6 holds.") == 1
 
@@ -129,7 +130,11 @@ def test_pages_say_what_the_chapter_found_and_follow_it(small):
     ("ids", "page", "warning"),
     [
         (["P1", "P2", "P3", "P4", "P5"], OTHER_DATA, f"no claim settles P6 ({CHAPTER})"),
-        (["P1"], "# Other data\n\n{elsewhere}`cifar10 nowhere P1 1`\n", "has no row 'cifar10 nowhere P1 1'"),
+        (
+            ["P1", "P2", "P3", "P4", "P5", "P6"],
+            "# Other data\n\n{elsewhere}`cifar10 nowhere P1 1`\n",
+            "has no row 'cifar10 nowhere P1 1'",
+        ),
     ],
     ids=["a statement without a claim", "a number that is not there"],
 )

@@ -11,6 +11,7 @@ from bncourse.data import digits
 from bncourse.explorers.explorer import Explorer
 from bncourse.models import fc_network
 from bncourse.plotting import GREY, NORM_STYLES, figure
+from bncourse.probes import outputs_of
 from bncourse.training import evaluate, fit
 
 STEPS = [0, 5, 10, 20, 50, 100, 200]
@@ -77,14 +78,12 @@ def _trained(norm: str, activation: str) -> dict[int, tuple[list[torch.Tensor], 
 
 
 @torch.no_grad()
-def _inputs(model: nn.Sequential, kind: type[nn.Module], images: torch.Tensor) -> list[torch.Tensor]:
+def _inputs(model: nn.Module, kind: type[nn.Module], images: torch.Tensor) -> list[torch.Tensor]:
     """What enters each layer of ``kind``, (images, units), in training mode; ``model`` is left as it was found."""
-    x, inputs = images.to(next(model.parameters()).device), []
-    for module in copy.deepcopy(model).train():
-        if isinstance(module, kind):
-            inputs.append(x.cpu())
-        x = module(x)
-    return inputs
+    twin = copy.deepcopy(model).train()
+    with outputs_of(twin, kind) as calls:
+        twin(images.to(next(model.parameters()).device))
+    return [call.input.cpu() for call in calls]
 
 
 def _ridge(ax, values: torch.Tensor, base: float, **look) -> None:

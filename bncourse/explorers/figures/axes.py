@@ -19,15 +19,13 @@ NORMS = {
     "GroupNorm(2, 4)": "group",
     "RMSNorm((4, 4, 4))": "rms",
 }
-LAYERS = {
-    "batch": BatchNorm2d(C),
-    "layer": LayerNorm((C, H, W)),
-    "instance": InstanceNorm2d(C),
-    "group": GroupNorm(GROUPS, C),
-    "rms": RMSNorm((C, H, W)),
+LAYERS = {  # and what the values have in common that share statistics
+    "batch": (BatchNorm2d(C), "its channel"),
+    "layer": (LayerNorm((C, H, W)), "its sample"),
+    "instance": (InstanceNorm2d(C), "its sample and its channel"),
+    "group": (GroupNorm(GROUPS, C), "its sample and its group of channels"),
+    "rms": (RMSNorm((C, H, W)), "its sample"),
 }
-SHARED = {"batch": "its channel", "layer": "its sample", "rms": "its sample", "instance": "its sample and its channel"}
-SHARED |= {"group": "its sample and its group of channels"}
 
 
 def axes() -> Explorer:
@@ -73,11 +71,11 @@ def draw(norm: str, sample: int, channel: int):
     company = "matters" if shared.any(axis=(1, 2, 3)).sum() > 1 else "does not matter"
     return fig, (
         f"Sample {sample}, channel {channel}: {norm} takes {what} from {shared.sum()} values, "
-        f"all those of {SHARED[name]}. "
+        f"all those of {LAYERS[name][1]}. "
         f"The block has {shared.size // shared.sum()} such sets. The rest of the batch {company}."
     )
 
 
 def members(name: str, n: int, c: int) -> np.ndarray:
     """Which values of the block share their statistics with those of sample ``n``, channel ``c``: (N, C, H, W)."""
-    return partners(LAYERS[name], (N, C, H, W), at=(n, c, 0, 0)).numpy()
+    return partners(LAYERS[name][0], (N, C, H, W), at=(n, c, 0, 0)).numpy()
