@@ -114,7 +114,9 @@ class Executor:
             started = time.perf_counter()
             self.clients.add(client)
             try:
-                asyncio.run(client.async_execute(env=self.environment(files, threads)))
+                with ThreadPoolExecutor(1) as thread:  # of its own: the caller's may have a running event loop
+                    execution = client.async_execute(env=self.environment(files, threads))
+                    thread.submit(asyncio.run, execution).result()
             except (CellExecutionError, CellTimeoutError) as error:
                 raise NotebookFailed(describe_failure(name, notebook, error)) from error
             except Exception as error:

@@ -1,5 +1,6 @@
 """Chapters on other data than the book's: run in a kernel of their own, the classical sets from a local server."""
 
+import asyncio
 import json
 
 import nbformat
@@ -40,6 +41,15 @@ def test_only_the_data_changes_and_a_claim_that_is_not_so_is_kept(tmp_path):
 def test_a_cell_that_fails_is_no_finding(tmp_path):
     with pytest.raises(NotebookFailed, match="NameError"):
         run(chapter(tmp_path, 'dataset = "digits"', "no_such_name"), "photo_digits")
+
+
+def test_a_chapter_runs_where_an_event_loop_is_running(tmp_path):
+    """As in a notebook, or after a test that drives a browser."""
+
+    async def inside():
+        return run(chapter(tmp_path, 'dataset = "digits"', CLAIMS), "photo_digits")
+
+    assert len(asyncio.run(inside())) == 2
 
 
 def test_new_rows_take_the_place_of_their_own_only():
