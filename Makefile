@@ -26,7 +26,7 @@ book: $(READY) ## build the book into _build/html
 
 test: $(READY) ## check everything: package, notebooks, built book, exercises
 	-@$(VENV)/python -m tools.build # both cores run notebooks, then tests; if it fails, the tests say which notebooks do
-	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder # the book first: its files take longest
 
 check: lint ## the inner loop, in less than a minute: style, types, the layers' core
 	$(VENV)/mypy
