@@ -17,12 +17,12 @@ CHUNK_BYTES = 2 * 2**20  # about what a processor keeps close to its cores
 
 def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, Tensor, Tensor]:
     """Output, mean and variance, as ``formula``."""
-    output = torch.empty_like(x)
-    precision = torch.promote_types(x.dtype, torch.float32)
+    output, precision = torch.empty_like(x), precision_for(x)
     means, variances = [], []
     axis, parts = chunks(dims, x, output, weight, bias, *(statistics or (None, None)))
     for x, y, gamma, beta, mean, variance in parts:
-        x = x.to(precision)
+        if x.dtype != precision:
+            x = x.to(precision)
         buffer = y if y.dtype == precision else torch.empty_like(x)
         if mean is None:
             mean = x.mean(dims, keepdim=True) if center else x.new_zeros(())
@@ -46,8 +46,7 @@ def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Te
     values. (Batch norm of (N, C, H, W): N, H and W are ``inside``. Layer norm of (N, F): N is ``outside``, F
     ``remaining``.)
     """
-    dx = torch.empty_like(x)
-    precision = torch.promote_types(x.dtype, torch.float32)
+    dx, precision = torch.empty_like(x), precision_for(x)
     gamma = full_rank(weight, x.dim())
     shared = [d for d in range(x.dim()) if gamma is None or gamma.shape[d] == 1]
     inside = [d for d in shared if d in dims]
@@ -57,7 +56,8 @@ def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Te
     dweights, dbiases = [], []
     axis, parts = chunks(dims, x, dx, dy, gamma, *statistics)
     for x, dx_part, dy, gamma, mean, variance in parts:
-        x, dy = x.to(precision), dy.to(precision)
+        if x.dtype != precision:
+            x, dy = x.to(precision), dy.to(precision)
         buffer = dx_part if dx_part.dtype == precision else torch.empty_like(x)
         inverse_std = (variance + eps).rsqrt_()
         scale = inverse_std if gamma is None else inverse_std * gamma
@@ -86,11 +86,11 @@ def chunks(dims, x: Tensor, *others: Tensor | None) -> tuple[int, Iterable[tuple
     A tensor of size 1 along the axis goes to every chunk, and so does None. Nothing is cut where it would not help:
     small inputs, devices other than the CPU, an axis along which values lie side by side.
     """
-    others = [full_rank(tensor, x.dim()) for tensor in others]
     axis = next((d for d in range(x.dim()) if d not in dims), 0)
     length, nbytes = x.size(axis), x.numel() * x.element_size()
     if nbytes <= CHUNK_BYTES or axis in dims or not x.is_cpu or x.stride(axis) == 1:
         return axis, [(x, *others)]
+    others = [full_rank(tensor, x.dim()) for tensor in others]
     pieces = -(-length // max(1, CHUNK_BYTES * length // nbytes))  # rounded up
     cut = [
         [tensor] * pieces if tensor is None or tensor.dim() == 0 or tensor.size(axis) == 1
@@ -98,6 +98,11 @@ def chunks(dims, x: Tensor, *others: Tensor | None) -> tuple[int, Iterable[tuple
         for tensor in (x, *others)
     ]  # fmt: skip
     return axis, zip(*cut, strict=True)
+
+
+def precision_for(x: Tensor) -> torch.dtype:
+    """Half precision is computed in float32."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
 def full_rank(tensor: Tensor | None, rank: int) -> Tensor | None:

@@ -168,10 +168,14 @@ class Standardize(torch.autograd.Function):
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.dims, ctx.eps, ctx.center, ctx.given, ctx.shifted = dims, eps, center, given, bias is not None
         ctx.mark_non_differentiable(mean, variance)
+        if not torch.compiler.is_compiling():  # torch.compile cannot follow it (2.13), and need not
+            ctx.set_materialize_grads(False)  # no zeros for the gradients of mean and variance
         return output, mean, variance
 
     @staticmethod
     def backward(ctx, dy, _dmean, _dvariance):
+        if dy is None:
+            return (None,) * 8
         x, weight, mean, variance = ctx.saved_tensors
         compute, statistics = formula_backward, (mean, variance)
         if not torch.compiler.is_compiling():
