@@ -60,7 +60,7 @@ class Limits:
 class Session:
     """What the process of one submission has reported, as far as it has the form it should have.
 
-    Only the grader's own code knows the token, and only once the student's cells have run.
+    The token keeps the student's cells from forging a result; functions that the cases call could still read it.
     """
 
     assignment: Assignment
