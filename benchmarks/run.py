@@ -72,15 +72,6 @@ def network_step(network: nn.Module, x: torch.Tensor) -> Callable[[], None]:
     return step
 
 
-def with_torchs_norms(network: nn.Module) -> nn.Module:
-    """The same network with torch's batch norms in the place of ours."""
-    for name, child in network.named_children():
-        with_torchs_norms(child)
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            setattr(network, name, getattr(nn, type(child).__name__)(child.num_features))
-    return network
-
-
 def peer(name: str, arguments: tuple) -> nn.Module | None:
     """labml-nn's layer, where there is one. It flattens space itself; its LayerNorm takes the shape as a list."""
     try:
@@ -154,7 +145,7 @@ def measure_layer(name, arguments, shape, options, device, dtype=torch.float32, 
 def measure_network(options, device) -> dict:
     shape = (64, 3, 32, 32)
     x = torch.randn(shape, device=device)
-    ours, theirs = CNNWithBatchNorm().to(device), with_torchs_norms(CNNWithBatchNorm()).to(device)
+    ours, theirs = CNNWithBatchNorm().to(device), CNNWithBatchNorm(nn).to(device)
     variants = {"torch.nn": network_step(theirs, x), "ours": network_step(ours, x)}
     row = {"layer": "CNNWithBatchNorm, whole step", "shape": shape, "dtype": "float32", "channels_last": False}
     row["variants"] = summarize(milliseconds(variants, options.rounds, ROUND_SECONDS))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bncourse.checks import check_eps, check_groups, check_normalized_shape, check_tensors
 from bncourse.moved import names_of
-from bncourse.standardize import at_least_float32, standardize, torch_differentiates
+from bncourse.standardize import standardize, torch_differentiates
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -182,7 +182,7 @@ def rms_norm(
         weight = weight.to(torch.promote_types(input.dtype, torch.float32))
     check_normalized_shape("rms_norm", input, tuple(normalized_shape), weight=weight)
     if eps is None:
-        eps = torch.finfo(at_least_float32(input).dtype).eps
+        eps = torch.finfo(torch.promote_types(input.dtype, torch.float32)).eps
     dims = tuple(range(input.dim() - len(normalized_shape), input.dim()))
     return standardize(contiguous_or_channels_last(input), dims, weight, eps=eps, center=False)[0]
 
