@@ -87,7 +87,7 @@ def choose(name: str, any_build: bool = False) -> tuple[str, list[str]]:
 
 
 def pip_install(python: str | Path, *arguments: str) -> None:
-    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", *arguments]
     if subprocess.run(command).returncode:
         raise SystemExit(f"pip could not install {' '.join(arguments)}. Is there a network?")
 
