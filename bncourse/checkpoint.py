@@ -22,7 +22,7 @@ def save(path: str | os.PathLike, model: nn.Module, optimizer: Optimizer, settin
     Raises:
         OSError: the file cannot be written.
     """
-    random = {source.device.type: source.get_state() for source in generators(device_of(model))}
+    random = {kind: source.get_state() for kind, source in _sources(model).items()}
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random}
     buffer = io.BytesIO()
     torch.save(content | {"settings": settings, "history": history}, buffer)
@@ -56,10 +56,16 @@ def resume(path: str | os.PathLike, model: nn.Module, optimizer: Optimizer, sett
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"checkpoint must be of this model and optimizer, got {path}: {error}") from error
     model.load_state_dict(weights)
-    for source in generators(device_of(model)):
-        if source.device.type in random:  # else the run was on another kind of device
-            source.set_state(random[source.device.type])
+    for kind, source in _sources(model).items():
+        if kind in random:  # else the run was on another kind of device
+            source.set_state(random[kind])
     return history
+
+
+def _sources(model: nn.Module) -> dict[str, torch.Generator]:
+    """Where the model's random numbers come from, by kind of device."""
+    device = device_of(model)
+    return dict(zip(("cpu", device.type), generators(device), strict=False))
 
 
 __getattr__ = names_of(__name__)

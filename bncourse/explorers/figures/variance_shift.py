@@ -35,7 +35,7 @@ def variance_shift() -> Explorer:
 
 
 def draw(order: str, inputs: str, rate: float):
-    dropout, linear = nn.Dropout(rate), nn.Linear(UNITS, 1, bias=False)
+    dropout, linear = nn.Dropout(rate), nn.utils.skip_init(nn.Linear, UNITS, 1, bias=False)
     norm = BatchNorm1d(1, affine=False, momentum=1.0)
     model = nn.Sequential(*((dropout, linear, norm) if order == ORDERS[0] else (linear, norm, dropout)))
     variances = {}
