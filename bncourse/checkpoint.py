@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from bncourse.devices import device_of, generators
 from bncourse.files import write_whole
 from bncourse.moved import names_of
 
@@ -21,7 +22,7 @@ def save(path: str | os.PathLike, model: nn.Module, optimizer: Optimizer, settin
     Raises:
         OSError: the file cannot be written.
     """
-    random = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+    random = {kind: source.get_state() for kind, source in _sources(model).items()}
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random}
     buffer = io.BytesIO()
     torch.save(content | {"settings": settings, "history": history}, buffer)
@@ -42,7 +43,7 @@ def resume(path: str | os.PathLike, model: nn.Module, optimizer: Optimizer, sett
         return None
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
-        weights, memory, (cpu, *gpus) = kept["model"], kept["optimizer"], kept["random"]
+        weights, memory, random = kept["model"], kept["optimizer"], dict(kept["random"])
         there, history = kept["settings"], kept["history"]
     except Exception as error:  # torch has no one exception for a file that is damaged
         raise ValueError(f"checkpoint must be a file that fit wrote, got {path}: {type(error).__name__}") from error
@@ -55,9 +56,16 @@ def resume(path: str | os.PathLike, model: nn.Module, optimizer: Optimizer, sett
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"checkpoint must be of this model and optimizer, got {path}: {error}") from error
     model.load_state_dict(weights)
-    torch.set_rng_state(cpu)
-    torch.cuda.set_rng_state_all(gpus)
+    for kind, source in _sources(model).items():
+        if kind in random:  # else the run was on another kind of device
+            source.set_state(random[kind])
     return history
+
+
+def _sources(model: nn.Module) -> dict[str, torch.Generator]:
+    """Where the model's random numbers come from, by kind of device."""
+    device = device_of(model)
+    return dict(zip(("cpu", device.type), generators(device), strict=False))
 
 
 __getattr__ = names_of(__name__)

@@ -8,12 +8,14 @@ from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from bncourse import layers
 
 __all__ = [
     "NORMS",
     "CNNWithBatchNorm",
+    "Dropout",
     "FCNetworkWithBatchNorm",
     "conv_block",
     "fc_block",
@@ -80,10 +82,20 @@ def layer_block(layer: nn.Linear | nn.Conv2d, words: str, drop: float = 0.3) -> 
     """
     features, dimensions = len(layer.weight), layer.weight.dim() - 2
     make = {norm: lambda norm=norm: norm_layer(norm, features, dimensions) for norm in NORMS}
-    make |= {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "dropout": lambda: nn.Dropout(drop)}
+    make |= {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "dropout": lambda: Dropout(drop)}
     if unknown := [word for word in words.split() if word not in make]:
         raise ValueError(f"words must be among {', '.join(make)}, got {' '.join(unknown)!r}")
     return [layer, *(make[word]() for word in words.split())]
+
+
+class Dropout(nn.Dropout):
+    """``nn.Dropout`` whose mask is drawn on the CPU: with the same seed the same values become 0 on every device."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return x
+        mask = functional.dropout(torch.ones_like(x, device="cpu"), self.p)  # 0, or 1 / (1 - p)
+        return x * mask.to(x.device)
 
 
 def fc_block(in_features: int, out_features: int, dropout: float = 0.0, norm: str = "batch") -> nn.Sequential:

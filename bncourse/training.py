@@ -1,4 +1,15 @@
-"""Train and evaluate a classifier: short, seeded, on the device there is."""
+"""Train and evaluate a classifier: short, seeded, on the best device there is.
+
+Where things live: what you hold is on the CPU. ``load`` hands out tensors there, a model is made there, and ``fit``
+takes both to ``best_device()`` (a GPU if there is one) and brings the model back. So a cell that runs the model on the
+data works on every machine. A model that you have put on a device yourself is trained there and stays there.
+
+Data need not be where the model is: ``fit`` and ``evaluate`` here, ``surgery.recalibrate``, and ``train_many`` of the
+studies take them to it.
+
+Initial weights, the order of the examples, noise and the masks of ``models.Dropout`` are drawn on the CPU: a seed means
+the same network on every device, up to rounding.
+"""
 
 import math
 import os
@@ -14,6 +25,7 @@ from torch.optim import Optimizer
 
 from bncourse.checkpoint import resume, save
 from bncourse.checks import whole_number
+from bncourse.devices import best_device, device_of, moved, seeded, training_device
 from bncourse.progress import progress
 
 __all__ = ["Evaluation", "History", "best_device", "evaluate", "fit", "quick"]
@@ -76,17 +88,18 @@ def fit(
 ) -> History:
     """Train ``model`` on cross-entropy; a function of ``seed``, which leaves the global random state alone.
 
-    Afterwards the model is in train mode on ``best_device()``. A quick run (see ``quick``) makes at most 3 optimizer
-    steps an epoch and 2 epochs.
+    It trains on ``best_device()``, or where the model is if that is not the CPU; afterwards the model is in train mode
+    where it was. A quick run (see ``quick``) makes at most 3 optimizer steps an epoch and 2 epochs.
 
     Args:
-        train, test: pairs (images, labels) of tensors, (N, ...) and (N,).
+        train, test: pairs (images, labels) of tensors, (N, ...) and (N,), on any device.
         batch_size: examples in each forward pass. A last, smaller batch is left out, as with ``drop_last=True``.
         optimizer: "sgd", "momentum", "adam", "adamw", or a function (parameters, lr) that makes one.
         accumulate: how many batches' gradients are averaged into one optimizer step. A last incomplete window is
             averaged over the batches that it has and then stepped: nothing leaks into the next epoch.
         mixed_precision: run the forward pass under bfloat16 autocast.
-        on_step: called with the number of steps so far after every optimizer step.
+        on_step: called with the number of steps so far after every optimizer step, with the model where it was. (To
+            bring it back from a GPU takes time: put the model there yourself if it is large.)
         checkpoint: a file that keeps the run after every epoch. Called again with the same file and data, ``fit`` goes
             on after the last epoch that it finished; on a CPU all numbers are those of a run without the interruption.
 
@@ -108,32 +121,35 @@ def fit(
     steps = math.ceil(len(labels) // batch_size / accumulate)  # of one epoch
     if quick():
         epochs, steps = min(epochs, 2), min(steps, 3)
-    optimizer = make_optimizer(model.to(best_device()).parameters(), lr=learning_rate)
-    settings: dict = {"train": list(images.shape), "test": None if test is None else list(test[0].shape), "seed": seed}
-    settings |= {"batch_size": batch_size, "accumulate": accumulate, "mixed_precision": bool(mixed_precision)}
-    settings |= {"steps": steps, "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}"}  # type: ignore[union-attr]
-    history = History()
-    with torch.random.fork_rng(), progress(epochs * steps, "fit", "step") as bar:
-        torch.manual_seed(seed)
+    home, history = device_of(model), History()
+    with moved(model, training_device(model)) as device, seeded(seed, device):
+        train = images.to(device), labels.to(device)
+        test = test and (test[0].to(device), test[1].to(device))
+        optimizer = make_optimizer(model.parameters(), lr=learning_rate)
+        settings: dict = {"train": list(images.shape), "test": test and list(test[0].shape), "seed": seed}
+        settings |= {"batch_size": batch_size, "accumulate": accumulate, "mixed_precision": bool(mixed_precision)}
+        settings |= {"steps": steps, "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}"}  # type: ignore[union-attr]
         if checkpoint is not None and (kept := resume(checkpoint, model, optimizer, settings)):
             history = History(kept["loss"], [Evaluation(*pair) for pair in kept["test"]], kept["diverged"])
             whole_number("epochs", epochs, at_least=math.ceil(len(history.loss) / steps))
-        bar.update(len(history.loss))
         model.train()
-        while len(history.loss) < epochs * steps and not history.diverged:
-            epoch = _epoch(model, optimizer, train, batch_size, accumulate, mixed_precision)
-            for loss in islice(epoch, steps):
-                history.loss.append(loss)
-                bar.update()
-                if on_step is not None:
-                    on_step(len(history.loss))
-                if not math.isfinite(loss):
-                    history.diverged = True
-                    break
-            if test is not None:
-                history.test.append(evaluate(model, test))
-            if checkpoint is not None:
-                save(checkpoint, model, optimizer, settings, vars(history) | {"test": [*map(tuple, history.test)]})
+        with progress(epochs * steps, "fit", "step") as bar:
+            bar.update(len(history.loss))
+            while len(history.loss) < epochs * steps and not history.diverged:
+                epoch = _epoch(model, optimizer, train, batch_size, accumulate, mixed_precision)
+                for loss in islice(epoch, steps):
+                    history.loss.append(loss)
+                    bar.update()
+                    if on_step is not None:
+                        with moved(model, home):
+                            on_step(len(history.loss))
+                    if not math.isfinite(loss):
+                        history.diverged = True
+                        break
+                if test is not None:
+                    history.test.append(evaluate(model, test))
+                if checkpoint is not None:
+                    save(checkpoint, model, optimizer, settings, vars(history) | {"test": [*map(tuple, history.test)]})
     return history
 
 
@@ -142,29 +158,27 @@ def _epoch(
 ) -> Iterator[float]:
     """Train for one epoch; yields the loss of every optimizer step."""
     images, labels = examples
-    device = next(model.parameters()).device
-    shuffled = torch.randperm(len(labels))
+    shuffled = torch.randperm(len(labels), device="cpu").to(images.device)
     batches = shuffled[: len(labels) // batch_size * batch_size].split(batch_size)
     for start in range(0, len(batches), accumulate):
         window = batches[start : start + accumulate]
         optimizer.zero_grad()
-        step_loss = 0.0
+        losses = []
         for chosen in window:
-            x, y = images[chosen].to(device), labels[chosen].to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
-                loss = functional.cross_entropy(model(x), y) / len(window)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed_precision):
+                loss = functional.cross_entropy(model(images[chosen]), labels[chosen]) / len(window)
             loss.backward()
-            step_loss += loss.item()
+            losses.append(loss.detach())
         optimizer.step()
-        yield step_loss
+        yield sum(torch.stack(losses).tolist())  # the one wait for the device in a step
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, examples, batch_size: int = 256) -> Evaluation:
-    """The loss and accuracy of ``model`` in eval mode; its mode is left as it was found.
+    """The loss and accuracy of ``model`` in eval mode, on the model's device; its mode is left as it was found.
 
     Args:
-        examples: a pair (images, labels) of tensors, (N, ...) and (N,).
+        examples: a pair (images, labels) of tensors, (N, ...) and (N,), on any device.
         batch_size: examples in each forward pass; the result does not depend on it.
 
     Raises:
@@ -173,42 +187,20 @@ def evaluate(model: nn.Module, examples, batch_size: int = 256) -> Evaluation:
     """
     images, labels = _examples("examples", examples)
     batch_size = whole_number("batch_size", batch_size)
-    device = next((p.device for p in model.parameters()), best_device())
+    device = device_of(model)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    loss, right = 0.0, 0
+    losses, right = [], []
     try:
         for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             scores, y = model(x.to(device)).float(), y.to(device)
-            loss += functional.cross_entropy(scores, y, reduction="sum").item()
-            right += (scores.argmax(1) == y).sum().item()
+            losses.append(functional.cross_entropy(scores, y, reduction="sum"))
+            right.append((scores.argmax(1) == y).sum())
     finally:
         for module, mode in modes:
             module.training = mode
-    return Evaluation(loss / len(labels), right / len(labels))
-
-
-def best_device() -> torch.device:
-    """CUDA if there is one, then Apple's MPS, then the CPU; the variable ``BNCOURSE_DEVICE`` overrides.
-
-    Raises:
-        ValueError: ``BNCOURSE_DEVICE`` does not name a device of torch.
-        RuntimeError: ``BNCOURSE_DEVICE`` names a device that this machine does not have.
-    """
-    wanted = os.environ.get("BNCOURSE_DEVICE")
-    if not wanted:
-        kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-        return torch.device(next(kind for kind, available in kinds.items() if available))
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise ValueError(f"BNCOURSE_DEVICE must name a device such as 'cpu' or 'cuda:0', got {wanted!r}") from error
-    try:
-        torch.zeros(1, device=device).item()  # which "meta" cannot
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).split(". ")[0]  # more of it is a list of all that torch was built with
-        raise RuntimeError(f"BNCOURSE_DEVICE must be a device of this machine, got {wanted!r}: {reason}") from error
-    return device
+    loss, count = (sum(torch.stack(parts).tolist()) for parts in (losses, right))
+    return Evaluation(loss / len(labels), count / len(labels))
 
 
 def quick() -> bool:

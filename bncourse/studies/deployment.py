@@ -30,7 +30,8 @@ def shifted_domain(data: DataSet, seed: int = 0) -> DataSet:
 
     def photograph(examples: Examples) -> Examples:
         images = examples.images / 2 + 0.25
-        return Examples(images + 0.1 * torch.randn(images.shape, generator=rng), examples.labels)
+        noise = 0.1 * torch.randn(images.shape, generator=rng)
+        return Examples(images + noise.to(images.device), examples.labels)
 
     return DataSet(f"{data.name}, another camera", photograph(data.train), photograph(data.test))
 

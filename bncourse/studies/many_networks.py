@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bncourse.devices import device_of, moved, seeded, training_device
 from bncourse.layers import BatchNorm1d, GhostBatchNorm, GroupNorm
+from bncourse.models import Dropout
 from bncourse.standardize import standardize
 from bncourse.surgery import recalibrate
 from bncourse.training import Evaluation, quick
@@ -69,7 +71,7 @@ class ManyNetworks(nn.Sequential):
         networks = [_linear_layers(sizes, seed) for seed in seeds]
         *hidden, last = (ManyLinear(same) for same in zip(*networks, strict=True))
         for layer, features in zip(hidden, sizes[1:], strict=False):
-            self.extend([layer, SideBySide(makers[norm](features)), activation(), nn.Dropout(dropout)])
+            self.extend([layer, SideBySide(makers[norm](features)), activation(), Dropout(dropout)])
         self.append(last)
 
     @torch.no_grad()
@@ -127,8 +129,7 @@ class ParallelGhostBatchNorm(GhostBatchNorm):
 
 
 def _linear_layers(sizes: Sequence[int], seed: int) -> list[nn.Linear]:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         return [nn.Linear(features, out_features) for features, out_features in pairwise(sizes)]
 
 
@@ -143,7 +144,7 @@ def train_many(
     accumulate: int = 1,
     on_step: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Train every network by plain SGD on its cross-entropy.
+    """Train every network by plain SGD on its cross-entropy, on the device where ``training.fit`` would.
 
     Args:
         examples: images (N, ...) and labels (N,) for all networks alike, or (S, N, ...) and (S, N).
@@ -153,38 +154,38 @@ def train_many(
         epochs: instead of ``steps``: each network goes through the examples in random orders of its own. What does not
             fill a step is left out.
         accumulate: forward passes whose gradients are averaged into one step.
-        on_step: called with the number of steps so far after every step.
+        on_step: called with the number of steps so far after every step, with the networks where they were.
 
     Returns:
         each network's training loss at every step, in nats: (steps, S).
     """
-    images, labels = _for_each(networks, examples)
-    which = torch.arange(len(images)).unsqueeze(1)
-    rate = torch.as_tensor(learning_rate)
-    optimizer = torch.optim.SGD(networks.parameters(), lr=1.0)  # each network's rate is a factor of its loss
-    losses = []
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    home, losses = device_of(networks), []
+    with moved(networks, training_device(networks)) as device, seeded(0, device):
+        images, labels = _for_each(networks, examples)
+        which = torch.arange(len(images), device=device).unsqueeze(1)
+        rate = torch.as_tensor(learning_rate, device=device)
+        optimizer = torch.optim.SGD(networks.parameters(), lr=1.0)  # each network's rate is a factor of its loss
         draws = _draws(networks.seeds, labels.shape[1], accumulate * batch_size, steps, epochs)
         for drawn in islice(draws, 2 if quick() else None):
             networks.train()
             optimizer.zero_grad()
-            losses.append(torch.zeros(len(images)))
-            for chosen in drawn.split(batch_size, dim=1):
+            losses.append(torch.zeros(len(images), device=device))
+            for chosen in drawn.to(device).split(batch_size, dim=1):
                 loss = _losses(networks(images[which, chosen]), labels[which, chosen]) / accumulate
                 (rate * loss).sum().backward()  # a sum over the networks: none sees another's loss
                 losses[-1] += loss.detach()
             optimizer.step()
             if on_step is not None:
-                on_step(len(losses))
-    return torch.stack(losses)
+                with moved(networks, home):
+                    on_step(len(losses))
+        return torch.stack(losses).cpu()
 
 
 def _draws(seeds: Sequence[int], count: int, size: int, steps: int | None, epochs: int | None) -> Iterator[Tensor]:
     """The examples of each step, (S, size)."""
     if steps is not None:
         for _ in range(steps):
-            yield torch.randperm(count)[:size].expand(len(seeds), -1)
+            yield torch.randperm(count, device="cpu")[:size].expand(len(seeds), -1)
         return
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     for _ in range(epochs):
@@ -194,17 +195,20 @@ def _draws(seeds: Sequence[int], count: int, size: int, steps: int | None, epoch
 
 @torch.no_grad()
 def evaluate_many(networks: ManyNetworks, examples: tuple[Tensor, Tensor]) -> Evaluation:
-    """The loss in nats and the accuracy of each network in eval mode, (S,) each; the mode is left as it was found."""
+    """The loss in nats and the accuracy of each network in eval mode, (S,) each and on the CPU.
+
+    The networks run where they are; their mode is left as it was found.
+    """
     images, labels = _for_each(networks, examples)
     training = networks.training
     scores = networks.eval()(images)
     networks.train(training)
-    return Evaluation(_losses(scores, labels), (scores.argmax(2) == labels).float().mean(1))
+    return Evaluation(_losses(scores, labels).cpu(), (scores.argmax(2) == labels).float().mean(1).cpu())
 
 
 def _for_each(networks: ManyNetworks, examples: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Images (S, N, F) and labels (S, N), also of examples that are for all networks alike."""
-    images, labels = examples
+    """Images (S, N, F) and labels (S, N) where the networks are, also of examples that are for all networks alike."""
+    images, labels = (part.to(device_of(networks)) for part in examples)
     images = images.flatten(labels.dim())
     return images.expand(len(networks.seeds), -1, -1), labels.expand(len(networks.seeds), -1)
 
@@ -259,6 +263,8 @@ def learning_curves(
             times.append(step)
             measured.append([*evaluate_many(networks, train), *evaluate_many(networks, test)])
 
-    measure(0)
-    train_many(networks, train, steps=steps, on_step=measure, **options)
+    with moved(networks, training_device(networks)) as device:
+        train, test = ([part.to(device) for part in examples] for examples in (train, test))
+        measure(0)
+        train_many(networks, train, steps=steps, on_step=measure, **options)
     return Curves(np.array(times), *(torch.stack(column).numpy() for column in zip(*measured, strict=True)))

@@ -43,7 +43,7 @@ def with_wrong_labels(
     """The labels (N,), each replaced with probability ``share`` by one of the other classes."""
     shift = torch.randint(1, classes, labels.shape, generator=generator)
     shift[torch.rand(labels.shape, generator=generator) >= share] = 0
-    return (labels + shift) % classes
+    return (labels + shift.to(labels.device)) % classes
 
 
 def small_sets(

@@ -38,11 +38,11 @@ class NoisyBatchNorm1d(BatchNorm1d):
 
 
 def _scale(like: torch.Tensor) -> torch.Tensor:
-    return torch.empty_like(like).uniform_(0.5, 1.5)
+    return torch.empty_like(like, device="cpu").uniform_(0.5, 1.5).to(like.device)
 
 
 def _shift(like: torch.Tensor, reach: float) -> torch.Tensor:
-    return torch.empty_like(like).uniform_(-reach, reach)
+    return torch.empty_like(like, device="cpu").uniform_(-reach, reach).to(like.device)
 
 
 def add_noise(model: nn.Module, per_sample: bool = False) -> nn.Module:

@@ -118,7 +118,7 @@ class AttentionBlock(nn.Module):
     def forward(self, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
         """``padding``: (N, T), True where a token is only filling."""
         count = tokens.shape[1]
-        future = torch.ones(count, count, dtype=torch.bool).triu(1) if self.causal else None
+        future = torch.ones(count, count, dtype=torch.bool, device=tokens.device).triu(1) if self.causal else None
         x = self.norm_1(tokens)
         tokens = tokens + self.attention(x, x, x, key_padding_mask=padding, attn_mask=future, need_weights=False)[0]
         return tokens + self.feed_forward(self.norm_2(tokens))

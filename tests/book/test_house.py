@@ -18,9 +18,9 @@ from tools.toc import ROOT, notebooks, pages
 
 NOTEBOOKS = notebooks()
 ROOMS = (  # a room imports only what stands before it
-    *("moved", "files", "checks", "kernels", "standardize", "functional", "layers", "models", "progress", "data"),
-    *("checkpoint", "training", "probes", "experiments", "surgery", "claims", "plotting", "notebook", "studies"),
-    *("explorers", "exercises", "grading", "cli"),
+    *("moved", "files", "checks", "kernels", "standardize", "functional", "layers", "models", "progress", "devices"),
+    *("data", "checkpoint", "training", "probes", "experiments", "surgery", "claims", "plotting", "notebook"),
+    *("studies", "explorers", "exercises", "grading", "cli"),
 )
 
 

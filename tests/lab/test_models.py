@@ -45,7 +45,7 @@ def test_every_norm_builds_a_network_that_runs_and_learns(norm):
 
 def test_layers_come_in_the_order_of_the_words():
     model = fc_network([6, 5, 4, 3], "dropout batch relu", drop=0.4)
-    block = [nn.Linear, nn.Dropout, bncourse.BatchNorm1d, nn.ReLU]
+    block = [nn.Linear, models.Dropout, bncourse.BatchNorm1d, nn.ReLU]
     assert [type(layer) for layer in model] == [nn.Flatten, *block, *block, nn.Linear]
     assert model[2].p == 0.4
     assert model(torch.randn(2, 2, 3)).shape == (2, 3)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bncourse.data import digits
+from bncourse.devices import seeded
 from bncourse.explorers.explorer import Explorer
 from bncourse.models import fc_network
 from bncourse.plotting import GREY, NORM_STYLES, figure
@@ -63,8 +64,7 @@ def _trained(norm: str, activation: str) -> dict[int, tuple[list[torch.Tensor], 
     """At each of ``STEPS`` of one training run, what enters the activations, and the test accuracy."""
     word, kind = ACTIVATIONS[activation]
     data = digits().standardized()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         model = fc_network([784, *[64] * LAYERS, 10], f"{norm} {word}")
     seen = {}
 
@@ -82,8 +82,8 @@ def _inputs(model: nn.Module, kind: type[nn.Module], images: torch.Tensor) -> li
     """What enters each layer of ``kind``, (images, units), in training mode; ``model`` is left as it was found."""
     twin = copy.deepcopy(model).train()
     with outputs_of(twin, kind) as calls:
-        twin(images.to(next(model.parameters()).device))
-    return [call.input.cpu() for call in calls]
+        twin(images)
+    return [call.input for call in calls]
 
 
 def _ridge(ax, values: torch.Tensor, base: float, **look) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from bncourse.data import digits
+from bncourse.devices import seeded
 from bncourse.explorers.explorer import Explorer
 from bncourse.models import fc_network, small_cnn
 from bncourse.plotting import GREY, NORM_STYLES, band, direct_labels, figure, log_ticks
@@ -79,8 +80,7 @@ def _accuracy() -> dict[str, dict[str, np.ndarray]]:
 def _mean_errors(network: str, batch_size: int) -> torch.Tensor:
     """Error of the batch mean of one output of the untrained first layer, in standard deviations, in many batches."""
     images, random = digits().train.images, torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
+    with seeded(0), torch.no_grad():
         first = next(m for m in NETWORKS[network]("batch").modules() if hasattr(m, "weight"))
         inputs = images.flatten(1) if isinstance(first, torch.nn.Linear) else images
         outputs = first(inputs)[:, 0]  # (N,) or (N, H, W)

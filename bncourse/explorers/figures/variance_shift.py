@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from bncourse.devices import seeded
 from bncourse.explorers.explorer import Explorer
 from bncourse.layers import BatchNorm1d
 from bncourse.plotting import BLUE, RED, figure
@@ -34,13 +35,12 @@ def variance_shift() -> Explorer:
 
 
 def draw(order: str, inputs: str, rate: float):
-    dropout, linear = nn.Dropout(rate), nn.Linear(UNITS, 1, bias=False)
+    dropout, linear = nn.Dropout(rate), nn.utils.skip_init(nn.Linear, UNITS, 1, bias=False)
     norm = BatchNorm1d(1, affine=False, momentum=1.0)
     model = nn.Sequential(*((dropout, linear, norm) if order == ORDERS[0] else (linear, norm, dropout)))
     variances = {}
     fig, ax = figure(height=3.6)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
+    with seeded(0), torch.no_grad():
         linear.weight.normal_().div_(linear.weight.norm())
         x = INPUTS[inputs](torch.randn(COUNT, UNITS))
         for level, (mode, colour) in enumerate({"training": RED, "evaluation": BLUE}.items()):
