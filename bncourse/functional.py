@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bncourse.checks import check_eps, check_groups, check_normalized_shape, check_tensors
 from bncourse.moved import names_of
-from bncourse.standardize import standardize, torch_differentiates
+from bncourse.standardize import at_least_float32, standardize, torch_differentiates
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -197,9 +197,9 @@ def update_running_average(running: Tensor, new: Tensor, momentum: float | Tenso
 
     ``new`` carries no gradient (see ``standardize``): no graph grows from step to step.
     """
-    new = new.view(running.shape).to(running.dtype)
-    if torch_differentiates():  # torch.func cannot vectorize lerp_
-        running.mul_(1 - momentum).add_(momentum * new)
+    new = new.view(running.shape)
+    if running.dtype != new.dtype or torch_differentiates():  # half precision; torch.func cannot vectorize lerp_
+        running.copy_((1 - momentum) * at_least_float32(running) + momentum * new)
     else:
         running.lerp_(new, momentum)
 

@@ -28,10 +28,15 @@ def formula(x, dims, weight=None, bias=None, eps=1e-5, *, statistics=None, cente
 def mean_and_variance(x: Tensor, dims: tuple[int, ...], center: bool = True) -> tuple[Tensor, Tensor]:
     """Mean, and mean squared distance from it, with size 1 along ``dims``; half precision gives float32.
 
-    (The shortcut E[x^2] - E[x]^2 would lose all digits of a variance that is small beside the mean.)
+    The shortcut E[x^2] - E[x]^2 would lose all digits of a variance that is small beside the mean. The sum behind a
+    large mean is rounded, too: what it missed is the mean distance from it.
     """
     x = at_least_float32(x)
-    mean = x.mean(dims, keepdim=True) if center else x.new_zeros(())
+    if center:
+        mean = x.mean(dims, keepdim=True)
+        mean = mean + (x - mean).mean(dims, keepdim=True)
+    else:
+        mean = x.new_zeros(())
     return mean, (x - mean).square().mean(dims, keepdim=True)
 
 
@@ -49,7 +54,7 @@ def pooled(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Te
 
 def inverse_std(variance: Tensor, eps: float) -> Tensor:
     """1 / sqrt(variance + eps), for all who need it but ``kernels``, which is checked against it."""
-    return (variance + eps).rsqrt()
+    return (at_least_float32(variance) + eps).rsqrt()
 
 
 def scale_and_shift(x_hat: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

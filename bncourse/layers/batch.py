@@ -123,7 +123,8 @@ class BatchNorm(NormBase):
             return self.momentum
         if not self.training or self.num_batches_tracked is None or self.running_mean is None:
             return 0.0
-        return 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)  # a tensor: torch.compile can follow it
+        precision = torch.promote_types(self.running_mean.dtype, torch.float32)
+        return 1.0 / self.num_batches_tracked.to(precision)  # a tensor: torch.compile can follow it
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in self.ranks:

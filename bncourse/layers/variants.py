@@ -94,8 +94,7 @@ class BatchRenorm(AnyRank):
         inverse_running_std = inverse_std(self.running_var, self.eps)
         r = inverse_running_std / inverse_std(variance.flatten(), self.eps)
         d = (mean.flatten() - self.running_mean) * inverse_running_std
-        dtype = self.running_mean.dtype
-        return r.clamp(1 / self.r_max, self.r_max).to(dtype), d.clamp(-self.d_max, self.d_max).to(dtype)
+        return r.clamp(1 / self.r_max, self.r_max), d.clamp(-self.d_max, self.d_max)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, r_max={self.r_max}, d_max={self.d_max}"
