@@ -34,6 +34,7 @@ def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, 
         rest = mean  # what is still to be subtracted from x
         if variance is not None:
             mean, variance = mean.to(precision), variance.to(precision)
+            x, rest = torch.sub(x, mean, out=buffer) if center else x, None
         elif center:
             pivot = mean_over(x.narrow(dims[0], 0, -(-x.size(dims[0]) // 4)), dims)
             x = torch.sub(x, pivot, out=buffer)
@@ -42,13 +43,15 @@ def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, 
             mean = pivot + rest
         else:
             mean, variance = x.new_zeros(()), mean_square(x, dims)
+        in_rows = gamma is not None and gamma.shape[-1] > 1 and x.dim() - 1 in dims  # layer norm: many gammas a row
         scale = (variance + eps).rsqrt_()
-        if gamma is not None and not (gamma.shape[-1] > 1 and x.dim() - 1 in dims):
-            scale = scale * gamma  # a number for all values, or a row of them: what is multiplied is small
-            gamma = None
-        shift = beta if rest is None else rest * -scale if beta is None or gamma is not None else beta - rest * scale
+        if gamma is not None and not in_rows:
+            scale = scale * gamma
+        shift = None if in_rows else beta
+        if rest is not None:
+            shift = rest * -scale if shift is None else torch.addcmul(shift, rest, scale, value=-1)
         scale_and_shift(x, scale, shift, buffer)
-        if gamma is not None:
+        if in_rows:
             scale_and_shift(buffer, gamma, beta, buffer)
         if buffer is not y:
             y.copy_(buffer)
@@ -147,15 +150,17 @@ def join(parts: list[Tensor], axis: int) -> Tensor:
 def sum_over(x: Tensor, dims: Sequence[int]) -> Tensor:
     """The sum over ``dims``, which may be none.
 
-    Torch adds up in pairs, and so loses little, along axes that lie together; those come first, and the others then.
+    Torch adds up in pairs, and so loses little, where the axes lie together in memory; elsewhere one of them waits.
     """
-    if len(dims) > 1 and dims[-1] - dims[0] >= len(dims):  # with a gap: (0, 2, 3)
+    together = dims[-1:] and dims[-1] - dims[0] < len(dims) and x.is_contiguous()
+    if len(dims) > 1 and not together and not torch.compiler.is_compiling():  # batch norm: (0, 2, 3)
         x, dims = x.sum(dims[1:], keepdim=True), dims[:1]
     return x.sum(dims, keepdim=True) if dims else x
 
 
 def mean_over(x: Tensor, dims: Sequence[int]) -> Tensor:
-    return sum_over(x, dims).div_(math.prod([x.size(d) for d in dims]))
+    """The mean over ``dims``, with size 1 along them."""
+    return sum_over(x, dims) / math.prod([x.size(d) for d in dims])
 
 
 def mean_square(x: Tensor, dims: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from bncourse import kernels
+from bncourse.kernels import mean_over
 
 __all__ = ["formula", "formula_backward", "mean_and_variance", "standardize"]
 
@@ -33,11 +34,11 @@ def mean_and_variance(x: Tensor, dims: tuple[int, ...], center: bool = True) -> 
     """
     x = at_least_float32(x)
     if center:
-        mean = x.mean(dims, keepdim=True)
-        mean = mean + (x - mean).mean(dims, keepdim=True)
+        mean = mean_over(x, dims)
+        mean = mean + mean_over(x - mean, dims)
     else:
         mean = x.new_zeros(())
-    return mean, (x - mean).square().mean(dims, keepdim=True)
+    return mean, mean_over((x - mean).square(), dims)
 
 
 def pooled(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,7 +146,7 @@ def formula_backward(
     g = dx = dy if weight is None else dy * weight
     if not given:
         products = g * x_hat
-        mean_g, mean_products = means(g, products) if means else (v.mean(dims, keepdim=True) for v in (g, products))
+        mean_g, mean_products = means(g, products) if means else (mean_over(v, dims) for v in (g, products))
         dx = dx - x_hat * mean_products
         if center:
             dx = dx - mean_g
