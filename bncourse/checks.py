@@ -12,6 +12,8 @@ def check_tensors(function: str, input: Tensor, size: int, **parameters: Tensor 
 
     Parameters have the input's type, or float32 where the input has half precision.
     """
+    if input.is_nested:
+        raise NotImplementedError(f"{function} does not take nested tensors: pad the sequences, or use layer_norm")
     if not input.is_floating_point():
         raise NotImplementedError(f'"{function}" not implemented for {input.dtype}: expected a floating-point input')
     for name, parameter in parameters.items():

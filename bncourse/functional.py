@@ -15,18 +15,34 @@ takes the mean as 0 besides.)
 Arguments, results, gradients and exceptions follow the function of the same name in ``torch.nn.functional``.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from bncourse.checks import check_eps, check_groups, check_normalized_shape, check_tensors
 from bncourse.moved import names_of
-from bncourse.standardize import standardize, torch_differentiates
+from bncourse.standardize import at_least_float32, standardize, torch_differentiates
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
 
+def one_step_for_fx(norm: Callable) -> Callable:
+    """Make the norm one step in the graphs of ``torch.fx``, as torch's are: its checks cannot be traced."""
+
+    @functools.wraps(norm)
+    def step(*args, **kwargs):
+        input = args[0] if args else kwargs.get("input")
+        if isinstance(input, fx.Proxy):
+            return input.tracer.create_proxy("call_function", step, args, kwargs)
+        return norm(*args, **kwargs)
+
+    return step
+
+
+@one_step_for_fx
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -77,6 +93,7 @@ def batch_norm(
     return output
 
 
+@one_step_for_fx
 def layer_norm(
     input: Tensor,
     normalized_shape: tuple[int, ...],
@@ -93,11 +110,14 @@ def layer_norm(
     Raises:
         RuntimeError: a shape, type or device that does not match.
     """
+    if input.is_nested:
+        return of_all_values(input, len(normalized_shape), layer_norm, normalized_shape, weight, bias, eps)
     check_normalized_shape("layer_norm", input, tuple(normalized_shape), weight=weight, bias=bias)
     dims = tuple(range(input.dim() - len(normalized_shape), input.dim()))
     return standardize(input.contiguous(), dims, weight, bias, eps)[0]
 
 
+@one_step_for_fx
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -121,6 +141,7 @@ def group_norm(
     return standardize(groups, tuple(range(2, groups.dim())), weight, bias, eps)[0].flatten(1, 2)
 
 
+@one_step_for_fx
 def instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,
@@ -165,6 +186,7 @@ def instance_norm(
     return output
 
 
+@one_step_for_fx
 def rms_norm(
     input: Tensor, normalized_shape: tuple[int, ...], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
@@ -178,6 +200,8 @@ def rms_norm(
     Raises:
         RuntimeError: a shape or device that does not match.
     """
+    if input.is_nested:
+        return of_all_values(input, len(normalized_shape), rms_norm, normalized_shape, weight, eps)
     if weight is not None and weight.dtype != input.dtype:
         weight = weight.to(torch.promote_types(input.dtype, torch.float32))
     check_normalized_shape("rms_norm", input, tuple(normalized_shape), weight=weight)
@@ -185,6 +209,23 @@ def rms_norm(
         eps = torch.finfo(torch.promote_types(input.dtype, torch.float32)).eps
     dims = tuple(range(input.dim() - len(normalized_shape), input.dim()))
     return standardize(contiguous_or_channels_last(input), dims, weight, eps=eps, center=False)[0]
+
+
+def of_all_values(nested: Tensor, rank: int, norm: Callable, *args) -> Tensor:
+    """``norm`` of sequences of different lengths: of the tensor that all their values lie in, one after the other.
+
+    Raises:
+        NotImplementedError: another layout than ``torch.jagged``, or a norm over the axis of the lengths.
+    """
+    ragged = getattr(nested, "_ragged_idx", None)
+    if ragged is None or ragged >= nested.dim() - rank:
+        raise NotImplementedError(
+            f"{norm.__name__} takes a nested tensor in the layout torch.jagged whose last {rank} axes have one size; "
+            "pad the sequences (torch.nested.to_padded_tensor) and mask them instead"
+        )
+    values = norm(nested.values(), *args)
+    lengths = nested.lengths()
+    return torch.nested.nested_tensor_from_jagged(values, nested.offsets(), lengths, jagged_dim=ragged)
 
 
 def per_channel(parameter: Tensor | None, input: Tensor) -> Tensor | None:
@@ -197,9 +238,9 @@ def update_running_average(running: Tensor, new: Tensor, momentum: float | Tenso
 
     ``new`` carries no gradient (see ``standardize``): no graph grows from step to step.
     """
-    new = new.view(running.shape).to(running.dtype)
-    if torch_differentiates():  # torch.func cannot vectorize lerp_
-        running.mul_(1 - momentum).add_(momentum * new)
+    new = new.view(running.shape)
+    if running.dtype != new.dtype or torch_differentiates():  # half precision; torch.func cannot vectorize lerp_
+        running.copy_((1 - momentum) * at_least_float32(running) + momentum * new)
     else:
         running.lerp_(new, momentum)
 

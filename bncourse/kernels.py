@@ -7,30 +7,52 @@ same kind (for layer, group and instance norm: a chunk of the samples).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 CHUNK_BYTES = 2 * 2**20  # about what a processor keeps close to its cores
+ROW = 4096  # values that float32 adds up one by one without losing more than the last digit
 
 
 def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, mean and variance, as ``formula``."""
+    """Output, mean and variance, as ``formula``.
+
+    The buffer holds x less a pivot, the mean of a quarter of the values: large offsets are gone before anything is
+    added up. What is missing from the pivot to the mean is corrected at the end. (Its square is at most four
+    variances, so that little is lost where it is taken from the mean square.)
+    """
     output, precision = torch.empty_like(x), precision_for(x)
+    gamma, beta = full_rank(weight, x.dim()), full_rank(bias, x.dim())
     means, variances = [], []
-    axis, parts = chunks(dims, x, output, weight, bias, *(statistics or (None, None)))
+    axis, parts = chunks(dims, x, output, gamma, beta, *(statistics or (None, None)))
     for x, y, gamma, beta, mean, variance in parts:
         if x.dtype != precision:
             x = x.to(precision)
         buffer = y if y.dtype == precision else torch.empty_like(x)
-        if mean is None:
-            mean = x.mean(dims, keepdim=True) if center else x.new_zeros(())
-        centred = torch.sub(x, mean, out=buffer) if center else x
-        if variance is None:
-            variance = mean_square(centred, dims)
+        rest = mean  # what is still to be subtracted from x
+        if variance is not None:
+            mean, variance = mean.to(precision), variance.to(precision)
+            x, rest = torch.sub(x, mean, out=buffer) if center else x, None
+        elif center:
+            pivot = mean_over(x.narrow(dims[0], 0, -(-x.size(dims[0]) // 4)), dims)
+            x = torch.sub(x, pivot, out=buffer)
+            rest = mean_over(x, dims)
+            variance = mean_square(x, dims).addcmul_(rest, rest, value=-1).clamp_(min=0)
+            mean = pivot + rest
+        else:
+            mean, variance = x.new_zeros(()), mean_square(x, dims)
+        in_rows = gamma is not None and gamma.shape[-1] > 1 and x.dim() - 1 in dims  # layer norm: many gammas a row
         scale = (variance + eps).rsqrt_()
-        scale_and_shift(centred, scale if gamma is None else scale * gamma, beta, buffer)
+        if gamma is not None and not in_rows:
+            scale = scale * gamma
+        shift = None if in_rows else beta
+        if rest is not None:
+            shift = rest * -scale if shift is None else torch.addcmul(shift, rest, scale, value=-1)
+        scale_and_shift(x, scale, shift, buffer)
+        if in_rows:
+            scale_and_shift(buffer, gamma, beta, buffer)
         if buffer is not y:
             y.copy_(buffer)
         means.append(mean)
@@ -59,7 +81,7 @@ def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Te
         if x.dtype != precision:
             x, dy = x.to(precision), dy.to(precision)
         buffer = dx_part if dx_part.dtype == precision else torch.empty_like(x)
-        inverse_std = (variance + eps).rsqrt_()
+        inverse_std = (variance.to(precision) + eps).rsqrt_()
         scale = inverse_std if gamma is None else inverse_std * gamma
         centred = torch.sub(x, mean, out=buffer) if center else x
         dot = sum_over(dy * centred, inside).mul_(inverse_std)
@@ -125,16 +147,33 @@ def join(parts: list[Tensor], axis: int) -> Tensor:
     return parts[0] if len(parts) == 1 or parts[0].dim() == 0 else torch.cat(parts, axis)
 
 
-def sum_over(x: Tensor, dims: list[int]) -> Tensor:
-    """The sum over ``dims``, which may be none."""
+def sum_over(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """The sum over ``dims``, which may be none.
+
+    Torch adds up in pairs, and so loses little, where the axes lie together in memory; elsewhere one of them waits.
+    """
+    together = dims[-1:] and dims[-1] - dims[0] < len(dims) and x.is_contiguous()
+    if len(dims) > 1 and not together and not torch.compiler.is_compiling():  # batch norm: (0, 2, 3)
+        x, dims = x.sum(dims[1:], keepdim=True), dims[:1]
     return x.sum(dims, keepdim=True) if dims else x
 
 
-def mean_square(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Mean of x^2. The Euclidean length over adjacent axes needs no buffer for the squares."""
-    if x.dim() - 1 not in dims or x.stride(-1) != 1:
-        return x.square().mean(dims, keepdim=True)
-    together = [d for d in dims if all(later in dims for later in range(d, x.dim()))]
-    squares = torch.linalg.vector_norm(x, dim=together, keepdim=True).square_()
-    count = math.prod(x.size(d) for d in dims)
-    return sum_over(squares, [d for d in dims if d not in together]).div_(count)
+def mean_over(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """The mean over ``dims``, with size 1 along them."""
+    return sum_over(x, dims) / math.prod([x.size(d) for d in dims])
+
+
+def mean_square(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """Mean of x^2. The Euclidean length over the last axes needs no buffer for the squares.
+
+    It adds up one value after the other in float32, so at most ``ROW`` values go into one length.
+    """
+    count, row = math.prod([x.size(d) for d in dims]), 1
+    last = x.dim()
+    while last - 1 in dims and row * x.size(last - 1) <= ROW and x.is_contiguous():
+        last -= 1
+        row *= x.size(last)
+    if last == x.dim():
+        return sum_over(x.square(), dims).div_(count)
+    squares = torch.linalg.vector_norm(x, dim=list(range(last, x.dim())), keepdim=True).square_()
+    return sum_over(squares, [d for d in dims if d < last]).div_(count)

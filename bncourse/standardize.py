@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from bncourse import kernels
+from bncourse.kernels import mean_over
 
 __all__ = ["formula", "formula_backward", "mean_and_variance", "standardize"]
 
@@ -28,11 +29,16 @@ def formula(x, dims, weight=None, bias=None, eps=1e-5, *, statistics=None, cente
 def mean_and_variance(x: Tensor, dims: tuple[int, ...], center: bool = True) -> tuple[Tensor, Tensor]:
     """Mean, and mean squared distance from it, with size 1 along ``dims``; half precision gives float32.
 
-    (The shortcut E[x^2] - E[x]^2 would lose all digits of a variance that is small beside the mean.)
+    The shortcut E[x^2] - E[x]^2 would lose all digits of a variance that is small beside the mean. The sum behind a
+    large mean is rounded, too: what it missed is the mean distance from it.
     """
     x = at_least_float32(x)
-    mean = x.mean(dims, keepdim=True) if center else x.new_zeros(())
-    return mean, (x - mean).square().mean(dims, keepdim=True)
+    if center:
+        mean = mean_over(x, dims)
+        mean = mean + mean_over(x - mean, dims)
+    else:
+        mean = x.new_zeros(())
+    return mean, mean_over((x - mean).square(), dims)
 
 
 def pooled(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,7 +55,7 @@ def pooled(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Te
 
 def inverse_std(variance: Tensor, eps: float) -> Tensor:
     """1 / sqrt(variance + eps), for all who need it but ``kernels``, which is checked against it."""
-    return (variance + eps).rsqrt()
+    return (at_least_float32(variance) + eps).rsqrt()
 
 
 def scale_and_shift(x_hat: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -140,7 +146,7 @@ def formula_backward(
     g = dx = dy if weight is None else dy * weight
     if not given:
         products = g * x_hat
-        mean_g, mean_products = means(g, products) if means else (v.mean(dims, keepdim=True) for v in (g, products))
+        mean_g, mean_products = means(g, products) if means else (mean_over(v, dims) for v in (g, products))
         dx = dx - x_hat * mean_products
         if center:
             dx = dx - mean_g

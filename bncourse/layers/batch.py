@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from bncourse.functional import batch_norm
+from bncourse.layers.tools import Scriptable, one_step_for_fx
 from bncourse.moved import names_of
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
 
 
-class NormBase(nn.Module):
+class NormBase(Scriptable):
     """What a batch norm keeps: gamma, beta and the running averages (``torch.nn.modules.batchnorm._NormBase``).
 
     Args:
@@ -93,11 +94,13 @@ class BatchNorm(NormBase):
         """Whether the statistics are the input's own (training, or nothing tracked) or the running averages."""
         return self.training or (self.running_mean is None and self.running_var is None)
 
+    @one_step_for_fx
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
+        output = self.normalize(input, self.weight, self.bias)
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        return self.normalize(input, self.weight, self.bias)
+            self.num_batches_tracked.add_(1)  # just after the averages moved: checkpointing may stop before both
+        return output
 
     def normalize(self, input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """``batch_norm`` with this layer's memory and the given gamma and beta (``BatchRenorm`` changes them).
@@ -123,7 +126,8 @@ class BatchNorm(NormBase):
             return self.momentum
         if not self.training or self.num_batches_tracked is None or self.running_mean is None:
             return 0.0
-        return 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)  # a tensor: torch.compile can follow it
+        precision = torch.promote_types(self.running_mean.dtype, torch.float32)
+        return 1.0 / (1 + self.num_batches_tracked.to(precision))  # a tensor: torch.compile can follow it
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in self.ranks:

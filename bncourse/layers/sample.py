@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from bncourse.functional import group_norm, instance_norm, layer_norm, rms_norm
+from bncourse.layers.tools import Scriptable, one_step_for_fx
 
 __all__ = ["GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LayerNorm", "RMSNorm"]
 
 
-class Described:
+class Described(Scriptable):
     """A module whose description does not stop torch.compile: it cannot follow torch's ``str.format`` (2.13)."""
 
     def extra_repr(self) -> str:
@@ -30,6 +31,7 @@ class LayerNorm(Described, nn.LayerNorm):
         device, dtype: of the parameters.
     """
 
+    @one_step_for_fx
     def forward(self, input: Tensor) -> Tensor:
         return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
@@ -44,6 +46,7 @@ class RMSNorm(Described, nn.RMSNorm):
         device, dtype: of the parameter.
     """
 
+    @one_step_for_fx
     def forward(self, x: Tensor) -> Tensor:  # torch's name for it, here only
         return rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
@@ -63,6 +66,7 @@ class GroupNorm(Described, nn.GroupNorm):
         ValueError: groups that do not divide the channels.
     """
 
+    @one_step_for_fx
     def forward(self, input: Tensor) -> Tensor:
         return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
@@ -73,6 +77,10 @@ class InstanceNorm(Described, nn.modules.instancenorm._InstanceNorm):
     The arguments are those of batch normalization, but ``affine`` and ``track_running_stats`` are False by default.
     An input without the batch axis is taken as one sample.
     """
+
+    @one_step_for_fx
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input)
 
     def _apply_instance_norm(self, input: Tensor) -> Tensor:  # torch's ``forward`` has checked the input
         return instance_norm(

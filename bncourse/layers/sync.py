@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from bncourse.checks import check_eps, check_tensors
 from bncourse.functional import contiguous_or_channels_last, per_channel, update_running_average
+from bncourse.kernels import sum_over
 from bncourse.layers.batch import BatchNorm
 from bncourse.layers.replace import replace_layers
 from bncourse.standardize import at_least_float32, formula_backward, mean_and_variance, pooled, standardize
@@ -114,7 +115,7 @@ class SyncStandardize(torch.autograd.Function):
         input, weight, mean, variance = ctx.saved_tensors
 
         def means(*values: Tensor) -> Tensor:
-            sums = torch.stack([value.sum(ctx.dims, keepdim=True) for value in values])
+            sums = torch.stack([sum_over(value, ctx.dims) for value in values])
             return all_reduce(sums, ctx.group) / ctx.count
 
         gamma = torch.ones_like(mean) if weight is None else weight

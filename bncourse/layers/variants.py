@@ -5,13 +5,14 @@ from torch import Tensor, nn
 from torch.nn.common_types import _size_2_t
 
 from bncourse.layers.batch import BatchNorm
+from bncourse.layers.tools import Scriptable, one_step_for_fx
 from bncourse.standardize import inverse_std, mean_and_variance, standardize
 
 __all__ = ["BatchRenorm", "GhostBatchNorm", "WeightStandardizedConv2d", "renorm_limits"]
 
 
-class AnyRank(BatchNorm):
-    """Batch normalization of (N, C) or (N, C, ...)."""
+class AnyRank(BatchNorm, nn.modules.batchnorm._BatchNorm):
+    """Batch normalization of (N, C) or (N, C, ...). The second base makes ``update_bn`` see it."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -39,6 +40,7 @@ class GhostBatchNorm(AnyRank):
         super().__init__(num_features, *args, **kwargs)
         self.ghost_size = ghost_size
 
+    @one_step_for_fx
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
         if not self.uses_input_statistics or len(input) <= self.ghost_size:
@@ -94,8 +96,7 @@ class BatchRenorm(AnyRank):
         inverse_running_std = inverse_std(self.running_var, self.eps)
         r = inverse_running_std / inverse_std(variance.flatten(), self.eps)
         d = (mean.flatten() - self.running_mean) * inverse_running_std
-        dtype = self.running_mean.dtype
-        return r.clamp(1 / self.r_max, self.r_max).to(dtype), d.clamp(-self.d_max, self.d_max).to(dtype)
+        return r.clamp(1 / self.r_max, self.r_max), d.clamp(-self.d_max, self.d_max)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, r_max={self.r_max}, d_max={self.d_max}"
@@ -111,7 +112,7 @@ def renorm_limits(step: int) -> tuple[float, float]:
     return r_max, d_max
 
 
-class WeightStandardizedConv2d(nn.Conv2d):
+class WeightStandardizedConv2d(Scriptable, nn.Conv2d):
     """A convolution whose filters are standardized before use (Qiao et al. 2019, arXiv 1903.10520).
 
     Each output channel's filter has mean 0 and variance 1 over (C_in / groups, K_h, K_w): ``standardize`` once more,
@@ -133,6 +134,7 @@ class WeightStandardizedConv2d(nn.Conv2d):
             raise ValueError(f"filters must have more than 1 weight, got weight of size {self.weight.size()}")
         self.eps = eps
 
+    @one_step_for_fx
     def forward(self, input: Tensor) -> Tensor:
         weight, _, _ = standardize(self.weight, (1, 2, 3), eps=self.eps)
         return self._conv_forward(input, weight, self.bias)
