@@ -1,23 +1,26 @@
 """Batch normalization over the batches of several processes: the statistics come from all of them."""
 
+import copy
+import warnings
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bncourse.checks import check_eps, check_tensors
 from bncourse.functional import contiguous_or_channels_last, per_channel, update_running_average
 from bncourse.kernels import sum_over
-from bncourse.layers.batch import BatchNorm
-from bncourse.layers.replace import replace_layers
+from bncourse.layers.batch import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d
+from bncourse.layers.replace import known_class, replace_layers
 from bncourse.standardize import at_least_float32, formula_backward, mean_and_variance, pooled, standardize
 
 __all__ = ["SyncBatchNorm"]
 
 
-class SyncBatchNorm(BatchNorm, nn.modules.batchnorm._BatchNorm):
+class SyncBatchNorm(BatchNorm, _BatchNorm):
     """Batch normalization whose batch is that of all processes together, as ``torch.nn.SyncBatchNorm``.
 
     Output, input gradient and running averages equal those of one process on the whole batch. The gradients of weight
@@ -73,21 +76,32 @@ class SyncBatchNorm(BatchNorm, nn.modules.batchnorm._BatchNorm):
     def convert_sync_batchnorm(cls, module: nn.Module, process_group: Any | None = None) -> nn.Module:
         """Replace every BatchNorm1d, 2d and 3d in ``module``, ours or torch's, by a SyncBatchNorm with its tensors.
 
+        Hooks and settings stay. A subclass with methods of its own (a batch norm that also activates) stays as it is,
+        with a warning: torch's conversion would lose what it adds.
+
         Returns:
             The module, changed in place; the new layer, if the module itself is a batch norm.
         """
-        kind = nn.modules.batchnorm._BatchNorm
-        norms = [norm for norm in module.modules() if isinstance(norm, kind)]
-        return replace_layers(module, {norm: cls._from(norm, process_group) for norm in norms})
+        norms = {name: norm for name, norm in module.named_modules() if isinstance(norm, _BatchNorm)}
+        left = [f"{name!r} ({type(norm).__name__})" for name, norm in norms.items() if not known_class(norm, PLAIN)]
+        if left:
+            warnings.warn(
+                f"convert_sync_batchnorm leaves {', '.join(left)}, which may do more than a batch norm", stacklevel=2
+            )
+        converted = {norm: cls._from(norm, process_group) for norm in norms.values() if known_class(norm, PLAIN)}
+        return replace_layers(module, converted)
 
     @classmethod
     def _from(cls, norm: nn.Module, process_group: Any | None) -> "SyncBatchNorm":
-        """A SyncBatchNorm with the settings and the tensors of ``norm``."""
-        settings = norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
-        converted = cls(*settings, process_group, bias=norm.bias is not None)
-        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked", "training"):
-            setattr(converted, name, getattr(norm, name))
+        """A SyncBatchNorm with all that ``norm`` has: settings, tensors, mode, hooks."""
+        converted = copy.copy(norm)  # they share their parameters and hooks
+        converted.__class__ = cls
+        converted.process_group = process_group
         return converted
+
+
+PLAIN = {BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm}
+PLAIN |= {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm}
 
 
 class SyncStandardize(torch.autograd.Function):

@@ -1,23 +1,36 @@
 """Recalibration against the moments of the whole data set, computed at once; folding against torch's own."""
 
 import copy
+import itertools
+import pickle
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize, prune
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.overrides import TorchFunctionMode
 
 from bncourse.layers import (
     BatchNorm1d,
     BatchNorm2d,
+    BatchNorm3d,
     BatchRenorm,
     GhostBatchNorm,
     SyncBatchNorm,
     WeightStandardizedConv2d,
 )
 from bncourse.models import small_cnn
-from bncourse.surgery import FrozenBatchNorm, drop_redundant_biases, fold, freeze, recalibrate
+from bncourse.surgery import (
+    FrozenBatchNorm,
+    drop_redundant_biases,
+    fold,
+    freeze,
+    recalibrate,
+    report,
+    unfreeze,
+)
 
 SORTED = torch.linspace(-3, 5, 60).reshape(60, 1).repeat(1, 4) + torch.randn(60, 4, generator=torch.Generator())
 
@@ -152,6 +165,9 @@ class TestFold:
             (lambda bias: nn.Conv1d(4, 6, 3, bias=bias), BatchNorm1d(6, eps=0.1), (5, 4, 7)),
             (lambda bias: nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2, bias=bias), BatchNorm2d(6), (2, 4, 7, 7)),
             (lambda bias: nn.Conv3d(4, 6, 2, bias=bias), nn.BatchNorm3d(6, affine=False), (2, 4, 3, 3, 3)),
+            (lambda bias: nn.ConvTranspose1d(4, 6, 3, bias=bias), BatchNorm1d(6), (2, 4, 7)),
+            (lambda bias: nn.ConvTranspose2d(4, 6, 3, 2, groups=2, bias=bias), nn.BatchNorm2d(6), (2, 4, 5, 5)),
+            (lambda bias: nn.ConvTranspose3d(4, 6, 2, bias=bias), BatchNorm3d(6, affine=False), (2, 4, 3, 3, 3)),
             (lambda bias: nn.Linear(4, 6, bias), GhostBatchNorm(6, 2), (5, 4)),
             (lambda bias: nn.Linear(4, 6, bias), BatchRenorm(6), (5, 4)),
         ],
@@ -161,11 +177,15 @@ class TestFold:
         before = copy.deepcopy(model.state_dict())
         folded = fold(model)
         same(folded, model, torch.randn(shape, dtype=torch.float64))
-        fuse = fuse_linear_bn_eval if isinstance(model[0], nn.Linear) else fuse_conv_bn_eval
-        theirs = fuse(model[0], model[1])
-        torch.testing.assert_close([folded[0].weight, folded[0].bias], [theirs.weight, theirs.bias])
         assert isinstance(folded[1], nn.Identity)
         torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+        fuse = fuse_linear_bn_eval if isinstance(model[0], nn.Linear) else fuse_conv_bn_eval
+        if isinstance(model[0], nn.modules.conv._ConvTransposeNd):
+            if model[0].groups > 1:
+                return  # torch's own is for one group
+            fuse = partial(fuse_conv_bn_eval, transpose=True)
+        theirs = fuse(model[0], model[1])
+        torch.testing.assert_close([folded[0].weight, folded[0].bias], [theirs.weight, theirs.bias])
 
     def test_nested_models_and_blocks_with_a_shortcut(self):
         class Block(nn.Module):
@@ -218,7 +238,6 @@ class TestFold:
             (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), BatchNorm1d(4)).eval(), "nothing to fold"),
             (nn.Sequential(nn.Linear(4, 4), BatchNorm1d(4, track_running_stats=False)).eval(), "nothing to fold"),
             (nn.Sequential(WeightStandardizedConv2d(3, 4, 1), BatchNorm2d(4)).eval(), "nothing to fold"),
-            (nn.Sequential(nn.ConvTranspose2d(4, 4, 1), BatchNorm2d(4)).eval(), "nothing to fold"),
             (Undecided(nn.Linear(4, 4), BatchNorm1d(4)).eval(), "torch.fx can follow"),
         ]:
             with pytest.raises(ValueError, match=message):
@@ -273,3 +292,293 @@ class TestDropRedundantBiases:
         same(lean.eval(), model.eval(), images)
         dropped = dict(model.named_parameters()).keys() - dict(lean.named_parameters()).keys()
         assert dropped == {"0.0.bias", "2.0.bias"}
+
+
+class WithActivation(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d: a batch norm with parts, which activates."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.PReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+class OursDoubled(BatchNorm2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class OursShifted(BatchNorm2d):
+    """Does not override ``forward`` but what that calls."""
+
+    def normalize(self, input, weight, bias):
+        return super().normalize(input, weight, bias) + 1
+
+
+class Named(nn.BatchNorm2d):
+    """Computes what its base does."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.tag = "named"
+
+
+def patched(channels):
+    norm = BatchNorm2d(channels)
+    norm.forward = lambda x: BatchNorm2d.forward(norm, x).relu()
+    return norm
+
+
+def hooked(channels):
+    norm = nn.BatchNorm2d(channels)
+    norm.register_forward_hook(add_hundred)
+    norm.register_forward_pre_hook(halve)
+    return norm
+
+
+def add_hundred(module, args, output):
+    return output + 100
+
+
+def halve(module, args):
+    return (args[0] / 2,)
+
+
+def parametrized(channels):
+    norm = BatchNorm2d(channels)
+    parametrize.register_parametrization(norm, "weight", Positive())
+    return norm
+
+
+class Positive(nn.Module):
+    def forward(self, weight):
+        return weight.exp()
+
+
+ODD = [WithActivation, OursDoubled, OursShifted, Named, hooked, parametrized]
+
+
+def odd_model(kind):
+    return lived_in(nn.Sequential(nn.Conv2d(3, 6, 1), kind(6), nn.Conv2d(6, 2, 1)))
+
+
+@pytest.mark.filterwarnings("ignore:convert_sync_batchnorm leaves")
+class TestOddNorms:
+    """Norms that do more than a norm, or that others hook into, compute what they did, or the error names them."""
+
+    x = torch.randn(4, 3, 5, 5, dtype=torch.float64)
+
+    @pytest.mark.parametrize("kind", [*ODD, patched])
+    def test_frozen_they_do_what_they_did(self, kind):
+        model = odd_model(kind)
+        expected = model(self.x)
+        freeze(model).train()
+        torch.testing.assert_close(model(self.x), expected)
+        before = statistics(model[1])
+        model(self.x + 3)
+        torch.optim.swa_utils.update_bn([self.x], model)
+        assert torch.equal(statistics(model[1]), before)
+        with pytest.raises(ValueError, match="got frozen ones only"):
+            recalibrate(model, [self.x])
+        assert unfreeze(model) is model
+        model.train()(self.x)
+        assert not torch.equal(statistics(model[1]), before)
+
+    @pytest.mark.parametrize("kind", [WithActivation, OursDoubled, hooked])
+    def test_frozen_they_can_be_copied_and_saved(self, kind):
+        model = freeze(odd_model(kind))
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            same(other.train(), model, self.x)
+            assert type(other[1]) is type(model[1]) and unfreeze(other)[1].training
+            assert type(model[1]) is not type(other[1])
+
+    @pytest.mark.parametrize("kind", [*ODD, patched])
+    @pytest.mark.parametrize(
+        "operation", [fold, drop_redundant_biases, SyncBatchNorm.convert_sync_batchnorm], ids=lambda f: f.__name__
+    )
+    def test_folded_or_converted_they_stay_or_compute_the_same(self, kind, operation):
+        model = odd_model(kind)
+        expected = model(self.x)
+        try:
+            changed = operation(model)
+        except ValueError as error:
+            assert "nothing to fold" in str(error)
+        else:
+            torch.testing.assert_close(changed.eval()(self.x), expected)
+
+    def test_the_reason_is_said(self):
+        for kind, reason in ((WithActivation, "WithActivation may do more"), (hooked, "it has hooks")):
+            with pytest.raises(ValueError, match=reason):
+                fold(odd_model(kind))
+        assert report(drop_redundant_biases(odd_model(hooked))).left == {"1": "it has hooks"}
+        with pytest.warns(UserWarning, match=r"leaves '1' \(OursDoubled\)"):
+            SyncBatchNorm.convert_sync_batchnorm(odd_model(OursDoubled))
+
+    @pytest.mark.parametrize(
+        "register",
+        [
+            lambda layer: layer.register_forward_hook(add_hundred),
+            lambda layer: layer.register_forward_pre_hook(halve),
+            lambda layer: nn.utils.spectral_norm(layer),
+            lambda layer: nn.utils.parametrizations.weight_norm(layer),
+            lambda layer: parametrize.register_parametrization(layer, "bias", Positive()),
+            lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+        ],
+    )
+    @pytest.mark.parametrize("operation", [fold, drop_redundant_biases])
+    def test_a_layer_before_that_others_hook_into_stays(self, register, operation):
+        model = nn.Sequential(odd_model(BatchNorm2d), nn.Conv2d(2, 2, 1).double(), nn.BatchNorm2d(2).double()).eval()
+        register(model[0][0])
+        with torch.no_grad():  # torch copies a weight that was computed only if it has no graph
+            expected = model(self.x)
+        torch.testing.assert_close(operation(model)(self.x), expected)
+
+    @pytest.mark.parametrize("kind", [WithActivation, OursDoubled, OursShifted, Named])
+    def test_recalibration_gives_them_the_populations_moments(self, kind):
+        model = odd_model(kind)
+        recalibrate(model, self.x.split(2))
+        torch.testing.assert_close(statistics(model[1]), population(model[0](self.x)))
+
+
+class TestFrozenStaysFrozen:
+    def test_recalibrating_what_is_around(self):
+        part = freeze(lived_in(nn.Sequential(nn.Linear(4, 4), BatchNorm1d(4))))
+        model = nn.Sequential(part, nn.Linear(4, 4), nn.BatchNorm1d(4)).double()
+        before, x = statistics(part[1]), torch.randn(64, 4, dtype=torch.float64)
+        done = recalibrate(model, x.split(16))
+        assert torch.equal(statistics(part[1]), before)
+        assert done.left == {"0.1": "frozen"} and list(done.changed) == ["2"]
+        torch.testing.assert_close(statistics(model[2])[0], model[1](part(x)).mean(0))
+
+    def test_no_step_is_left_for_gamma_and_beta(self):
+        """Gradients of the last step are no longer there for the optimizer, whose momentum was moving."""
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+        for _ in range(2):
+            model(torch.randn(8, 4)).square().sum().backward()
+            optimizer.step()
+        freeze(model)
+        before = copy.deepcopy(model[1].state_dict())
+        optimizer.step()
+        assert all(torch.equal(value, before[name]) for name, value in model[1].state_dict().items())
+
+    def test_under_every_name_and_in_every_model_that_has_it(self):
+        norm = BatchNorm1d(4)
+        first, second = nn.ModuleDict({"a": norm, "b": norm}), nn.Sequential(norm)
+        freeze(first)
+        before = statistics(norm)
+        for model in (first["a"], first["b"], second):
+            model.train()(torch.randn(8, 4) + 5)
+        assert torch.equal(statistics(norm), before)
+
+    @pytest.mark.parametrize("where", ["head", nn.BatchNorm1d, lambda name, norm: norm.num_features == 4])
+    def test_where(self, where):
+        model = nn.ModuleDict({"head": nn.Sequential(nn.BatchNorm1d(4)), "header": nn.Sequential(nn.BatchNorm2d(3))})
+        freeze(model, where=where)
+        assert isinstance(model["head"][0], FrozenBatchNorm) and type(model["header"][0]) is nn.BatchNorm2d
+        with pytest.raises(ValueError, match=r"where must choose one of 'head\.0', 'header\.0', got 'body'"):
+            freeze(model, where="body")
+
+    def test_thawed_a_norm_is_what_it_was(self):
+        model = nn.Sequential(nn.Linear(4, 4), GhostBatchNorm(4, 2), nn.BatchNorm1d(4), nn.BatchNorm1d(4))
+        model[2].bias.requires_grad_(False)
+        model[3] = FrozenBatchNorm(model[3])
+        unfreeze(freeze(model))
+        assert type(model[1]) is GhostBatchNorm and model[1].ghost_size == 2
+        assert [p.requires_grad for p in model[2].parameters()] == [True, False]
+        assert model[1].training and report(model).left == {"3": "made by FrozenBatchNorm(norm): use that norm again"}
+        with pytest.raises(ValueError, match="that freeze has frozen, got none"):
+            unfreeze(model)
+
+    @pytest.mark.parametrize("way", ["outside", "in place", "a part"])
+    def test_in_a_compiled_model_that_has_run(self, way):
+        torch.compiler.reset()
+        norm = nn.BatchNorm1d(4)
+        model = runs = nn.Sequential(nn.Linear(4, 4), norm)
+        if way == "outside":
+            runs = torch.compile(model, backend="eager")
+        elif way == "in place":
+            model.compile(backend="eager")
+        else:
+            model = runs = nn.Sequential(torch.compile(model, backend="eager"))
+        x = torch.randn(16, 4)
+        runs.train()(x)
+        with torch.no_grad():
+            runs.eval()(x)
+        assert recalibrate(runs, [x]).changed
+        hidden = next(m for m in runs.modules() if isinstance(m, nn.Linear))(x)
+        torch.testing.assert_close(statistics(norm), population(hidden), rtol=1e-4, atol=1e-4)
+        expected = runs.eval()(x)
+        torch.testing.assert_close(fold(runs)(x), expected)
+        freeze(runs).train()
+        before = statistics(norm)
+        torch.testing.assert_close(runs(x), expected)
+        assert torch.equal(statistics(norm), before)
+        unfreeze(runs)(x + 5)
+        assert not torch.equal(statistics(norm), before)
+
+
+class TestRecalibrateCalls:
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = BatchNorm1d(4)
+
+        def forward(self, x, y, scale=1):
+            return self.norm(input=(x + y) * scale)
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda x: (x, x),
+            lambda x: [x, x, "labels"],
+            lambda x: ((x, x), "labels"),
+            lambda x: {"y": x, "x": x},
+            lambda x: ({"y": x, "x": x, "scale": 1}, "labels"),
+        ],
+    )
+    def test_several_inputs(self, wrap):
+        model = self.Sum()
+        recalibrate(model, [wrap(x) for x in SORTED.split(20)])
+        torch.testing.assert_close(statistics(model.norm), population(2 * SORTED), rtol=1e-5, atol=1e-5)
+
+    def test_a_call_of_ones_own_and_an_endless_loader(self):
+        model = self.Sum()
+        endless = itertools.cycle({"image": x} for x in SORTED.split(20))
+        done = recalibrate(model, endless, call=lambda model, batch: model(batch["image"], 0), batches=3)
+        torch.testing.assert_close(statistics(model.norm), population(SORTED), rtol=1e-5, atol=1e-5)
+        assert str(done) == "batch norms recalibrated: 1\n  1 x BatchNorm1d from 60 values a channel: 'norm'"
+
+    @pytest.mark.parametrize(
+        ("model", "batches", "error", "message"),
+        [
+            (BatchNorm1d(4), [{"image": SORTED}], TypeError, "batches .*expected .* got a dict with the keys 'image'"),
+            (Sum(), [SORTED], TypeError, "batches .*expected .* got a Tensor, .* call=lambda"),
+            (BatchNorm1d(4), [SORTED.numpy()], TypeError, "batches .*expected .* got a ndarray"),
+            (BatchNorm1d(4), SORTED, TypeError, r"loader must give batches, expected .* got a tensor \(60, 4\)"),
+            (BatchNorm1d(4), [SORTED, SORTED.log()], ValueError, "finite values, got NaN .* in the input of ''"),
+            (nn.Sequential(nn.Linear(4, 4)).append(nn.Identity()), [SORTED], ValueError, "must have a batch norm"),
+            (nn.LazyBatchNorm1d(), [SORTED], ValueError, "lazy batch norms: run it on a batch first"),
+        ],
+    )
+    def test_what_cannot_be_done_is_said_and_leaves_the_model_as_found(self, model, batches, error, message):
+        before = {} if isinstance(model, nn.LazyBatchNorm1d) else copy.deepcopy(model.state_dict())
+        with pytest.raises(error, match=message):
+            recalibrate(model, batches)
+        assert all(torch.equal(was, model.state_dict()[name]) for name, was in before.items())
+        if before:
+            assert model.training and not model._forward_pre_hooks
+
+    def test_a_model_that_uses_none_of_its_norms_is_told(self):
+        class Unused(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.norm = BatchNorm1d(4)
+
+            def forward(self, x):
+                return x
+
+        with pytest.raises(ValueError, match="must use a batch norm in its forward pass"):
+            recalibrate(Unused(), [SORTED])
