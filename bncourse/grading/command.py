@@ -108,10 +108,11 @@ def grade_folder(
     stop = threading.Event()
     with (
         tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as workspace,
+        supervise.Workers() as workers,
         ThreadPoolExecutor(jobs) as pool,
     ):
         started = [
-            pool.submit(supervise.grade, submission, assignment, folder, limits, Path(workspace), stop)
+            pool.submit(supervise.grade, submission, assignment, folder, limits, Path(workspace), stop, workers)
             for submission in submissions
             if submission.student not in done
         ]
