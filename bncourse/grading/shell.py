@@ -1,5 +1,6 @@
 """A shell that runs a notebook's cells as a Jupyter kernel does, with nobody in front of it."""
 
+import ast
 import asyncio
 import builtins
 import contextlib
@@ -59,10 +60,13 @@ class ZMQInteractiveShell(InteractiveShell):
         """Run a cell, in a running event loop as in a kernel; returns what was raised."""
         self.failed_magics.clear()
         try:
+            asyncio.set_event_loop(self.loop)
             result = self.loop.run_until_complete(self._execute(source))
             errors = [result.error_before_exec, result.error_in_exec]
         except BaseException as error:  # it broke IPython
             errors = [error]
+        if isinstance(errors[-1], ImportError):
+            self._go_on(source, errors[-1])
         self.repair()
         return [error for error in (*self.failed_magics, *errors) if error is not None]
 
@@ -76,6 +80,18 @@ class ZMQInteractiveShell(InteractiveShell):
                 source, store_history=True, transformed_cell=cell, preprocessing_exc_tuple=failure
             )
         return self.run_cell(source, store_history=True)
+
+    def _go_on(self, source: str, error: ImportError) -> None:
+        """Run what comes after a failed import, each statement alone: the student's machine may have the module."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_globals is not self.user_ns:
+            trace = trace.tb_next
+        if trace is None:
+            return
+        for statement in ast.parse(self.transform_cell(source)).body:
+            if statement.lineno > trace.tb_lineno:
+                with contextlib.suppress(Exception):
+                    exec(compile(ast.Module([statement], []), "<after a failed import>", "exec"), self.user_ns)
 
     def repair(self) -> None:
         """Make the session fit for the next cell, whatever the last one did to it."""

@@ -98,7 +98,7 @@ class TestHostileFolder:
 
     def test_the_table_says_the_same(self, graded):
         _, expected, _, _, out = graded
-        with open(out, newline="", encoding="utf-8") as file:
+        with open(out, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         assert {row["student"].removeprefix("'"): (row["status"], float(row["score"])) for row in rows} == expected
         assert all(row["possible"] == "5.0" for row in rows)
