@@ -177,8 +177,8 @@ def _cause(error: Exception) -> str:
 
     if isinstance(error, requests.exceptions.SSLError):
         return (
-            "the certificate was refused (does a proxy or virus scanner open connections? set REQUESTS_CA_BUNDLE to its "
-            "certificate; is the clock wrong, or certifi old?): "
+            "the certificate was refused (does a proxy or virus scanner open connections? Set REQUESTS_CA_BUNDLE to "
+            "its certificate. Is the clock wrong, or certifi old?): "
         )
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy refused or cannot be reached (look at HTTPS_PROXY and NO_PROXY): "

@@ -151,7 +151,7 @@ class TestHostileFolder:
 
     def test_feedback_helps_and_does_not_reveal_hidden_cases(self, graded):
         _, expected, _, _, out = graded
-        pages = {path.stem: path.read_text() for path in (out.parent / "grades-feedback").iterdir()}
+        pages = {path.stem: path.read_text() for path in (out.parent / "grades-feedback").glob("*.md")}
         assert set(pages) == set(expected)
         for page in pages.values():
             assert "secret" not in page and "loot_was_found" not in page and "nothing found" not in page
