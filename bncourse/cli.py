@@ -22,10 +22,12 @@ def add_grade(commands: argparse._SubParsersAction) -> None:
         epilog="Each submission runs in a process of its own, without network where the system allows it. A process is "
         "not a sandbox: the submissions run as you. Stop it with Ctrl-C; the same command goes on where it was.",
     )
-    grade.add_argument("submissions", type=Path, help="a folder: STUDENT.ipynb, or one subfolder per student")
+    grade.add_argument("submissions", type=Path, help="a folder, or a zip of it, as the learning platform made it")
     grade.add_argument("--assignment", required=True, help="a name, such as ex-01-..., or an autograder.json")
     grade.add_argument("--out", type=Path, required=True, help="the table to write, such as grades.csv")
-    grade.add_argument("--roster", type=Path, help="a text file with one student per line: who should have handed in")
+    grade.add_argument(
+        "--roster", type=Path, action="append", default=[], help="who should have handed in: a line each, or a CSV"
+    )
     grade.add_argument("--jobs", type=int, help="how many at once (default: the number of CPU cores)")
     grade.add_argument("--seconds", type=float, default=180, help="time limit per submission (default: 180)")
     grade.add_argument("--megabytes", type=float, default=4096, help="memory limit per submission (default: 4096)")

@@ -217,4 +217,7 @@ def _examples(name: str, examples) -> tuple[Tensor, Tensor]:
     if len(parts[0]) != len(parts[1]) or len(parts[0]) == 0:
         counts = f"{len(parts[0])} images and {len(parts[1])} labels"
         raise ValueError(f"{name} must have at least one image and as many labels, got {counts}")
+    if parts[1].dim() != 1 or parts[1].dtype not in (torch.int64, torch.uint8):
+        shape = tuple(parts[1].shape)
+        raise TypeError(f"{name} must have labels of type int64 and shape (N,), got {parts[1].dtype} and {shape}")
     return parts[0], parts[1]

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,14 @@ from bncourse.progress import watched
 __all__ = ["cifar10", "data_folder", "fashion_mnist", "mnist"]
 
 TIMEOUT = (10, 30)  # seconds: to reach a host, and between two pieces of its answer
+
+
+def _keep_encoded(response: Any, **_: Any) -> None:
+    """Forget that the content is encoded: some servers say so of a .gz file, whose bytes are wanted as they are."""
+    response.raw.headers.pop("Content-Encoding", None)
+
+
+AS_IT_IS = {"headers": {"Accept-Encoding": "identity"}, "hooks": {"response": _keep_encoded}}  # of requests.get
 
 
 class Source(NamedTuple):
@@ -139,17 +147,17 @@ def _fetch(data_set: str, name: str) -> Path:
     name, and two processes may fetch the same file at once.
     """
     import pooch
-    from requests import RequestException
+    import requests
 
     pooch.get_logger().setLevel("WARNING")  # the bar says as much, and a log stays quiet
-    download = pooch.HTTPDownloader(progressbar=watched(), chunk_size=2**16, timeout=TIMEOUT)
+    download = pooch.HTTPDownloader(progressbar=watched(), chunk_size=2**16, timeout=TIMEOUT, **AS_IT_IS)
     folder, sha256 = data_folder() / data_set, SOURCES[data_set].files[name]
     failures = []
     for mirror in SOURCES[data_set].mirrors:
         try:
             return Path(pooch.retrieve(mirror + name, f"sha256:{sha256}", name, folder, downloader=download))
-        except (RequestException, ValueError) as error:  # no host, no such file, a broken or wrong transfer
-            failures.append(f"  {mirror} {error}")
+        except (requests.RequestException, ValueError) as error:  # no host, no such file, a broken or wrong transfer
+            failures.append(f"  {mirror} {_cause(error)}{error}")
         except OSError as error:
             raise OSError(
                 f"{name} could not be kept in {folder}: {error}. Set BNCOURSE_DATA to a folder that can be written and "
@@ -161,3 +169,19 @@ def _fetch(data_set: str, name: str) -> Path:
         f"BNCOURSE_DATA to a folder that has it as {data_set}/{name}. "
         'load("digits") and load("photo_digits") need no download.'
     )
+
+
+def _cause(error: Exception) -> str:
+    """What stood in the way, in words that say what to look at; empty where the error says it itself."""
+    import requests
+
+    if isinstance(error, requests.exceptions.SSLError):
+        return (
+            "the certificate was refused (does a proxy or virus scanner open connections? Set REQUESTS_CA_BUNDLE to "
+            "its certificate. Is the clock wrong, or certifi old?): "
+        )
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy refused or cannot be reached (look at HTTPS_PROXY and NO_PROXY): "
+    if isinstance(error, requests.exceptions.ConnectionError) and "resol" in str(error).lower():
+        return "the host's name was not found (no network? no DNS?): "
+    return ""

@@ -4,6 +4,7 @@ import dis
 import random
 import textwrap
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -130,20 +131,30 @@ class Exercise:
 
 @contextmanager
 def isolated_rng() -> Iterator[None]:
-    """Give the block fixed random numbers, gradients on and the CPU, then restore what was there before.
+    """Give the block fixed random numbers and torch's own settings on the CPU, then restore what was there before.
 
     The random state of torch (CPU and, where it is in use, GPU), numpy and Python is the same after as before, so
     that running a check once more or once less never changes a learner's results.
     """
     gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (the learner's global state)
-    with torch.random.fork_rng(devices=gpus), torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
+    dtype = torch.get_default_dtype()
+    with (
+        torch.random.fork_rng(devices=gpus),
+        torch.device("cpu"),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        warnings.catch_warnings(),
+    ):
         try:
+            warnings.simplefilter("default")  # a warning is not an error here, whatever the notebook says
+            torch.set_default_dtype(torch.float32)
             random.seed(SEED)
             np.random.seed(SEED)  # noqa: NPY002
             torch.random.default_generator.manual_seed(SEED)
             yield
         finally:
+            torch.set_default_dtype(dtype)
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
 
@@ -163,9 +174,22 @@ def _indented(text: str) -> list[str]:
     return [part for line in text.splitlines() for part in wrap(line) or [""]]
 
 
+def describe(error: BaseException) -> str:
+    """The type of an error and the first line of its text, also where its class makes a mess of either."""
+    try:
+        name = str.__str__(type.__getattribute__(type(error), "__name__"))
+    except BaseException:
+        name = "an error of an odd class"
+    try:
+        lines = str.splitlines(str.strip(str(error)))
+    except BaseException:
+        lines = ["its text cannot be read"]
+    return f"{name}: {lines[0][:300]}" if lines else f"{name}: no message"
+
+
 def _explain(error: Exception) -> str:
     """What the learner's code raised, and on which of its lines."""
-    message = f"your code raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    message = f"your code raised {describe(error)}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not any(library in frame.filename for library in LIBRARIES):
             return f"{message}\nin line {frame.lineno} of {frame.name}: {frame.line}" if frame.line else message

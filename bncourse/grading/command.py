@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from bncourse.grading import supervise
 from bncourse.grading.assignment import Assignment, find_assignment
+from bncourse.grading.names import BadArgument, Roster, read_roster
 from bncourse.grading.report import Log, Record, write_feedback, write_table
 from bncourse.grading.submissions import find_submissions, ignored_files
 from bncourse.grading.supervise import Limits
@@ -32,19 +34,26 @@ def run(arguments: argparse.Namespace) -> int:
     if sys.platform == "win32":
         print("bncourse grade needs Linux or macOS; on Windows, use WSL.", file=sys.stderr)
         return 2
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that this terminal cannot show
     try:
-        roster = arguments.roster.read_text().split("\n") if arguments.roster else []
+        for name, least in (("jobs", 1), ("seconds", 1), ("megabytes", 500)):
+            value = getattr(arguments, name)
+            if value is not None and not least <= value < float("inf"):
+                raise BadArgument(f"{name} must be at least {least}, got {value:g}")
+        roster = Roster(student for path in arguments.roster for student in read_roster(path))
         records = grade_folder(
             arguments.submissions,
             find_assignment(arguments.assignment),
             arguments.out,
             limits=Limits(arguments.seconds, arguments.megabytes),
             jobs=arguments.jobs,
-            roster=[name for name in roster if name.strip()],
+            roster=roster,
             retry=arguments.retry,
             say=lambda line: print(line, flush=True),
         )
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (OSError, BadArgument) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -65,7 +74,7 @@ def grade_folder(
     *,
     limits: Limits | None = None,
     jobs: int | None = None,
-    roster: Iterable[str] = (),
+    roster: Roster | Iterable[str] = (),
     retry: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Record]:
@@ -78,7 +87,7 @@ def grade_folder(
             on: what it has graded and what has not changed since is not graded again.
         limits: of each submission.
         jobs: how many at once; as many as there are CPU cores by default.
-        roster: names of students who should have handed in.
+        roster: students who should have handed in.
         retry: grade those again that timed out, ran out of memory or crashed.
         say: receives lines of progress.
 
@@ -90,14 +99,15 @@ def grade_folder(
         KeyboardInterrupt: if you stop it; what is graded is in the log.
     """
     limits, jobs = limits or Limits(), jobs or os.cpu_count() or 1
-    submissions = find_submissions(folder, assignment, roster)
+    written = [out, out.with_suffix(".log"), _feedback(out)]
+    submissions = find_submissions(folder, assignment, roster, ours=written)
     out.parent.mkdir(parents=True, exist_ok=True)
     log = Log(out.with_suffix(".log"))
     unfinished = ("timeout", "memory", "crashed") if retry else ()
     known = {(r.student, r.digest): r for r in log.read().values() if r.status not in unfinished}
     done = {s.student: known[s.student, s.digest] for s in submissions if (s.student, s.digest) in known}
 
-    if ignored := ignored_files(folder):
+    if ignored := ignored_files(folder, written):
         names = ", ".join(ignored[:5])
         say(_printable(f"Warning: files that are not notebooks are ignored, {len(ignored)} of them: {names}"))
     if reason := supervise.why_not_isolated():
@@ -108,10 +118,11 @@ def grade_folder(
     stop = threading.Event()
     with (
         tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as workspace,
+        supervise.Workers() as workers,
         ThreadPoolExecutor(jobs) as pool,
     ):
         started = [
-            pool.submit(supervise.grade, submission, assignment, folder, limits, Path(workspace), stop)
+            pool.submit(supervise.grade, submission, assignment, folder, limits, Path(workspace), stop, workers)
             for submission in submissions
             if submission.student not in done
         ]
@@ -125,7 +136,9 @@ def grade_folder(
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
+    notes = {submission.student: submission.note for submission in submissions}
     for record in done.values():
+        record.note = notes[record.student]
         try:
             write_feedback(_feedback(out), record, assignment)
         except OSError as error:  # a name that no file can have

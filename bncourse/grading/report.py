@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from bncourse.files import write_whole
 from bncourse.grading.assignment import Assignment, Question
+from bncourse.grading.submissions import OURS
 
 EXPLANATIONS = {
     "ok": "Your notebook ran and was graded.",
@@ -44,6 +46,7 @@ class Record:
     scores: dict[str, float] = field(default_factory=dict)
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     seconds: float = 0.0
+    note: str = ""  # how the notebook was chosen
 
     @property
     def score(self) -> float:
@@ -87,9 +90,14 @@ def write_table(path: Path, records: Iterable[Record], assignment: Assignment) -
     for record in sorted(records, key=lambda record: record.student):
         row = [record.student, record.status, record.score, assignment.points]
         row += [record.scores.get(name, 0.0) for name in questions]
-        row += [record.reason, " ".join(record.flags), record.seconds, record.file]
+        row += [
+            "; ".join(filter(None, [record.note, record.reason])),
+            " ".join(record.flags),
+            record.seconds,
+            record.file,
+        ]
         writer.writerow([_harmless(value) for value in row])
-    write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    write_whole(path, text.getvalue().encode("utf-8-sig", "backslashreplace"))  # the mark: for Excel
 
 
 def _harmless(value: Any) -> Any:
@@ -108,7 +116,9 @@ def write_feedback(folder: Path, record: Record, assignment: Assignment) -> None
         score = record.scores.get(question.name, 0.0)
         lines += ["", f"## {question.name}: {score:g} of {question.points:g}", ""]
         lines += _cases(question, record.outcomes.get(question.name))
-    write_whole(folder / f"{record.student.replace('/', '_')}.md", ("\n".join(lines) + "\n").encode())
+    write_whole(folder / OURS, b"")
+    name = record.student.replace("/", "_").encode(sys.getfilesystemencoding(), "backslashreplace")
+    write_whole(folder / f"{name.decode(sys.getfilesystemencoding())}.md", ("\n".join(lines) + "\n").encode())
 
 
 def _cases(question: Question, outcomes: list[Outcome] | None) -> list[str]:

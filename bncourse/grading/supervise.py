@@ -12,19 +12,20 @@ import json
 import os
 import secrets
 import select
-import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import bncourse
+from bncourse.grading import isolation
 from bncourse.grading.assignment import Assignment
 from bncourse.grading.report import Outcome, Record
 from bncourse.grading.submissions import Submission
@@ -32,14 +33,6 @@ from bncourse.grading.submissions import Submission
 COURSE = Path(bncourse.__file__).resolve().parents[1]
 SIGNALS = {number.value: number.name for number in signal.Signals}
 REPORT_LIMIT = 20 << 20  # bytes; what an honest submission reports is a thousandth of it
-NAMESPACES = ("unshare", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-# Loopback up, each hidden folder covered; then every capability is given up, so that nothing can be uncovered again.
-ENTER = """
-ip link set lo up 2>/dev/null
-while [ "$1" != -- ]; do mount -t tmpfs -o size=4k,mode=555 none "$1" || exit 1; shift; done; shift
-exec setpriv --bounding-set=-all --no-new-privs "$@"
-"""
-DIE_WITH_GRADER = ("setpriv", "--pdeathsig", "KILL")
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,7 @@ class Session:
     def verdict(self, code: int, stderr: Path) -> tuple[str, str]:
         """The status and its reason, now that the process has ended with that code, or with minus a signal."""
         if not self.done:
-            name = SIGNALS.get(-code) or SIGNALS.get(code - 128)  # the second where a shell or unshare passed it on
+            name = SIGNALS.get(-code)
             how = f"signal {name}" if name else f"exit code {code}"
             last = stderr.read_bytes()[-2000:].decode(errors="replace").strip().splitlines()[-1:] if code else []
             return "crashed", ": ".join([f"the process ended with {how} {self.where}", *last])
@@ -130,8 +123,120 @@ def clean_text(value: Any) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode()
 
 
+class Workers:
+    """The process that has imported everything and forks itself for each submission; started again if it ends."""
+
+    def __init__(self) -> None:
+        self.lock, self.process, self.control = threading.Lock(), None, None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.process is not None:
+            self.control.close()  # it ends when it sees that
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=10)
+            self.process.kill()
+            self.process.wait()
+
+    def hand_over(self, descriptors: list[int]) -> None:
+        """Give these to a new fork."""
+        with self.lock:
+            if self.process is None or self.process.poll() is not None:
+                self._start()
+            socket.send_fds(self.control, [b"!"], descriptors)
+
+    def _start(self) -> None:
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bncourse.grading.worker"],
+                cwd=tempfile.gettempdir(),
+                env=_environment(),
+                stdin=theirs.fileno(),
+                start_new_session=True,  # Ctrl-C is for the grader
+            )
+
+
+class Worker:
+    """The process of one submission, as the grader sees it: cases in, reports out, and a link to its guardian."""
+
+    def __init__(self, workers: Workers, home: Path, limits: Limits, hide: list[Path]):
+        self.link, theirs = socket.socketpair()
+        cases, self.cases = os.pipe()
+        self.reports, reports = os.pipe()
+        errors = os.open(home / "stderr", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            workers.hand_over([theirs.fileno(), cases, reports, errors])
+        finally:
+            theirs.close()
+            for descriptor in (cases, reports, errors):
+                os.close(descriptor)
+        work = {"home": str(home), "seconds": limits.seconds, "megabytes": limits.megabytes}
+        work |= {"isolated": why_not_isolated() is None, "hide": [str(folder) for folder in hide]}
+        with contextlib.suppress(OSError):  # it is gone; its silence tells
+            self.link.sendall(json.dumps(work).encode() + b"\n")
+
+    def events(self, deadline: float, stop: threading.Event) -> Iterator[dict[str, Any]]:
+        """Its reports until it closes its end. Raises TimeoutError at the deadline."""
+        buffer, received = b"", 0
+        while True:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            if not select.select([self.reports], [], [], min(remaining, 0.5))[0]:
+                continue
+            block = os.read(self.reports, 1 << 16)
+            received += len(block)
+            if not block or received > REPORT_LIMIT:
+                return
+            *lines, buffer = (buffer + block).split(b"\n")
+            for line in lines:
+                try:
+                    event = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue  # not from the worker
+                if isinstance(event, dict):
+                    yield event
+
+    def send(self, session: Session) -> None:
+        """Send the cases; it takes them when it has run the cells."""
+        questions = [{"name": q.name, "cases": [case.source for case in q.cases]} for q in session.assignment.questions]
+        content = json.dumps({"token": session.token, "questions": questions}).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            while content:
+                content = content[os.write(self.cases, content) :]
+
+    def exit_code(self, seconds: float) -> int | None:
+        """Its exit code, or minus a signal, once it and all that it started are gone; None if that takes longer."""
+        with contextlib.suppress(OSError, ValueError):
+            self.link.settimeout(seconds)
+            return int(self.link.recv(100))
+        return None
+
+    def end(self) -> None:
+        """End it and all that it started."""
+        with contextlib.suppress(OSError):
+            self.link.shutdown(socket.SHUT_WR)
+            self.link.settimeout(10)
+            while self.link.recv(100):
+                pass
+        self.link.close()
+        for descriptor in (self.cases, self.reports):
+            os.close(descriptor)
+
+
 def grade(
-    submission: Submission, assignment: Assignment, folder: Path, limits: Limits, workspace: Path, stop: threading.Event
+    submission: Submission,
+    assignment: Assignment,
+    folder: Path,
+    limits: Limits,
+    workspace: Path,
+    stop: threading.Event,
+    workers: Workers,
 ) -> Record:
     """Grade one submission of a folder; whatever it does, and whatever befalls the grader, this returns a record.
 
@@ -146,9 +251,9 @@ def grade(
     session, started = Session(assignment, record), time.monotonic()
     try:
         with tempfile.TemporaryDirectory(dir=workspace, ignore_cleanup_errors=True) as home:
-            (Path(home) / "cells.json").write_text(json.dumps(submission.cells))
+            (Path(home) / "cells.json").write_text(json.dumps(submission.cells), encoding="utf-8")
             hide = folders_to_hide(folder, assignment.path)
-            record.status, record.reason = supervise(session, hide, limits, Path(home), stop)
+            record.status, record.reason = supervise(session, hide, limits, Path(home), stop, workers)
     except Exception as error:
         record.status = "crashed"
         record.reason = f"the grader failed, which is not the student's fault: {type(error).__name__}: {error}"
@@ -156,114 +261,49 @@ def grade(
     return record
 
 
-def supervise(session: Session, hide: list[Path], limits: Limits, home: Path, stop: threading.Event) -> tuple[str, str]:
-    """Have the worker run the cells in ``home``, then send it the cases; returns the status and its reason."""
-    command = [sys.executable, "-m", "bncourse.grading.worker", str(limits.seconds), str(limits.megabytes)]
-    with open(home / "stderr", "wb") as stderr:
-        process = subprocess.Popen(
-            wrap(command, hide),
-            cwd=home,
-            env=_environment(home),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            start_new_session=True,
-        )
+def supervise(
+    session: Session, hide: list[Path], limits: Limits, home: Path, stop: threading.Event, workers: Workers
+) -> tuple[str, str]:
+    """Have a worker run the cells in ``home``, then send it the cases; returns the status and its reason."""
+    worker = Worker(workers, home, limits, hide)
     try:
-        for event in _events(process, time.monotonic() + limits.seconds, stop):
+        for event in worker.events(time.monotonic() + limits.seconds, stop):
             first = not session.executed
             session.take(event)
             if session.executed and first:
-                threading.Thread(target=_send, args=(process, session), daemon=True).start()
+                threading.Thread(target=worker.send, args=(session,), daemon=True).start()
             if session.done:
                 break
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
-        return session.verdict(process.returncode or 0, home / "stderr")
+        return session.verdict(worker.exit_code(seconds=5) or 0, home / "stderr")
     except TimeoutError:
         return "timeout", f"stopped after {limits.seconds:g} s, {session.where}"
     finally:
-        _end(process, home)
+        worker.end()
 
 
-def _environment(home: Path) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """Only what Python needs; none of the instructor's tokens and settings."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ}
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     python = {
         "PYTHONPATH": str(COURSE),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",
+        "PYTHONBREAKPOINT": "0",  # breakpoint() waits for nobody
         "MPLBACKEND": "agg",
         "CUDA_VISIBLE_DEVICES": "",
+        "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",  # macOS
     }
-    return {**kept, **threads, **python, "HOME": str(home), "TMPDIR": str(home), "IPYTHONDIR": str(home / "ipython")}
-
-
-def _events(process: subprocess.Popen, deadline: float, stop: threading.Event) -> Iterator[dict[str, Any]]:
-    """The worker's reports until it closes its end. Raises TimeoutError at the deadline."""
-    descriptor, buffer, received = process.stdout.fileno(), b"", 0
-    while True:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        if not select.select([descriptor], [], [], min(remaining, 0.5))[0]:
-            continue
-        block = os.read(descriptor, 1 << 16)
-        received += len(block)
-        if not block or received > REPORT_LIMIT:
-            return
-        *lines, buffer = (buffer + block).split(b"\n")
-        for line in lines:
-            try:
-                event = json.loads(line)
-            except (ValueError, RecursionError):
-                continue  # not from the worker
-            if isinstance(event, dict):
-                yield event
-
-
-def _send(process: subprocess.Popen, session: Session) -> None:
-    questions = [{"name": q.name, "cases": [case.source for case in q.cases]} for q in session.assignment.questions]
-    with contextlib.suppress(OSError):  # it is gone; its silence tells
-        process.stdin.write(json.dumps({"token": session.token, "questions": questions}).encode() + b"\n")
-        process.stdin.flush()
-
-
-def _end(process: subprocess.Popen, home: Path) -> None:
-    """End the process and what it started: its namespace; without one, its session and whatever carries its HOME."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for environment in Path("/proc").glob("[0-9]*/environ") if why_not_isolated() else []:
-        with contextlib.suppress(OSError):  # gone, or somebody else's
-            if f"HOME={home}".encode() in environment.read_bytes().split(b"\0"):
-                os.kill(int(environment.parent.name), signal.SIGKILL)
-    process.stdout.close()
-    with contextlib.suppress(OSError):
-        process.stdin.close()
+    return {**kept, **threads, **python, "TMPDIR": tempfile.gettempdir(), "HOME": tempfile.gettempdir()}
 
 
 @functools.cache
 def why_not_isolated() -> str | None:
     """Why this system offers no isolation; None where it does."""
-    missing = [program for program in ("unshare", "setpriv", "mount") if shutil.which(program) is None]
-    if missing:
-        return f"{' and '.join(missing)} must be installed (on Linux, package util-linux)"
-    probe = subprocess.run(_isolated(["true"], []), capture_output=True, text=True)
+    if sys.platform != "linux":
+        return "only Linux has namespaces"
+    probe = subprocess.run([sys.executable, "-I", isolation.__file__], capture_output=True, text=True)
     return None if probe.returncode == 0 else (probe.stderr.strip() or "the system refuses new namespaces")
-
-
-def wrap(command: list[str], hide: Iterable[Path]) -> list[str]:
-    """The command, isolated where that is possible; either way it dies with the grader where setpriv exists."""
-    if why_not_isolated() is None:
-        command = _isolated(command, hide)
-    return [*DIE_WITH_GRADER, *command] if shutil.which("setpriv") else command
-
-
-def _isolated(command: list[str], hide: Iterable[Path]) -> list[str]:
-    return [*NAMESPACES, "sh", "-c", ENTER, "sh", *map(str, hide), "--", *command]
 
 
 def folders_to_hide(submissions: Path, autograder: Path) -> list[Path]:

@@ -1,32 +1,37 @@
-"""The process that runs one submission: first the student's cells, then the cases, which arrive only then.
+"""The processes that run submissions: one that has imported everything, and a fork of it for each submission.
 
-Started by ``bncourse.grading.supervise`` in an empty folder of its own, with ``cells.json`` in it. It reports on what
-was its standard output, one line of JSON at a time.
+``bncourse.grading.supervise`` starts this module once. It waits for work; for each piece it forks a guardian, and the
+guardian forks the submission's own process, isolated where the system allows it. That one runs the student's cells,
+then the cases, which arrive only then, and reports one line of JSON at a time. The guardian tells how it ended, and
+ends whatever it left running.
 """
 
-import builtins
 import contextlib
 import inspect
 import json
 import os
 import resource
+import select
 import signal
+import socket
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from pathlib import Path
-from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
 
-from bncourse.exercises import EXERCISES, CheckFailed
+from bncourse.exercises import CheckFailed
 from bncourse.exercises.compare import CaseFailed
-from bncourse.exercises.exercise import isolated_rng
+from bncourse.exercises.exercise import describe, isolated_rng
+from bncourse.grading import isolation
+from bncourse.grading.shell import ZMQInteractiveShell
+from bncourse.grading.tamper import TamperGuard
 
 MEGABYTE = 1 << 20
-TORCH = str(Path(torch.__file__).parent)
-GUARDED = (torch, torch.nn, torch.nn.functional, torch.nn.init, torch.autograd, torch.testing, torch.linalg)
+DESCRIPTORS = 4  # that come with a piece of work: its link, the cases, the reports, and its standard error
 
 
 class TimeLimit(BaseException):
@@ -34,9 +39,94 @@ class TimeLimit(BaseException):
 
 
 def main() -> None:
-    seconds, megabytes = map(float, sys.argv[1:])
+    """Serve until the grader closes the socket that is standard input."""
+    torch.set_num_threads(1)
+    guard = TamperGuard()
+    control = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guardians that ended need no waiting for
+    while True:
+        begin, descriptors, *_ = socket.recv_fds(control, 1, DESCRIPTORS)
+        if not begin:
+            return
+        if os.fork() == 0:
+            control.close()
+            try:
+                watch(*descriptors, guard=guard)
+            finally:
+                os._exit(1)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def watch(link: int, cases: int, reports: int, errors: int, guard: TamperGuard) -> None:
+    """Be the guardian of one submission: start its process, end it when told, tell its exit code, leave nothing."""
+    isolation.die_with_parent()
+    isolation.adopt_orphans()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with socket.socket(fileno=link) as talk:
+        work = json.loads(talk.makefile("rb").readline())
+        if work["isolated"]:
+            isolation.detach()
+        child = os.fork()
+        if child == 0:
+            talk.close()
+            with contextlib.suppress(BaseException):
+                run_submission(work, cases, reports, errors, guard)
+            os._exit(1)
+        for descriptor in (cases, reports, errors):
+            os.close(descriptor)
+        code = None
+        while code is None:
+            told_to_end = bool(select.select([talk], [], [], 0.02)[0])
+            if told_to_end:
+                os.kill(child, signal.SIGKILL)
+            ended, status = os.waitpid(child, 0 if told_to_end else os.WNOHANG)
+            code = os.waitstatus_to_exitcode(status) if ended else None
+        end_descendants()
+        with contextlib.suppress(OSError):  # the grader is gone
+            talk.sendall(b"%d" % code)
+    os._exit(0)
+
+
+def end_descendants() -> None:
+    """End what a submission left running. In a namespace of its own nothing is left; elsewhere orphans are ours now."""
+    while True:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        left = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if parent(path) == os.getpid()]
+        if not left:
+            return
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def parent(stat: Path) -> int | None:
+    """The parent of a process, from its file in /proc; None if it is gone."""
+    try:
+        return int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def run_submission(work: dict[str, Any], cases: int, reports: int, errors: int, guard: TamperGuard) -> None:
+    """Run cells and cases in a process of their own, within limits; does not return."""
+    isolation.die_with_parent()
+    os.setsid()
+    if work["isolated"]:
+        isolation.enter(work["hide"])
+    os.dup2(errors, 2)
+    os.close(errors)
+    for descriptor in (cases, reports):  # out of the reach of input(), print() and children
+        os.set_inheritable(descriptor, False)
+    seconds, home = work["seconds"], work["home"]
     limits = {  # they also hold for what a submission starts
-        resource.RLIMIT_DATA: megabytes * MEGABYTE,
+        resource.RLIMIT_DATA: work["megabytes"] * MEGABYTE,
         resource.RLIMIT_FSIZE: 100 * MEGABYTE,
         resource.RLIMIT_CPU: 2 * seconds,  # ends a loop even where the grader was killed
         resource.RLIMIT_CORE: 0,
@@ -44,24 +134,22 @@ def main() -> None:
     for kind, value in limits.items():
         with contextlib.suppress(OSError, ValueError):  # macOS refuses some
             resource.setrlimit(kind, (int(value), int(value)))
-    cases_from, reports = os.fdopen(os.dup(0), "rb"), os.dup(1)  # out of the reach of input(), print() and children
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
+    os.chdir(home)
+    os.environ |= {"HOME": home, "TMPDIR": home, "IPYTHONDIR": f"{home}/ipython", "PWD": home}
+    tempfile.tempdir = None
+    sys.path[0] = ""  # as in a kernel: the notebook's own folder
+    dumps, write = json.dumps, os.write
 
     def report(**content: Any) -> None:
-        os.write(reports, json.dumps(content).encode() + b"\n")
+        write(reports, dumps(content).encode() + b"\n")
 
-    torch.set_num_threads(1)
-    guard = TamperGuard()
-    signal.signal(signal.SIGALRM, _out_of_time)
-    with open("cells.json") as file:
+    with open("cells.json", encoding="utf-8") as file:
         cells = json.load(file)
     namespace = run_cells(cells, seconds / 3, report)
     torch.set_default_dtype(torch.float32)
     report(event="executed", changed=guard.restore())
 
-    message = json.loads(cases_from.readline())
+    message = json.loads(os.fdopen(cases, "rb").readline())
     for question in message["questions"]:
         outcomes = [run_case(case, namespace, seconds / 10) for case in question["cases"]]
         late = guard.restore()
@@ -70,19 +158,20 @@ def main() -> None:
 
 
 def run_cells(cells: list[str], seconds: float, report: Callable[..., None]) -> dict[str, Any]:
-    """Run the cells in order, as IPython would, and go on after an error. Returns the names they defined."""
-    from IPython.core.history import HistoryManager
-    from IPython.core.interactiveshell import InteractiveShell
-
-    HistoryManager.enabled = False
-    shell = InteractiveShell.instance()
+    """Run the cells in order, as a kernel would, and go on after an error. Returns the names they defined."""
+    shell = ZMQInteractiveShell.instance()
+    sys.stdout = sys.stderr = None  # repaired: what cells print goes nowhere
+    shell.repair()
     for number, source in enumerate(cells, 1):
         report(event="cell", number=number)
-        with _time_limit(seconds):
-            result = shell.run_cell(source, store_history=False)
-        error = result.error_before_exec or result.error_in_exec
-        if error is not None and not isinstance(error, CheckFailed):
-            report(event="error", number=number, kind=_kind(error), message=_describe(error))
+        try:
+            with _time_limit(seconds):
+                errors = shell.execute(source)
+        except TimeLimit as error:  # between two statements of ours
+            errors = [error]
+        for error in errors:
+            if not isinstance(error, CheckFailed):
+                report(event="error", number=number, kind=_kind(error), message=_described(error))
     return shell.user_ns
 
 
@@ -105,7 +194,7 @@ def run_case(source: str, namespace: dict[str, Any], seconds: float) -> dict[str
     except CaseFailed as failure:
         return _failed(failure.message, failure.hint or "")
     except BaseException as error:
-        return _failed(_describe(error), kind=_kind(error))
+        return _failed(_described(error), kind=_kind(error))
     return {"passed": True, "message": "", "hint": "", "kind": ""}
 
 
@@ -115,6 +204,7 @@ def _failed(message: str, hint: str = "", kind: str = "") -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
+    signal.signal(signal.SIGALRM, _out_of_time)  # again: a cell may have changed it
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again every second, if it is swallowed
     try:
         yield
@@ -126,78 +216,22 @@ def _out_of_time(*_: Any) -> None:
     raise TimeLimit("it took too long")
 
 
+def _described(error: BaseException) -> str:
+    """The error in one line; its own text may be a program that never ends."""
+    try:
+        with _time_limit(1.0):
+            return describe(error)
+    except TimeLimit:
+        return "an error whose text takes too long"
+
+
 def _kind(error: BaseException) -> str:
     """Whether an error means that time or memory ran out: "timeout", "memory" or ""."""
     if isinstance(error, TimeLimit):
         return "timeout"
-    text = str(error).lower()
+    text = _described(error).lower() if isinstance(error, RuntimeError) else ""
     out = "allocate memory" in text or "not enough memory" in text or ("enforce fail" in text and "alloc" in text)
-    return "memory" if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and out) else ""
-
-
-def _describe(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
-
-
-class TamperGuard:
-    """Remembers torch, the exercises and Python's built-ins as they are when it is made.
-
-    ``restore`` puts back what has been replaced since, and returns the names of it.
-    """
-
-    def __init__(self) -> None:
-        modules = [*GUARDED, *(module for name, module in sys.modules.items() if name.startswith("bncourse."))]
-        classes = [value for module in modules for value in vars(module).values() if _is_guarded_class(value)]
-        owners = dict.fromkeys([builtins, torch.Tensor, torch.autograd.Function, torch.nn.Module, *modules, *classes])
-        self.attributes = [
-            (owner, name, value)
-            for owner in owners
-            for name, value in vars(owner).items()
-            if (callable(value) or isinstance(value, dict | list | tuple)) and not _is_internal(name)
-        ]
-        functions = [value for *_, value in self.attributes if isinstance(value, FunctionType)]
-        self.codes = {f: (f.__code__, f.__defaults__) for f in functions if f.__module__.startswith("bncourse.")}
-        self.exercises = {name: (exercise, list(exercise.cases)) for name, exercise in EXERCISES.items()}
-        self.cases = [(case, deepcopy(vars(case))) for _, cases in self.exercises.values() for case in cases]
-
-    def restore(self) -> list[str]:
-        changed = set()
-        for owner, name, value in self.attributes:
-            now = vars(owner).get(name)
-            if now is not value and not _wrapped_by_torch(value, now):
-                changed.add(f"{_name(owner)}.{name}")
-                setattr(owner, name, value)
-        for function, (code, defaults) in self.codes.items():
-            if function.__code__ is not code or function.__defaults__ is not defaults:
-                changed.add(f"{function.__module__}.{function.__qualname__}")
-                function.__code__, function.__defaults__ = code, defaults
-        for case, original in self.cases:
-            vars(case).update(deepcopy(original))
-        for name, (exercise, cases) in self.exercises.items():
-            if exercise.cases != cases or EXERCISES.get(name) is not exercise:
-                changed.add(f"bncourse.exercises.EXERCISES[{name!r}]")
-                exercise.cases = list(cases)
-                EXERCISES[name] = exercise
-        return sorted(changed)
-
-
-def _is_guarded_class(value: Any) -> bool:
-    return isinstance(value, type) and value.__module__.startswith(("torch.nn.modules", "bncourse."))
-
-
-def _is_internal(name: str) -> bool:
-    return name.startswith("__") and name.endswith("__") and name not in ("__init__", "__call__", "__getattr__")
-
-
-def _wrapped_by_torch(before: Any, now: Any) -> bool:
-    """Whether torch itself put a wrapper around its function, as torch.compile's machinery does when it is loaded."""
-    code = getattr(now, "__code__", None)
-    return code is not None and getattr(now, "__wrapped__", None) is before and code.co_filename.startswith(TORCH)
-
-
-def _name(owner: ModuleType | type) -> str:
-    return f"{owner.__module__}.{owner.__qualname__}" if isinstance(owner, type) else owner.__name__
+    return "memory" if out or isinstance(error, MemoryError) else ""
 
 
 if __name__ == "__main__":

@@ -212,6 +212,19 @@ def test_in_the_dark_the_theme_does_not_paint_it_white(open_page):
     assert min(map(int, letters.removeprefix("rgb(").removesuffix(")").split(","))) > 150
 
 
+def test_right_to_left_and_on_paper(open_page):
+    page = open_page(explorer("variance_shift").html)
+    page.evaluate("document.documentElement.dir = 'rtl'")
+    right_edge = """element => {
+        const range = document.createRange()
+        range.selectNodeContents(element)
+        return element.getBoundingClientRect().right - range.getClientRects()[0].right
+    }"""
+    assert abs(roots(page).locator(".bn-title").evaluate(right_edge)) < 2
+    page.emulate_media(media="print")
+    assert roots(page).evaluate("element => getComputedStyle(element).breakInside") == "avoid"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_without_scripts_the_first_frame_stands_with_its_text(open_page, name):
     made = explorer(name)

@@ -98,7 +98,7 @@ class TestHostileFolder:
 
     def test_the_table_says_the_same(self, graded):
         _, expected, _, _, out = graded
-        with open(out, newline="", encoding="utf-8") as file:
+        with open(out, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         assert {row["student"].removeprefix("'"): (row["status"], float(row["score"])) for row in rows} == expected
         assert all(row["possible"] == "5.0" for row in rows)
@@ -151,7 +151,7 @@ class TestHostileFolder:
 
     def test_feedback_helps_and_does_not_reveal_hidden_cases(self, graded):
         _, expected, _, _, out = graded
-        pages = {path.stem: path.read_text() for path in (out.parent / "grades-feedback").iterdir()}
+        pages = {path.stem: path.read_text() for path in (out.parent / "grades-feedback").glob("*.md")}
         assert set(pages) == set(expected)
         for page in pages.values():
             assert "secret" not in page and "loot_was_found" not in page and "nothing found" not in page

@@ -61,6 +61,8 @@ def serve(files: dict[str, bytes]):
                 self.send_error(404 if manner == "missing" else 503)
                 return
             self.send_response(200)
+            if manner == "marked":  # as gzip, which the client is to unpack, or so it says
+                self.send_header("Content-Encoding", "gzip")
             if manner != "unannounced":
                 self.send_header("Content-Length", str(len(content)))
             self.end_headers()

@@ -3,6 +3,7 @@
 import json
 
 RIGHT = "def output_std(gain, depth):\n    return gain**depth"
+POWER = "def output_std(gain, depth):\n    return math.pow(gain, depth)"
 WRONG = "def output_std(gain, depth):\n    return gain * depth"
 CHECK = 'from bncourse.exercises import check\ncheck("signal", output_std)'
 LEAVE = 'import subprocess\nsubprocess.Popen(["sleep", "98765"], start_new_session=True)'
@@ -111,6 +112,11 @@ bncourse.exercises.EXERCISES["signal"].cases.clear()
         "Zoë van der Berg (2)": (notebook(RIGHT, CHECK), "ok", POINTS),
         "=1+1": (notebook(RIGHT), "ok", POINTS),
         "magic": (notebook("%matplotlib inline\n!echo hello", RIGHT, "%nonsense"), "ok", POINTS),
+        "magic before an import": (notebook("%matplotlib inline\n%autosave 9\nimport math", POWER), "ok", POINTS),
+        "no stream": (notebook("import sys\nsys.stdout = sys.stderr = None\n1 / 0", RIGHT), "ok", POINTS),
+        "raises without text": (notebook("class E(Exception):\n    __str__ = None\nraise E", RIGHT), "ok", POINTS),
+        "displays without end": (notebook("while True:\n    display('x' * 100_000)", RIGHT), "timeout", POINTS),
+        "breaks json": (notebook(RIGHT, "import json, os\njson.dumps = os.write = os.read = None"), "ok", POINTS),
         "import that does not exist": (notebook("import no_such_module", RIGHT), "ok", POINTS),
         "syntax error": (notebook(RIGHT, "def broken(:"), "ok", POINTS),
         "asks for input": (notebook(RIGHT, "input('yes?')"), "ok", POINTS),

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+import requests
 import torch
 from data_files import FAULTS, cifar_archive, idx, mnist_arrays, serve, sha256
 from tqdm import tqdm
@@ -50,7 +51,7 @@ def names(folder):
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-@pytest.mark.parametrize("manner", ["right", "slow"])
+@pytest.mark.parametrize("manner", ["right", "slow", "marked"])
 def test_a_server_that_works(place, monkeypatch, name, manner):
     with serve(MNIST_FILES) as (address, asked):
         use(monkeypatch, name, MNIST_FILES, f"{address}/{manner}")
@@ -93,6 +94,26 @@ def test_with_no_server_the_error_says_what_to_do(place, monkeypatch):
     for word in [*wanted, "BNCOURSE_DATA", 'load("digits")']:
         assert word in str(raised.value)
     assert len(data.load("digits").train.labels) == 1400
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (requests.exceptions.SSLError("unable to get local issuer"), "the certificate was refused"),
+        (requests.exceptions.ProxyError("Tunnel connection failed: 403 Forbidden"), "the proxy refused"),
+        (requests.exceptions.ConnectionError("Failed to resolve 'example.org'"), "the host's name was not found"),
+        (requests.exceptions.ReadTimeout("timed out"), "/ timed out"),
+    ],
+)
+def test_what_stood_in_the_way_is_named(place, monkeypatch, error, words):
+    def refuse(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(requests, "get", refuse)
+    with pytest.raises(ConnectionError) as raised:
+        data.fashion_mnist()
+    lines = [line for line in str(raised.value).splitlines() if "https://" in line]
+    assert len(lines) == 2 and all(words in line and str(error) in line for line in lines)
 
 
 def test_files_put_there_by_hand_need_no_server(place, monkeypatch):

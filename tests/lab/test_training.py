@@ -91,6 +91,9 @@ def test_a_quick_run_only_shows_that_things_run(monkeypatch, learnable):
         ({"train": (X, Y[:15])}, ValueError, ["train", "20 images", "15 labels"]),
         ({"train": (X[:15], Y)}, ValueError, ["train", "15 images", "20 labels"]),
         ({"test": (X, Y[:15])}, ValueError, ["test", "20 images", "15 labels"]),
+        ({"train": (X, Y.int())}, TypeError, ["train", "labels of type int64", "torch.int32"]),
+        ({"train": (X, Y[:, None])}, TypeError, ["train", "shape (N,)", "(20, 1)"]),
+        ({"test": (X, Y.double())}, TypeError, ["test", "labels of type int64", "torch.float64"]),
         ({"test": (X[:0], Y[:0])}, ValueError, ["test", "at least one", "0 images"]),
         ({"test": X}, TypeError, ["test", "pair", "Tensor"]),
         ({"train": (X,)}, TypeError, ["train", "pair", "Tensor"]),
@@ -122,6 +125,7 @@ def test_fit_refuses_before_it_touches_the_model(arguments, error, words):
     ("examples", "batch_size", "error", "named"),
     [
         ((X, Y[:15]), 6, ValueError, "examples.*20 images and 15 labels"),
+        ((X, Y.short()), 6, TypeError, "examples must have labels of type int64"),
         ((X[:0], Y[:0]), 6, ValueError, "examples.*0 images"),
         (X, 6, TypeError, "examples.*Tensor"),
         ((X, Y), 0, ValueError, "batch_size.*0"),
