@@ -1,6 +1,7 @@
 """An exercise is a list of named cases; checking an answer runs them all and reports in plain words."""
 
 import dis
+import functools
 import random
 import textwrap
 import traceback
@@ -14,6 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bncourse.exercises.compare import CaseFailed
 
@@ -51,7 +54,7 @@ class Case:
             raise CaseFailed("not answered yet")
         try:
             with isolated_rng():
-                self.test(answer, *deepcopy(self.inputs), **self.options)
+                self.test(_on_the_cpu(answer), *deepcopy(self.inputs), **self.options)
         except CaseFailed:
             raise
         except NotImplementedError:
@@ -167,6 +170,25 @@ def is_unanswered(answer: Any) -> bool:
     says_nothing = all(constant is None or isinstance(constant, str) for constant in code.co_consts)
     steps = {step.opname for step in dis.get_instructions(code)}
     return says_nothing and steps <= {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}
+
+
+def _on_the_cpu(answer: Any) -> Any:
+    """A learner's function whose results, and the models that it was given, are on the CPU when it has returned.
+
+    On a GPU a learner takes both there. Any other answer stays as it is.
+    """
+    if isinstance(answer, type | nn.Module) or not callable(answer):
+        return answer
+
+    @functools.wraps(answer)
+    def called(*inputs, **options):
+        result = answer(*inputs, **options)
+        for value in tree_leaves((inputs, options)):
+            if isinstance(value, nn.Module):
+                value.cpu()
+        return tree_map_only((Tensor, nn.Module), lambda value: value.cpu(), result)
+
+    return called
 
 
 def _indented(text: str) -> list[str]:

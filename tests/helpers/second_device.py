@@ -43,6 +43,15 @@ class PretendTensor(torch.Tensor):
     def __repr__(self):
         return f"{self.inner!r} on {self.device}"
 
+    @property
+    def data(self):
+        return torch.Tensor.data.__get__(self)
+
+    @data.setter
+    def data(self, value):
+        torch.Tensor.data.__set__(self, value)
+        self.inner = value.inner
+
     def tolist(self):
         return self.cpu().tolist()
 
