@@ -71,7 +71,10 @@ def milliseconds(
         synchronize()
         return (time.perf_counter() - start) / calls
 
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    def synchronize() -> None:
+        if torch.cuda.is_initialized():  # else nothing runs there, and asking would wake it
+            torch.cuda.synchronize()
+
     calls, times = {}, {name: [] for name in steps}
     for name, step in steps.items():
         seconds(step)  # warm up; compile

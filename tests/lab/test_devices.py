@@ -80,12 +80,15 @@ def test_a_models_device_is_that_of_what_it_holds():
     not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this torch cannot make a device in Python",
 )
-def test_all_of_it_on_a_second_device():
+@pytest.mark.parametrize(
+    "names",
+    [("training", "layers", "exercises"), pytest.param(("chapters",), marks=pytest.mark.second_device)],
+    ids=" ".join,
+)
+def test_all_of_it_on_a_second_device(names):
     """In a process of its own: the device stays for as long as its process."""
-    files = sorted(map(str, (TESTS / "second_device").glob("check_*.py")))
+    files = [str(TESTS / "second_device" / f"check_{name}.py") for name in names]
     command = [sys.executable, "-m", "pytest", "-p", "second_device", "-p", "no:cacheprovider", "-q", *files]
-    path = os.pathsep.join([str(TESTS / "helpers"), str(TESTS.parent)])
-    result = subprocess.run(
-        command, cwd=TESTS.parent, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS / "helpers"), str(TESTS.parent)])}
+    result = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]

