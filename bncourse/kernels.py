@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 2 * 2**20  # about what a processor keeps close to its cores
+CHUNK_BYTES = 4 * 2**20  # about what a processor keeps close to its cores
 ROW = 4096  # values that float32 adds up one by one without losing more than the last digit
 
 
@@ -23,26 +23,23 @@ def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, 
     added up. What is missing from the pivot to the mean is corrected at the end. (Its square is at most four
     variances, so that little is lost where it is taken from the mean square.)
     """
+    if statistics:
+        return scaled(x, *statistics, weight, bias, eps), *statistics
     output, precision = torch.empty_like(x), precision_for(x)
-    gamma, beta = full_rank(weight, x.dim()), full_rank(bias, x.dim())
     means, variances = [], []
-    axis, parts = chunks(dims, x, output, gamma, beta, *(statistics or (None, None)))
-    for x, y, gamma, beta, mean, variance in parts:
+    axis, parts = chunks(dims, x, output, full_rank(weight, x.dim()), full_rank(bias, x.dim()))
+    for x, y, gamma, beta in parts:
         if x.dtype != precision:
             x = x.to(precision)
         buffer = y if y.dtype == precision else torch.empty_like(x)
-        rest = mean  # what is still to be subtracted from x
-        if variance is not None:
-            mean, variance = mean.to(precision), variance.to(precision)
-            x, rest = torch.sub(x, mean, out=buffer) if center else x, None
-        elif center:
+        if center:
             pivot = mean_over(x.narrow(dims[0], 0, -(-x.size(dims[0]) // 4)), dims)
             x = torch.sub(x, pivot, out=buffer)
             rest = mean_over(x, dims)
             variance = mean_square(x, dims).addcmul_(rest, rest, value=-1).clamp_(min=0)
             mean = pivot + rest
         else:
-            mean, variance = x.new_zeros(()), mean_square(x, dims)
+            mean, rest, variance = x.new_zeros(()), None, mean_square(x, dims)
         in_rows = gamma is not None and gamma.shape[-1] > 1 and x.dim() - 1 in dims  # layer norm: many gammas a row
         scale = (variance + eps).rsqrt_()
         if gamma is not None and not in_rows:
@@ -58,6 +55,16 @@ def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, 
         means.append(mean)
         variances.append(variance)
     return output, join(means, axis), join(variances, axis)
+
+
+def scaled(x, mean, variance, weight, bias, eps) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias for known numbers: one multiplication and one addition."""
+    precision = precision_for(x)
+    scale = (variance.to(precision) + eps).rsqrt_()
+    if weight is not None:
+        scale = scale * weight
+    shift = mean.to(precision) * -scale if bias is None else torch.addcmul(bias.to(precision), mean, scale, value=-1)
+    return torch.addcmul(shift, x.to(precision), scale).to(x.dtype)
 
 
 def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -148,19 +155,24 @@ def join(parts: list[Tensor], axis: int) -> Tensor:
 
 
 def sum_over(x: Tensor, dims: Sequence[int]) -> Tensor:
-    """The sum over ``dims``, which may be none.
-
-    Torch adds up in pairs, and so loses little, where the axes lie together in memory; elsewhere one of them waits.
-    """
-    together = dims[-1:] and dims[-1] - dims[0] < len(dims) and x.is_contiguous()
-    if len(dims) > 1 and not together and not torch.compiler.is_compiling():  # batch norm: (0, 2, 3)
-        x, dims = x.sum(dims[1:], keepdim=True), dims[:1]
-    return x.sum(dims, keepdim=True) if dims else x
+    """The sum over ``dims``, which may be none, with size 1 along them."""
+    first, others = in_two(x, dims)
+    x = x.sum(others, keepdim=True) if others else x
+    return x.sum(first, keepdim=True) if first else x
 
 
 def mean_over(x: Tensor, dims: Sequence[int]) -> Tensor:
     """The mean over ``dims``, with size 1 along them."""
-    return sum_over(x, dims) / math.prod([x.size(d) for d in dims])
+    first, others = in_two(x, dims)
+    return (x.mean(others, keepdim=True) if others else x).mean(first, keepdim=True)
+
+
+def in_two(x: Tensor, dims: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    """Axes to add up, and others to add up first: torch adds in pairs, and loses little, along what lies together."""
+    together = dims and dims[-1] - dims[0] < len(dims) and x.is_contiguous()
+    if len(dims) < 2 or together or torch.compiler.is_compiling():
+        return dims, ()
+    return dims[:1], dims[1:]  # batch norm: (0, 2, 3)
 
 
 def mean_square(x: Tensor, dims: Sequence[int]) -> Tensor:

@@ -102,7 +102,10 @@ def standardize(
         nothing = x.new_zeros(())
         return scale_and_shift(x, weight, bias).to(x.dtype), nothing, nothing
     if FAST and not torch_differentiates():
-        return Standardize.apply(x, weight, bias, *(statistics or (None, None)), dims, eps, center)
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+            return Standardize.apply(x, weight, bias, *(statistics or (None, None)), dims, eps, center)
+        if not torch.compiler.is_compiling():
+            return kernels.forward(x, dims, weight, bias, eps, statistics=statistics, center=center)
     output, mean, variance = formula(x, dims, weight, bias, eps, statistics=statistics, center=center)
     return output, mean.detach(), variance.detach()
 
