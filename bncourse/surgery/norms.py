@@ -47,10 +47,11 @@ def is_frozen(module: nn.Module) -> bool:
     return isinstance(module, StaysInEvaluation)
 
 
-def names_of_norms(model: nn.Module, where: Where | None = None) -> dict[str, nn.Module]:
-    """The batch norms with running statistics, by name; a shared one has one name.
+def names_of_norms(model: nn.Module, where: Where | None = None, tracking: bool = True) -> dict[str, nn.Module]:
+    """The batch norms, by name; a shared one has one name.
 
     Args:
+        tracking: those with running statistics only.
         where: which of them: in the part of the model with this name, of this class, or those that a function of
             name and module chooses.
 
@@ -58,10 +59,12 @@ def names_of_norms(model: nn.Module, where: Where | None = None) -> dict[str, nn
         ValueError: there is none.
     """
     names = {
-        name.replace("_orig_mod.", ""): module for name, module in model.named_modules() if tracks_statistics(module)
+        name.replace("_orig_mod.", ""): module
+        for name, module in model.named_modules()
+        if isinstance(module, BATCH_NORMS) and (tracks_statistics(module) or not tracking)
     }
     if not names:
-        raise ValueError("model must have a batch norm with running statistics, got none")
+        raise ValueError(f"model must have a batch norm{' with running statistics' if tracking else ''}, got none")
     if where is None:
         return names
     chosen = {name: module for name, module in names.items() if _chooses(where, name, module)}
