@@ -1,6 +1,10 @@
-"""Change a model that is already there: recalibrate, freeze or fold its batch norms, drop the biases they cancel."""
+"""Change the norms of a model that is already there: recalibrate, freeze, fold, replace or convert them.
+
+Each operation says what it did: ``print(report(model))``, of what it returned.
+"""
 
 from bncourse.layers.frozen import FrozenBatchNorm
+from bncourse.surgery.conversion import convert_norms, replace_norms
 from bncourse.surgery.folding import drop_redundant_biases, fold
 from bncourse.surgery.freezing import freeze, unfreeze
 from bncourse.surgery.norms import BATCH_NORMS
@@ -11,10 +15,12 @@ __all__ = [
     "BATCH_NORMS",
     "FrozenBatchNorm",
     "Report",
+    "convert_norms",
     "drop_redundant_biases",
     "fold",
     "freeze",
     "recalibrate",
+    "replace_norms",
     "report",
     "unfreeze",
 ]

@@ -1,99 +1,79 @@
 """Fold batch norms into the layers before them, and drop the biases that they cancel."""
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
-from bncourse.layers.replace import replace_layers
-from bncourse.standardize import at_least_float32, inverse_std
+import torch
+from torch import nn
+
+from bncourse.surgery.inputs import Call, call_with
 from bncourse.surgery.norms import BATCH_NORMS, copy_of, is_frozen, tracks_statistics
-from bncourse.surgery.pairs import TRANSPOSED, traced_pairs
+from bncourse.surgery.pairs import fold_pairs
 from bncourse.surgery.report import Report
+from bncourse.surgery.tracing import traced_pairs
+from bncourse.surgery.trial import difference, tried_pairs
 
 __all__ = ["drop_redundant_biases", "fold"]
 
 
 @torch.no_grad()
-def fold(model: nn.Module) -> nn.Module:
+def fold(model: nn.Module, example: Any = None, *, call: Call = call_with) -> nn.Module:
     """A copy of ``model`` whose batch norms are folded (fused) into the linear or convolution layer before them.
 
     In evaluation a batch norm is a fixed scale and shift of each channel, s = gamma / sqrt(variance + eps) and
     beta - s * mean. Both go into the weight and the bias before it; an ``nn.Identity`` takes its place. The output is
-    the same up to rounding. ``torch.fx`` finds what stands before a norm. A norm stays if that is another layer (one
-    that computes its weight, say), if something else reads the layer's output, if either is used twice, if either has
-    hooks, or if it may do more than a batch norm.
+    the same up to rounding.
+
+    What stands before a norm is found by running the model on an ``example``, if there is one, else by ``torch.fx``,
+    which cannot follow every forward pass and knows the classes of torch and of this package only. A norm stays if
+    that is another layer (one that computes its weight, say), if something else reads the layer's output, if either is
+    used twice or has hooks, or if it may do more than a batch norm. With an example, the activation that is part of a
+    norm is found and stays, and the folded model's output was compared with the model's.
 
     Args:
-        model: with its batch norms in evaluation mode. A norm after a linear layer must get (N, C). The copy of a
-            compiled or parallel model is neither.
+        model: with its batch norms in evaluation mode. The copy of a compiled or parallel model is neither.
+        example: a batch, as for ``recalibrate``. The model must always go the way that it goes with this one.
+        call: how to call the model with it, as for ``recalibrate``.
 
     Returns:
         the copy; ``report`` of it says what was folded, and why the rest was not.
 
     Raises:
+        TypeError: an example that the model cannot be called with.
         ValueError: a batch norm in training mode, nothing to fold, or a forward pass that ``torch.fx`` cannot follow.
     """
     for name, module in model.named_modules():
         if isinstance(module, BATCH_NORMS) and module.training:
             raise ValueError(f"model must be in evaluation mode, got {name!r} in training: call model.eval() first")
     folded = copy_of(model)
-    pairs, reasons = traced_pairs(folded)
+    pairs, reasons = traced_pairs(folded) if example is None else tried_pairs(folded, example, call)
     done = Report("batch norms folded", folded, left=reasons)
-    places = {}
-    for name, (layer, norm) in pairs.items():
-        if tracks_statistics(norm):
-            fold_pair(layer, norm)
-            places[norm] = Rows() if isinstance(layer, nn.Linear) else nn.Identity()
-            done.changed[name] = f"{type(norm).__name__} into {type(layer).__name__}"
-        else:
+    for name, pair in list(pairs.items()):
+        layer, norm = folded.get_submodule(pair.layer), folded.get_submodule(name)
+        if isinstance(norm, BATCH_NORMS) and not tracks_statistics(norm):
             done.left[name] = "it keeps no running averages"
-    if not places:
+            del pairs[name]
+        else:
+            rest = f", of which {', '.join(pair.parts)} stays" if pair.parts else ""
+            done.changed[name] = f"{type(norm).__name__} into {type(layer).__name__}{rest}"
+    if not pairs:
         why = "; ".join(dict.fromkeys(done.left.values())) or "no batch norm"
         raise ValueError(
             "model must have a linear or convolution layer directly before a batch norm, got none: nothing to fold "
             f"({why})"
         )
-    replace_layers(folded, places)
+    fold_pairs(folded, pairs.values())
+    if example is not None:
+        done.note = f"the output differs by {difference(folded, model, example, call):.1e} of its size"
     return done.keep().model
-
-
-class Rows(nn.Identity):
-    """What stays of a norm that was folded into a linear layer: the channels of such a layer are the last axis."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        torch._assert(input.dim() == 2, "input must be (N, C): its norm was folded into a linear layer")
-        return input
-
-
-def fold_pair(layer: nn.Module, norm: nn.Module) -> None:
-    """Scale the weight of ``layer`` and shift its bias, so that it does what ``norm`` did to its output."""
-    scale, shift = scale_and_shift(norm)
-    weight = at_least_float32(layer.weight)
-    bias = shift if layer.bias is None else shift + scale * layer.bias
-    if isinstance(layer, TRANSPOSED):  # (C_in, C / groups, ...); the output's channels go through the groups in turn
-        groups = weight.unflatten(0, (layer.groups, -1))
-        scaled = (groups * scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))).flatten(0, 1)
-    else:
-        scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
-    dtype, trained = layer.weight.dtype, layer.weight.requires_grad
-    layer.weight = nn.Parameter(scaled.to(dtype), trained)
-    layer.bias = nn.Parameter(bias.to(dtype), trained)
-
-
-def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """What ``norm`` does in evaluation: output = scale * input + shift in each channel."""
-    scale = inverse_std(at_least_float32(norm.running_var), getattr(norm, "eps", 1e-5))
-    scale = scale if norm.weight is None else scale * norm.weight
-    shift = -norm.running_mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias
 
 
 @torch.no_grad()
 def drop_redundant_biases(model: nn.Module) -> nn.Module:
     """A copy of ``model`` without the biases that a batch norm right after them cancels.
 
-    The running mean loses what the bias added, so that the model stays the same in both modes. The layers are found as
-    in ``fold``; a bias before a frozen batch norm stays, which would not cancel it in training. Make the optimizer
-    afterwards, for the copy's parameters.
+    The running mean loses what the bias added, so that the model stays the same in both modes. ``torch.fx`` finds the
+    layers, as for ``fold``; a bias before a frozen batch norm stays, which would not cancel it in training. Make the
+    optimizer afterwards, for the copy's parameters.
 
     Returns:
         the copy; ``report`` of it says which biases were dropped, and why others were not.
@@ -104,7 +84,8 @@ def drop_redundant_biases(model: nn.Module) -> nn.Module:
     slim = copy_of(model)
     pairs, reasons = traced_pairs(slim)
     done = Report("redundant biases dropped", slim, left=reasons)
-    for name, (layer, norm) in pairs.items():
+    for name, pair in pairs.items():
+        layer, norm = slim.get_submodule(pair.layer), slim.get_submodule(name)
         if layer.bias is None:
             done.left[name] = "no bias before it"
         elif is_frozen(norm):

@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Call", "call_with", "convert", "device_of"]
+__all__ = ["Call", "call_with", "convert", "device_of", "tensors_in"]
 
 Call = Callable[[nn.Module, Any], Any]
 
@@ -69,3 +70,13 @@ def convert(value: Any, change: Callable[[Tensor], Any]) -> Any:
 
 def device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors in it, in order: in mappings, lists, tuples and data classes."""
+    if isinstance(value, Tensor):
+        return [value]
+    if is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [tensor for part in parts for tensor in tensors_in(part)]

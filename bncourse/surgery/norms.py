@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
 from bncourse.layers import (
     BatchNorm1d,
@@ -17,8 +17,18 @@ from bncourse.layers import (
 from bncourse.layers.batch import BatchNorm
 from bncourse.layers.frozen import StaysInEvaluation
 from bncourse.layers.replace import replace_layers
+from bncourse.standardize import at_least_float32, inverse_std
 
-__all__ = ["BATCH_NORMS", "Where", "copy_of", "is_frozen", "names_of_norms", "plain_model", "tracks_statistics"]
+__all__ = [
+    "BATCH_NORMS",
+    "Where",
+    "copy_of",
+    "is_frozen",
+    "names_of_norms",
+    "plain_model",
+    "scale_and_shift",
+    "tracks_statistics",
+]
 
 BATCH_NORMS = (BatchNorm, nn.modules.batchnorm._BatchNorm)  # ours and torch's, with all subclasses
 KNOWN = {
@@ -37,10 +47,11 @@ def is_frozen(module: nn.Module) -> bool:
     return isinstance(module, StaysInEvaluation)
 
 
-def names_of_norms(model: nn.Module, where: Where | None = None) -> dict[str, nn.Module]:
-    """The batch norms with running statistics, by name; a shared one has one name.
+def names_of_norms(model: nn.Module, where: Where | None = None, tracking: bool = True) -> dict[str, nn.Module]:
+    """The batch norms, by name; a shared one has one name.
 
     Args:
+        tracking: those with running statistics only.
         where: which of them: in the part of the model with this name, of this class, or those that a function of
             name and module chooses.
 
@@ -48,10 +59,12 @@ def names_of_norms(model: nn.Module, where: Where | None = None) -> dict[str, nn
         ValueError: there is none.
     """
     names = {
-        name.replace("_orig_mod.", ""): module for name, module in model.named_modules() if tracks_statistics(module)
+        name.replace("_orig_mod.", ""): module
+        for name, module in model.named_modules()
+        if isinstance(module, BATCH_NORMS) and (tracks_statistics(module) or not tracking)
     }
     if not names:
-        raise ValueError("model must have a batch norm with running statistics, got none")
+        raise ValueError(f"model must have a batch norm{' with running statistics' if tracking else ''}, got none")
     if where is None:
         return names
     chosen = {name: module for name, module in names.items() if _chooses(where, name, module)}
@@ -83,3 +96,12 @@ def copy_of(model: nn.Module) -> nn.Module:
     """A copy that is not compiled or parallel, in no part."""
     copied = copy.deepcopy(plain_model(model))
     return replace_layers(copied, {part: plain_model(part) for part in copied.modules()})
+
+
+def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a batch norm does in evaluation: output = scale * input + shift, with (C,) each."""
+    scale = inverse_std(at_least_float32(norm.running_var), getattr(norm, "eps", 1e-5))
+    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+    scale = scale if weight is None else scale * weight
+    shift = -norm.running_mean * scale
+    return scale, shift if bias is None else shift + bias

@@ -1,94 +1,67 @@
-"""Which linear or convolution layer stands directly before a batch norm, as ``torch.fx`` finds it."""
+"""A layer and the batch norm after it: what folding the second into the first is."""
 
-from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from torch import fx, nn
+import torch
+from torch import nn
 
-from bncourse.layers.replace import known_class
-from bncourse.probes import as_written
-from bncourse.surgery.norms import BATCH_NORMS, KNOWN
+from bncourse.layers.replace import replace_layers
+from bncourse.standardize import at_least_float32
+from bncourse.surgery.norms import scale_and_shift
 
-__all__ = ["LINEAR_MAPS", "Pair", "has_hooks", "traced_pairs", "why_not_layer", "why_not_norm"]
-
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-LINEAR_MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+__all__ = ["Pair", "fold_pairs"]
 
 
 class Pair(NamedTuple):
-    """A layer whose output only the norm reads."""
+    """A linear or convolution layer whose output a batch norm reads, and nothing else, by their names in a model.
 
-    layer: nn.Module
-    norm: nn.Module
-
-
-class _Tracer(fx.Tracer):
-    """Follows the forward pass down to batch norms and to layers that have no parts, ours as well as torch's."""
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return super().is_leaf_module(module, name) or isinstance(module, BATCH_NORMS) or not any(module.children())
-
-
-def traced_pairs(model: nn.Module) -> tuple[dict[str, Pair], dict[str, str]]:
-    """Each batch norm that stands alone after a layer of ``LINEAR_MAPS``, and why each other one does not; by name.
-
-    Raises:
-        ValueError: a forward pass that ``torch.fx`` cannot follow.
+    ``transposed`` and ``groups`` are those of the convolution; ``parts`` names what the norm does after normalizing.
     """
-    try:
-        with as_written(model):
-            nodes = _Tracer().trace(model).nodes
-    except Exception as error:  # whatever a forward pass does with stand-ins for its tensors
-        raise ValueError(
-            f"model must have a forward pass that torch.fx can follow, or come with an example input, got: {error}"
-        ) from error
-    owners = {"call_module": lambda name: name, "get_attr": lambda name: name.rpartition(".")[0]}
-    uses = Counter(owners[node.op](node.target) for node in nodes if node.op in owners)
-    calls = {node.target: node for node in nodes if node.op == "call_module"}
-    pairs, reasons = {}, {}
-    for name, norm in model.named_modules():
-        if isinstance(norm, BATCH_NORMS):
-            before = calls[name].args[0] if name in calls and calls[name].args else None
-            if reason := why_not_norm(norm):
-                reasons[name] = reason
-            elif uses[name] != 1:
-                reasons[name] = f"called or read {uses[name]} times, not once"
-            elif not isinstance(before, fx.Node) or before.op != "call_module":
-                reasons[name] = "no layer directly before it"
-            elif reason := why_not_layer(layer := model.get_submodule(before.target), norm):
-                reasons[name] = reason
-            elif len(before.users) > 1:
-                reasons[name] = f"something else reads the output of the {type(layer).__name__} before it"
-            elif uses[before.target] > 1:
-                reasons[name] = f"the {type(layer).__name__} before it is called or read {uses[before.target]} times"
-            else:
-                pairs[name] = Pair(layer, norm)
-    return pairs, reasons
+
+    layer: str
+    norm: str
+    transposed: bool = False
+    groups: int = 1
+    parts: tuple[str, ...] = ()
 
 
-def why_not_norm(norm: nn.Module) -> str | None:
-    """Why another module cannot take the place of ``norm``, if so."""
-    if known_class(norm, KNOWN) is None:
-        return f"{type(norm).__name__} may do more than a batch norm"
-    if has_hooks(norm):
-        return "it has hooks"
-    return None
+@torch.no_grad()
+def fold_pairs(model: nn.Module, pairs: Iterable[Pair]) -> nn.Module:
+    """Scale the weight of each layer and shift its bias, so that it does what its norm did, whose place is empty now.
+
+    In the norm's place stand its parts, if it has any (an activation), else an ``nn.Identity``.
+    """
+    places = {}
+    for pair in pairs:
+        layer, norm = model.get_submodule(pair.layer), model.get_submodule(pair.norm)
+        scale, shift = scale_and_shift(norm)
+        weight = at_least_float32(layer.weight)
+        bias = shift if layer.bias is None else shift + scale * layer.bias
+        if pair.transposed:  # (C_in, C / groups, ...); the output's channels go through the groups in turn
+            in_groups = weight.unflatten(0, (pair.groups, -1))
+            scaled = (in_groups * scale.view(pair.groups, 1, -1, *[1] * (weight.dim() - 2))).flatten(0, 1)
+        else:
+            scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+        dtype, trained = layer.weight.dtype, layer.weight.requires_grad
+        layer.weight = nn.Parameter(scaled.to(dtype), trained)
+        layer.bias = nn.Parameter(bias.to(dtype), trained)
+        places[norm] = _rest(model, pair, isinstance(layer, nn.Linear)).train(norm.training)
+    return replace_layers(model, places)
 
 
-def why_not_layer(layer: nn.Module, norm: nn.Module) -> str | None:
-    """Why a scale and shift of its output cannot go into ``layer``, if so."""
-    kind = type(layer).__name__
-    if known_class(layer, LINEAR_MAPS) is None:
-        return f"before it is {kind}, which is not known to be linear"
-    if "weight" not in layer._parameters or "bias" not in layer._parameters:
-        return f"the {kind} before it computes its weight"
-    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
-        return f"the {kind} before it has hooks"
-    if norm.num_features != (layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels):
-        return f"the {kind} before it has another number of channels"
-    return None
+def _rest(model: nn.Module, pair: Pair, linear: bool) -> nn.Module:
+    rest = nn.Sequential()
+    if linear:
+        rest.append(Rows())
+    for name in pair.parts:
+        rest.add_module(name.rpartition(".")[2], model.get_submodule(name))
+    return rest if len(rest) > 1 else rest[0] if len(rest) else nn.Identity()
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether anything would be called with ``module`` that would not be with another in its place."""
-    return any(value for name, value in vars(module).items() if name.endswith("_hooks"))
+class Rows(nn.Identity):
+    """What stays of a norm that was folded into a linear layer: the channels of such a layer are the last axis."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        torch._assert(input.dim() == 2, "input must be (N, C): its norm was folded into a linear layer")
+        return input

@@ -20,18 +20,20 @@ class Report:
         model: the model afterwards.
         changed: what became of a layer, by its name in ``model.named_modules()``.
         left: why a layer stayed as it was, by its name.
+        note: what else there is to say.
     """
 
     action: str
     model: nn.Module = field(repr=False)
     changed: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    note: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.action}: {len(self.changed)}", *_counted(self.changed)]
         if self.left:
             lines += [f"left as they were: {len(self.left)}", *_counted(self.left)]
-        return "\n".join(lines)
+        return "\n".join([*lines, self.note] if self.note else lines)
 
     def keep(self) -> "Report":
         """Let ``report(model)`` find it."""
