@@ -244,8 +244,9 @@ def other_pairs(batch_of_two):
 # Gradient accumulation adds up the gradients of `steps` micro-batches before each step of the optimizer. For a network
 # *without* BatchNorm that equals one step on the large batch they form together. The loop below is in many tutorials.
 #
-# **Find** what it does to the last, incomplete window and to a smaller last micro-batch. **Mend** it: every step must
-# equal the step on one large batch, made of all samples of its window.
+# **Find** what it does to the last, incomplete window and to a smaller last micro-batch. **Fix** it: every step must
+# equal the step on one large batch, made of all samples of its window. The model sees one micro-batch at a time, and
+# each has its own `backward()`: that is what saves the memory. Leave no gradients for the next epoch to trip over.
 #
 # <details><summary>Hint 1</summary>
 # Count for 5 micro-batches and steps = 3: how often does the optimizer step, and what is left in the gradients?

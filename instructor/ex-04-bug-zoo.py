@@ -1,12 +1,13 @@
 # %% [markdown]
 # # Exercises 4: The bug zoo
 #
-# These exercises belong to chapters 6, 10 and 11. Every creature below has a bug that real courses and code bases have
-# shipped. For each of them:
+# These exercises belong to chapters 6, 10 and 11. Every creature below has a bug of a kind that ships.
+# For each of them:
 #
 # 1. **Find it.** Read the symptom, read the code, run the check to see what fails.
-# 2. **Explain it.** Write one or two sentences: what is wrong, and in what situation would you notice?
-# 3. **Mend it.** Change as little as you can. The check wants everything right, not just the line you looked at.
+# 2. **Fix it.** Change as little as you can: the check wants the creature itself, fixed in place, and everything right.
+# 3. **Explain it.** Write one or two sentences: what is wrong, and in what situation would you notice? That is worth
+#    half of the points, and a person reads it.
 
 # %%
 import torch
@@ -21,13 +22,13 @@ from bncourse.exercises import check
 # all_or_nothing: true
 
 # %% [markdown]
-# It trains. It evaluates, as long as nobody asks for a gradient. Then somebody makes a saliency map (the gradient of a
-# score with respect to the image) of a trained model in evaluation mode, and the map changes with the other images in
-# the batch.
+# It trains. It evaluates, as long as nobody asks for a gradient. Then somebody makes a saliency map (the gradient of
+# a score with respect to the image) of a trained model in evaluation mode, and the map changes with the other images
+# in the batch. The images have their channels **last**: (N, H, W, C).
 #
 # <details><summary>Hint</summary>
-# Who decides which statistics are used: the mode of the layer, or something that only happens to agree with it most of
-# the time?
+# Who decides which statistics are used: the mode of the layer, or something that only happens to agree with it most
+# of the time?
 # </details>
 
 # %% [raw]
@@ -36,37 +37,38 @@ from bncourse.exercises import check
 
 # %%
 class Sleepless(nn.Module):
-    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+    """BatchNorm for images with the channels last, (N, H, W, C)."""
+
+    def __init__(self, channels, eps=1e-5, momentum=0.1):
         super().__init__()
         self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x):
         # BEGIN SOLUTION NO PROMPT
         if self.training:
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+            mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2), correction=0)
+            count = x[..., 0].numel()
             with torch.no_grad():
-                unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
                 self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
+                self.running_var.lerp_(var * count / (count - 1), self.momentum)
         else:
             mean, var = self.running_mean, self.running_var
         # END SOLUTION
         """ # BEGIN PROMPT
         if torch.is_grad_enabled():
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+            mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2), correction=0)
+            count = x[..., 0].numel()
             with torch.no_grad():
-                unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
                 self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
+                self.running_var.lerp_(var * count / (count - 1), self.momentum)
         else:
             mean, var = self.running_mean, self.running_var
         """  # END PROMPT
-        x_hat = (x - mean[:, None, None]) / (var[:, None, None] + self.eps).sqrt()
-        return self.weight[:, None, None] * x_hat + self.bias[:, None, None]
+        return self.weight * (x - mean) / (var + self.eps).sqrt() + self.bias
 
 
 # %% [raw]
@@ -75,8 +77,14 @@ class Sleepless(nn.Module):
 # %% tags=["raises-exception"]
 check("zoo-mode", Sleepless)
 
-# %% [markdown]
-# *What is wrong, and when would you notice? Your explanation:*
+# %% [raw]
+# # EXPLANATION
+# rubric: that the mode is decided by torch.is_grad_enabled() and not by self.training (1/2); a situation in which
+#   the two differ: gradients in evaluation (saliency, attacks, fine-tuning of other layers), or training statistics
+#   under no_grad (1/2)
+# good: forward asks whether gradients are recorded, not whether the layer is in training. With gradients on in eval
+#   mode, as for a saliency map, each image is normalized by its batch, and the running statistics move.
+# weak: It used the wrong if.
 
 # %% [raw]
 # # BEGIN TESTS
@@ -90,7 +98,7 @@ def half_frozen(Sleepless):
     from bncourse.exercises.compare import expect, sample
 
     layer = Sleepless(2).eval()
-    x = sample(4, 2, 3, 3, seed=70) + 3
+    x = sample(4, 3, 3, 2, seed=70) + 3
     with torch.enable_grad():
         expect(layer(x), x / (1 + 1e-5) ** 0.5, "the output of a new layer in evaluation")
 
@@ -107,8 +115,9 @@ def half_frozen(Sleepless):
 # all_or_nothing: true
 
 # %% [markdown]
-# You train it, save a checkpoint, load it tomorrow, and the accuracy is that of guessing. On a GPU it does not even
-# start: "expected all tensors to be on the same device".
+# It standardizes features by the mean and variance of everything it has seen. You train with it, save a checkpoint,
+# load it tomorrow, and the accuracy is that of guessing. On a GPU it does not even start: "expected all tensors to be
+# on the same device".
 #
 # <details><summary>Hint</summary>
 # What does <code>state_dict()</code> list, and what does it leave out?
@@ -120,31 +129,33 @@ def half_frozen(Sleepless):
 
 # %%
 class Amnesiac(nn.Module):
-    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+    """Standardizes features, (N, C), by the mean and the variance of all that it has seen in training."""
+
+    def __init__(self, features, eps=1e-5):
         super().__init__()
-        self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.eps = eps
         # BEGIN SOLUTION NO PROMPT
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("var", torch.ones(features))
         # END SOLUTION
         """ # BEGIN PROMPT
-        self.running_mean = torch.zeros(num_features)
-        self.running_var = torch.ones(num_features)
+        self.count = torch.zeros(())
+        self.mean = torch.zeros(features)
+        self.var = torch.ones(features)
         """  # END PROMPT
 
     def forward(self, x):
         if self.training:
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
             with torch.no_grad():
-                unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
-                self.running_mean += self.momentum * (mean - self.running_mean)
-                self.running_var += self.momentum * (unbiased - self.running_var)
-        else:
-            mean, var = self.running_mean, self.running_var
-        x_hat = (x - mean[:, None, None]) / (var[:, None, None] + self.eps).sqrt()
-        return self.weight[:, None, None] * x_hat + self.bias[:, None, None]
+                seen, new = self.count, len(x)
+                gap = x.mean(0) - self.mean
+                between = gap**2 * seen * new / (seen + new)
+                within = seen * self.var + new * x.var(0, correction=0)
+                self.var = (within + between) / (seen + new)
+                self.mean = self.mean + gap * new / (seen + new)
+                self.count = seen + new
+        return (x - self.mean) / (self.var + self.eps).sqrt()
 
 
 # %% [raw]
@@ -153,8 +164,13 @@ class Amnesiac(nn.Module):
 # %% tags=["raises-exception"]
 check("zoo-buffers", Amnesiac)
 
-# %% [markdown]
-# *What is wrong, and when would you notice? Your explanation:*
+# %% [raw]
+# # EXPLANATION
+# rubric: that plain tensors are neither in state_dict() nor moved by .to() (1/2); when one notices: after loading a
+#   checkpoint, or on another device or type (1/2)
+# good: The three statistics are plain attributes, so state_dict() leaves them out and .to() does not move them. A
+#   loaded model starts with mean 0 and variance 1 although the rest is trained, and on a GPU it raises.
+# weak: register_buffer was missing.
 
 # %% [raw]
 # # BEGIN TESTS
@@ -166,7 +182,7 @@ def names_in_the_state(Amnesiac):
     from bncourse.exercises.compare import require
 
     names = {name for name, _ in Amnesiac(2).named_buffers()}
-    require({"running_mean", "running_var"} <= names, "the running statistics are no buffers")
+    require({"count", "mean", "var"} <= names, "the statistics are not buffers")
 
 
 # %% [raw]
@@ -181,8 +197,8 @@ def names_in_the_state(Amnesiac):
 # all_or_nothing: true
 
 # %% [markdown]
-# It agrees with torch to two digits, and the smaller the batch, the worse. There are **two** bugs: one in what it
-# normalizes with, one in what it remembers.
+# It normalizes sequences, (N, C, L), and agrees with torch to two digits; the smaller the batch, the worse. There are
+# **two** bugs: one in what it normalizes with, one in what it remembers.
 #
 # <details><summary>Hint</summary>
 # BatchNorm normalizes with the biased variance (divided by n) and remembers the unbiased one (divided by n - 1).
@@ -194,33 +210,36 @@ def names_in_the_state(Amnesiac):
 
 # %%
 class Miscounting(nn.Module):
-    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+    """BatchNorm for sequences, (N, C, L)."""
+
+    def __init__(self, channels, eps=1e-5, momentum=0.1):
         super().__init__()
         self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
+        self.weight = nn.Parameter(torch.ones(channels, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1))
+        self.register_buffer("running_mean", torch.zeros(channels, 1))
+        self.register_buffer("running_var", torch.ones(channels, 1))
 
     def forward(self, x):
+        mean, var = self.running_mean, self.running_var
         if self.training:
+            mean = x.mean((0, 2)).unsqueeze(1)
+            squares = (x - mean).square().sum((0, 2)).unsqueeze(1)
             # BEGIN SOLUTION NO PROMPT
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+            var = squares / (x.shape[0] * x.shape[2])
             with torch.no_grad():
-                unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
+                self.running_mean += self.momentum * (mean - self.running_mean)
+                remembered = squares / (x.shape[0] * x.shape[2] - 1)
+                self.running_var += self.momentum * (remembered - self.running_var)
             # END SOLUTION
             """ # BEGIN PROMPT
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3))
+            var = squares / (x.shape[0] * x.shape[2] - 1)
             with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(x.var((0, 2, 3), correction=0), self.momentum)
+                self.running_mean += self.momentum * (mean - self.running_mean)
+                remembered = squares / (x.shape[0] * x.shape[2])
+                self.running_var += self.momentum * (remembered - self.running_var)
             """  # END PROMPT
-        else:
-            mean, var = self.running_mean, self.running_var
-        x_hat = (x - mean[:, None, None]) / (var[:, None, None] + self.eps).sqrt()
-        return self.weight[:, None, None] * x_hat + self.bias[:, None, None]
+        return self.weight * (x - mean) * (var + self.eps).rsqrt() + self.bias
 
 
 # %% [raw]
@@ -229,8 +248,13 @@ class Miscounting(nn.Module):
 # %% tags=["raises-exception"]
 check("zoo-variance", Miscounting)
 
-# %% [markdown]
-# *What is wrong, and when would you notice? Your explanation:*
+# %% [raw]
+# # EXPLANATION
+# rubric: both divisors and where each belongs: n to normalize, n - 1 to remember (1/2); when one notices: small
+#   batches, where n / (n - 1) is far from 1, as a gap between training and evaluation or to torch (1/2)
+# good: It divides by n - 1 where it normalizes and by n where it remembers: exactly the wrong way round. With 1,000
+#   values nobody sees it; with 4 values a channel the outputs are 13% too small.
+# weak: The variance was wrong, I swapped the numbers.
 
 # %% [raw]
 # # BEGIN TESTS
@@ -238,15 +262,15 @@ check("zoo-variance", Miscounting)
 
 # %%
 # HIDDEN
-def a_tiny_batch(Miscounting):
+def three_values(Miscounting):
     import torch
     from torch import nn
 
     from bncourse.exercises.compare import expect
 
-    layer, twin, x = Miscounting(1), nn.BatchNorm2d(1), torch.tensor([[[[1.0]]], [[[4.0]]]])
-    expect(layer(x), twin(x), "the output for two values")
-    expect(layer.running_var, twin.running_var, "running_var after two values")
+    layer, twin, x = Miscounting(1), nn.BatchNorm1d(1), torch.tensor([[[1.0, 4.0, 7.0]]])
+    expect(layer(x), twin(x), "the output for three values")
+    expect(layer.running_var.flatten(), twin.running_var, "running_var after three values")
 
 
 # %% [raw]
@@ -265,7 +289,7 @@ def a_tiny_batch(Miscounting):
 # batch came last.
 #
 # <details><summary>Hint</summary>
-# <code>a.lerp_(b, w)</code> gives (1 - w) · a + w · b. How much of its past does the layer keep?
+# After one step, how much of the old running mean is left? What is it in torch, with momentum 0.1?
 # </details>
 
 # %% [raw]
@@ -274,33 +298,30 @@ def a_tiny_batch(Miscounting):
 
 # %%
 class Forgetful(nn.Module):
-    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+    """BatchNorm for images, (N, C, H, W), without a weight and a bias."""
+
+    def __init__(self, channels, eps=1e-5, momentum=0.1):
         super().__init__()
         self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
+        for name, value in (("running_mean", 0.0), ("running_var", 1.0)):
+            self.register_buffer(name, torch.full((1, channels, 1, 1), value))
 
     def forward(self, x):
-        if self.training:
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        if not self.training:
+            return (x - self.running_mean) / (self.running_var + self.eps).sqrt()
+        mean = x.mean((0, 2, 3), keepdim=True)
+        var = (x - mean).square().mean((0, 2, 3), keepdim=True)
+        with torch.no_grad():
+            count = x.numel() // x.shape[1]
             # BEGIN SOLUTION NO PROMPT
-            with torch.no_grad():
-                unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
+            self.running_mean.mul_(1 - self.momentum).add_(self.momentum * mean)
+            self.running_var.mul_(1 - self.momentum).add_(self.momentum * var * count / (count - 1))
             # END SOLUTION
             """ # BEGIN PROMPT
-            with torch.no_grad():
-                unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
-                self.running_mean.lerp_(mean, 1 - self.momentum)
-                self.running_var.lerp_(unbiased, 1 - self.momentum)
+            self.running_mean.mul_(self.momentum).add_((1 - self.momentum) * mean)
+            self.running_var.mul_(self.momentum).add_((1 - self.momentum) * var * count / (count - 1))
             """  # END PROMPT
-        else:
-            mean, var = self.running_mean, self.running_var
-        x_hat = (x - mean[:, None, None]) / (var[:, None, None] + self.eps).sqrt()
-        return self.weight[:, None, None] * x_hat + self.bias[:, None, None]
+        return (x - mean) / (var + self.eps).sqrt()
 
 
 # %% [raw]
@@ -309,8 +330,13 @@ class Forgetful(nn.Module):
 # %% tags=["raises-exception"]
 check("zoo-momentum", Forgetful)
 
-# %% [markdown]
-# *What is wrong, and when would you notice? Your explanation:*
+# %% [raw]
+# # EXPLANATION
+# rubric: that the momentum weights the old value where torch weights the new one, so that 90% of the statistics are
+#   the last batch (1/2); when one notices: only in evaluation, which then depends on the last batch (1/2)
+# good: The momentum is used the wrong way round (Keras' way): 0.9 of the new batch enters each time. Training does
+#   not use the running statistics, so only the evaluation shows it: it changes with the last batch.
+# weak: momentum and 1 - momentum.
 
 # %% [raw]
 # # BEGIN TESTS
@@ -327,7 +353,7 @@ def another_momentum(Forgetful):
     for step in range(4):
         x = sample(3, 2, 2, 2, seed=71 + step) + step
         layer(x), twin(x)
-    expect(layer.running_mean, twin.running_mean, "running_mean")
+    expect(layer.running_mean.flatten(), twin.running_mean, "running_mean")
 
 
 # %% [raw]
@@ -342,8 +368,9 @@ def another_momentum(Forgetful):
 # all_or_nothing: true
 
 # %% [markdown]
-# Every step is a little slower than the one before and takes a little more memory. <code>copy.deepcopy(model)</code>
-# fails with "Only Tensors created explicitly by the user support the deepcopy protocol".
+# It belongs in a recurrent network and keeps running statistics for each time step. The second training step raises
+# "Trying to backward through the graph a second time". Somebody answers with <code>retain_graph=True</code>; now
+# every step is a little slower than the one before and takes a little more memory.
 #
 # <details><summary>Hint</summary>
 # Look at <code>layer.running_mean.grad_fn</code> after a training step. What does it hold on to?
@@ -355,32 +382,31 @@ def another_momentum(Forgetful):
 
 # %%
 class Clinging(nn.Module):
-    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+    """BatchNorm in a recurrent network: features, (N, C), with running statistics for each time step."""
+
+    def __init__(self, features, steps, eps=1e-5, momentum=0.1):
         super().__init__()
         self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
+        self.weight = nn.Parameter(torch.full((features,), 0.1))
+        self.register_buffer("running_mean", torch.zeros(steps, features))
+        self.register_buffer("running_var", torch.ones(steps, features))
 
-    def forward(self, x):
+    def forward(self, x, step):
+        mean, var = self.running_mean[step], self.running_var[step]
         if self.training:
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+            mean, var = x.mean(0), x.var(0, correction=0)
             # BEGIN SOLUTION NO PROMPT
             with torch.no_grad():
-                unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
+                keep, unbiased = 1 - self.momentum, var * len(x) / (len(x) - 1)
+                self.running_mean[step] = keep * self.running_mean[step] + self.momentum * mean
+                self.running_var[step] = keep * self.running_var[step] + self.momentum * unbiased
             # END SOLUTION
             """ # BEGIN PROMPT
-            unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
-            self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * mean
-            self.running_var = (1 - self.momentum) * self.running_var + self.momentum * unbiased
+            keep, unbiased = 1 - self.momentum, var * len(x) / (len(x) - 1)
+            self.running_mean[step] = keep * self.running_mean[step] + self.momentum * mean
+            self.running_var[step] = keep * self.running_var[step] + self.momentum * unbiased
             """  # END PROMPT
-        else:
-            mean, var = self.running_mean, self.running_var
-        x_hat = (x - mean[:, None, None]) / (var[:, None, None] + self.eps).sqrt()
-        return self.weight[:, None, None] * x_hat + self.bias[:, None, None]
+        return self.weight * (x - mean) / (var + self.eps).sqrt()
 
 
 # %% [raw]
@@ -389,8 +415,15 @@ class Clinging(nn.Module):
 # %% tags=["raises-exception"]
 check("zoo-graph", Clinging)
 
-# %% [markdown]
-# *What is wrong, and when would you notice? Your explanation:*
+# %% [raw]
+# # EXPLANATION
+# rubric: that the update of the running statistics is recorded by autograd, so that each step's graph hangs on all
+#   earlier ones (1/2); when one notices: the error of a second backward, or time and memory that grow, or deepcopy
+#   that fails (1/2)
+# good: The running averages are computed with gradients on, so they hold the graph of every batch so far. The second
+#   backward wants to go through the first batch again and fails; with retain_graph it does, and gets slower each
+#   step.
+# weak: no_grad was missing.
 
 # %% [raw]
 # # BEGIN TESTS
@@ -398,13 +431,13 @@ check("zoo-graph", Clinging)
 
 # %%
 # HIDDEN
-def buffers_keep_their_identity(Clinging):
+def buffers_have_no_graph(Clinging):
     from bncourse.exercises.compare import require, sample
 
-    layer = Clinging(2)
-    layer(sample(3, 2, 2, 2).requires_grad_())
+    layer = Clinging(2, 3)
+    layer(sample(3, 2).requires_grad_(), 0)
     require(layer.running_var.grad_fn is None and layer.running_mean.grad_fn is None, "the buffers carry a graph")
-    require(bool((layer.running_mean != 0).any()), "the running mean never changes")
+    require(bool((layer.running_mean[0] != 0).any()), "the running mean never changes")
 
 
 # %% [raw]
@@ -419,7 +452,8 @@ def buffers_keep_their_identity(Clinging):
 # all_or_nothing: true
 
 # %% [markdown]
-# It passes every test on standardized data. Then somebody feeds it raw sensor values near 10,000, and the loss is NaN.
+# A GroupNorm. It passes every test on standardized data. Then somebody feeds it raw sensor values near 10,000, and
+# the loss is NaN.
 #
 # <details><summary>Hint</summary>
 # How many digits does a float32 have, and how many of them do the two terms of <code>E[x²] - E[x]²</code> share?
@@ -431,30 +465,25 @@ def buffers_keep_their_identity(Clinging):
 
 # %%
 class Dizzy(nn.Module):
-    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+    """GroupNorm for images, (N, C, H, W)."""
+
+    def __init__(self, groups, channels, eps=1e-5):
         super().__init__()
-        self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
+        self.groups, self.eps = groups, eps
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x):
-        if self.training:
-            # BEGIN SOLUTION NO PROMPT
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-            # END SOLUTION
-            """ # BEGIN PROMPT
-            mean, var = x.mean((0, 2, 3)), x.square().mean((0, 2, 3)) - x.mean((0, 2, 3)).square()
-            """  # END PROMPT
-            with torch.no_grad():
-                unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
-        else:
-            mean, var = self.running_mean, self.running_var
-        x_hat = (x - mean[:, None, None]) / (var[:, None, None] + self.eps).sqrt()
-        return self.weight[:, None, None] * x_hat + self.bias[:, None, None]
+        grouped = x.reshape(len(x), self.groups, -1)
+        mean = grouped.mean(2, keepdim=True)
+        # BEGIN SOLUTION NO PROMPT
+        var = grouped.var(2, correction=0, keepdim=True)
+        # END SOLUTION
+        """ # BEGIN PROMPT
+        var = grouped.square().mean(2, keepdim=True) - mean.square()
+        """  # END PROMPT
+        x_hat = (grouped - mean) / (var + self.eps).sqrt()
+        return self.weight * x_hat.reshape(x.shape) + self.bias
 
 
 # %% [raw]
@@ -463,8 +492,14 @@ class Dizzy(nn.Module):
 # %% tags=["raises-exception"]
 check("zoo-cancellation", Dizzy)
 
-# %% [markdown]
-# *What is wrong, and when would you notice? Your explanation:*
+# %% [raw]
+# # EXPLANATION
+# rubric: that two nearly equal large numbers are subtracted and float32 has 7 digits, so that the variance is
+#   rounding, even negative (1/2); when one notices: a mean that is large against the spread, as raw data or late
+#   features have (1/2)
+# good: The mean of squares and the square of the mean are both about 1e8 and differ by 1, which is below float32's
+#   precision there. The difference can be negative, and its root is NaN. Standardized data never show it.
+# weak: The formula is numerically unstable.
 
 # %% [raw]
 # # BEGIN TESTS
@@ -473,12 +508,12 @@ check("zoo-cancellation", Dizzy)
 # %%
 # HIDDEN
 def a_larger_offset(Dizzy):
-    from torch import nn
+    from torch.nn import functional as F
 
     from bncourse.exercises.compare import expect, sample
 
-    x = sample(8, 2, 8, 8, seed=75) + 3e4
-    expect(Dizzy(2)(x), nn.BatchNorm2d(2).double()(x.double()), "the output", rtol=0.05, atol=0.05)
+    x = sample(2, 4, 8, 8, seed=75) + 3e4
+    expect(Dizzy(2, 4)(x), F.group_norm(x.double(), 2), "the output", rtol=0.05, atol=0.05)
 
 
 # %% [raw]
@@ -493,8 +528,7 @@ def a_larger_offset(Dizzy):
 # all_or_nothing: true
 
 # %% [markdown]
-# Its outputs are right to the last digit, in training and in evaluation. Its networks train, but worse than they
-# should.
+# A LayerNorm. Its outputs are right to the last digit. Its networks train, but worse than they should.
 #
 # <details><summary>Hint</summary>
 # The mean and the variance are functions of x. What becomes of their part of the gradient?
@@ -506,34 +540,25 @@ def a_larger_offset(Dizzy):
 
 # %%
 class Halfhearted(nn.Module):
-    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+    """LayerNorm for tokens, (N, T, D), over the last axis."""
+
+    def __init__(self, width, eps=1e-5):
         super().__init__()
-        self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
+        self.eps = eps
+        self.gain = nn.Parameter(torch.ones(width))
+        self.shift = nn.Parameter(torch.zeros(width))
 
     def forward(self, x):
-        if self.training:
-            # BEGIN SOLUTION NO PROMPT
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-            with torch.no_grad():
-                unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
-            # END SOLUTION
-            """ # BEGIN PROMPT
-            with torch.no_grad():
-                mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-                unbiased = var * x[:, 0].numel() / (x[:, 0].numel() - 1)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
-            """  # END PROMPT
-        else:
-            mean, var = self.running_mean, self.running_var
-        x_hat = (x - mean[:, None, None]) / (var[:, None, None] + self.eps).sqrt()
-        return self.weight[:, None, None] * x_hat + self.bias[:, None, None]
+        # BEGIN SOLUTION NO PROMPT
+        mean = x.mean(-1, keepdim=True)
+        var = x.var(-1, correction=0, keepdim=True)
+        # END SOLUTION
+        """ # BEGIN PROMPT
+        with torch.no_grad():
+            mean = x.mean(-1, keepdim=True)
+            var = x.var(-1, correction=0, keepdim=True)
+        """  # END PROMPT
+        return self.gain * (x - mean) / (var + self.eps).sqrt() + self.shift
 
 
 # %% [raw]
@@ -542,8 +567,14 @@ class Halfhearted(nn.Module):
 # %% tags=["raises-exception"]
 check("zoo-detached", Halfhearted)
 
-# %% [markdown]
-# *What is wrong, and when would you notice? Your explanation:*
+# %% [raw]
+# # EXPLANATION
+# rubric: that mean and variance are held constant, so that the gradient lacks the paths through them (1/2); when one
+#   notices: not in any output; in training, or in a check of the gradient (1/2)
+# good: Mean and variance are computed under no_grad, so backward treats them as constants: the gradient lacks the
+#   two terms that remove its mean and its part along x-hat. Outputs are right, so only gradcheck or slow training
+#   shows it.
+# weak: The gradient is wrong because of no_grad.
 
 # %% [raw]
 # # BEGIN TESTS
@@ -556,10 +587,9 @@ def the_gradient_sums_to_zero(Halfhearted):
 
     from bncourse.exercises.compare import expect, sample
 
-    x = sample(4, 2, 3, 3, seed=76).requires_grad_()
-    layer = Halfhearted(2)
-    (dx,) = torch.autograd.grad(layer(x), x, sample(4, 2, 3, 3, seed=77))
-    expect(dx.sum((0, 2, 3)), torch.zeros(2), "the sum of the gradient of x over a channel", atol=1e-4)
+    x = sample(4, 2, 6, seed=76).requires_grad_()
+    (dx,) = torch.autograd.grad(Halfhearted(6)(x), x, sample(4, 2, 6, seed=77))
+    expect(dx.sum(-1), torch.zeros(4, 2), "the sum of the gradient of x over a token", atol=1e-4)
 
 
 # %% [raw]
@@ -571,6 +601,7 @@ def the_gradient_sums_to_zero(Halfhearted):
 # %% [raw]
 # # BEGIN QUESTION
 # name: zoo-bias
+# all_or_nothing: true
 
 # %% [markdown]
 # This block is meant to leave out the bias of the convolution whenever BatchNorm follows. `norm` is what makes the
@@ -602,8 +633,14 @@ def conv_norm_relu(norm, in_channels, out_channels):
 # %% tags=["raises-exception"]
 check("zoo-bias", conv_norm_relu)
 
-# %% [markdown]
-# *What is wrong, and when would you notice? Your explanation:*
+# %% [raw]
+# # EXPLANATION
+# rubric: that norm is a class, so that isinstance is always False and the bias stays (1/2); when one notices: in the
+#   number of parameters, or in a bias whose gradient is zero; not in any output (1/2)
+# good: isinstance asks about objects, and norm is the class itself, so the condition is never true and every
+#   convolution keeps its bias. The outputs are the same; only the parameter count, and a bias without gradient, show
+#   it.
+# weak: It should be issubclass.
 
 # %% [raw]
 # # BEGIN TESTS
@@ -611,7 +648,7 @@ check("zoo-bias", conv_norm_relu)
 
 # %%
 # HIDDEN
-def a_norm_that_is_no_batch_norm(conv_norm_relu):
+def a_norm_that_is_not_a_batch_norm(conv_norm_relu):
     from torch import nn
 
     from bncourse.exercises.compare import require
@@ -629,6 +666,7 @@ def a_norm_that_is_no_batch_norm(conv_norm_relu):
 # %% [raw]
 # # BEGIN QUESTION
 # name: zoo-residual
+# all_or_nothing: true
 
 # %% [markdown]
 # A residual block adds its input to what its branch computes, so that signal and gradient can pass unchanged. In this
@@ -667,8 +705,13 @@ class ResidualBlock(nn.Module):
 # %% tags=["raises-exception"]
 check("zoo-residual", ResidualBlock)
 
-# %% [markdown]
-# *What is wrong, and when would you notice? Your explanation:*
+# %% [raw]
+# # EXPLANATION
+# rubric: that the norm comes after the addition and so acts on the shortcut, which is not an identity any more
+#   (1/2); when one notices: at depth, where signal or gradient fade; or with the norm's weight at zero (1/2)
+# good: norm2 comes after the sum, so even the shortcut is normalized and with weight zero the block returns 0 and
+#   not x. One block trains; fifty of them do not pass the gradient.
+# weak: The order is wrong.
 
 # %% [raw]
 # # BEGIN TESTS
@@ -700,14 +743,14 @@ def a_stack_of_blocks_at_zero(ResidualBlock):
 # all_or_nothing: true
 
 # %% [markdown]
-# This one is no layer but a check: it should tell whether the gradient of a BatchNorm is right. Many a wrong
-# gradient has passed it. **Mend it**, so that it accepts a right BatchNorm and rejects a wrong one.
+# This one is not a layer but a check: it should tell whether the gradient of a BatchNorm is right. Many a wrong
+# gradient has passed it. **Fix it**, so that it accepts a right BatchNorm and rejects a wrong one.
 #
 # `batch_norm` is a function of one tensor (N, C), in training mode, with weight 1, bias 0 and eps 1e-5.
 #
 # <details><summary>Hint</summary>
-# What does BatchNorm make of two samples, whatever they are? What is the sum of its outputs? If neither depends on the
-# input, what gradient do you expect, and what do you learn from getting it?
+# What is the sum of BatchNorm's outputs, and does it depend on the input? What does BatchNorm make of two samples? What
+# gradient do you expect then, and what do you learn from getting it?
 # </details>
 
 # %% [raw]
@@ -739,8 +782,13 @@ def gradient_is_right(batch_norm):
 # %% tags=["raises-exception"]
 check("zoo-gradient-check", gradient_is_right)
 
-# %% [markdown]
-# *What is wrong, and when would you notice? Your explanation:*
+# %% [raw]
+# # EXPLANATION
+# rubric: two of: the sum of the outputs does not depend on x; with two samples the outputs are +1 and -1 so that the
+#   gradient is tiny; float32 and atol=1e-2 take any tiny gradient for right (1/2); what passed because of it (1/2)
+# good: It compares the gradient of a sum that is constant, at a batch of two whose outputs are always +1 and -1:
+#   both gradients are zero, and so is a wrong one, within 0.01. A layer without any gradient passes.
+# weak: The tolerance was too large.
 
 # %% [raw]
 # # BEGIN TESTS

@@ -87,7 +87,8 @@ def nearly_constant_features(backward):
 
 # %% [markdown]
 # In evaluation BatchNorm is a fixed scale and shift by channel, and so it can disappear into the convolution before it.
-# **Write** the function that does it: one new convolution that gives what the pair gave. The pair stays as it is.
+# **Write** the function that does it: one new convolution that gives what the pair gave. The pair stays as it is. The
+# norm may have no weight and bias (`affine=False`), the convolution no bias.
 #
 # <details><summary>Hint 1</summary>
 # Write out scale · (W * x + b - mean) + beta with scale = gamma / sqrt(running_var + eps), and collect what multiplies
@@ -140,10 +141,10 @@ check("fold", fold)
 
 # %%
 # HIDDEN
-def a_norm_without_weight_and_bias(fold):
+def a_norm_without_weight_and_bias_after_groups(fold):
     from bncourse.exercises.backward_and_deployment import compare_fold
 
-    compare_fold(fold, affine=False, bias=True)
+    compare_fold(fold, affine=False, groups=2, eps=0.01)
 
 
 # %%
@@ -168,17 +169,20 @@ def a_dilated_convolution(fold):
 # A model's running statistics can be wrong for the data it will meet: the weights were averaged, the batches were too
 # small, the camera is another one. **Write** the function that computes them anew, in place:
 #
-# - every BatchNorm's running statistics become the plain average, over the given batches, of the statistics of each
-#   batch; nothing of the old ones remains;
+# - every BatchNorm's running mean and variance become those of *all* samples of *all* the batches that reach it, as if
+#   they were one large batch; nothing of the old ones remains. While the batches pass, one after another, each
+#   BatchNorm normalizes with the batch's own statistics. The batches may differ in size.
 # - nothing else changes: no parameter, no mode of any module, no momentum. Dropout stays off while the batches pass.
 #
 # <details><summary>Hint 1</summary>
-# <code>reset_running_stats()</code> forgets the old statistics. With <code>momentum = None</code> torch's layers take
-# the plain average of all batches since.
+# The mean of the batches' variances is not the variance of all: it misses how far the batches' means are apart. The
+# variance of all samples is the mean of the variances PLUS the variance of the means, both weighted by the sizes.
+# (Torch's <code>update_bn</code> leaves the second part out.)
 # </details>
 # <details><summary>Hint 2</summary>
 # <code>model.eval()</code> first, then <code>train()</code> for the BatchNorm layers alone. All of them derive from
-# <code>nn.modules.batchnorm._BatchNorm</code>.
+# <code>nn.modules.batchnorm._BatchNorm</code>. A forward hook, <code>register_forward_pre_hook</code>, shows you what
+# goes into each.
 # </details>
 
 # %% [raw]
@@ -191,17 +195,20 @@ def recalibrate(model, batches):
     # BEGIN SOLUTION
     modes = {module: module.training for module in model.modules()}
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    seen = {norm: [] for norm in norms}
     model.eval()
+    hooks = [norm.register_forward_pre_hook(lambda norm, inputs: seen[norm].append(inputs[0])) for norm in norms]
     for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
         norm.train()
     with torch.no_grad():
         for batch in batches:
             model(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+        for norm in norms:
+            values = torch.cat([x.transpose(0, 1).flatten(1) for x in seen[norm]], dim=1)
+            norm.running_mean.copy_(values.mean(1))
+            norm.running_var.copy_(values.var(1, correction=0))
+    for hook in hooks:
+        hook.remove()
     for module, mode in modes.items():
         module.training = mode
     # END SOLUTION
@@ -242,7 +249,7 @@ def a_model_in_training_stays_in_training(recalibrate):
     model, batches = stale_model()
     recalibrate(model.train(), batches)
     require(all(module.training for module in model.modules()), "a module has left training mode")
-    expect(model[0].running_mean, torch.stack([b.mean(0) for b in batches]).mean(0), "the running mean")
+    expect(model[0].running_mean, torch.cat(batches).mean(0), "the running mean")
 
 
 # %% [raw]

@@ -28,7 +28,7 @@ import otter.assign
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 from otter.test_files.exception_test import ExceptionTestFile
 
-from bncourse.exercises import EXERCISES
+from bncourse.exercises import EXERCISES, Exercise
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -43,6 +43,10 @@ tests:
     files: true
     ok_format: false
 """
+EXPLAIN = (
+    "**Explain it.** What is wrong, and in what situation would you notice? Write one or two sentences of your own "
+    "below this line.\n\n---\n"
+)
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -71,6 +75,8 @@ def make(source: Path, students: Path, private: Path) -> None:
         solution = tidy(nbformat.read(dist / "autograder" / master.name, 4), name)
         names = re.findall(r"^# name: (.+)$", source.read_text(), re.MULTILINE)
         questions = [autograder(dist / "autograder/tests" / f"{question}.py") for question in names]
+    for question in questions:
+        question["explanation"] = explanations(source).get(question["name"])
     for cell in solution.cells:
         cell.source = without_prompts(cell.source)
         cell.metadata.pop("tags", None)  # here a failing check is an error
@@ -80,7 +86,8 @@ def make(source: Path, students: Path, private: Path) -> None:
     nbformat.write(solution, private / name / "solution.ipynb")
     (private / name / "autograder.json").write_text(json.dumps({"name": name, "questions": questions}, indent=1))
     cases = sum(len(question["cases"]) for question in questions)
-    print(f"{name}: {len(questions)} exercises, {cases} cases, {sum(q['points'] for q in questions)} points")
+    points = sum(question["points"] + (question["explanation"] or {}).get("points", 0) for question in questions)
+    print(f"{name}: {len(questions)} exercises, {cases} cases, {points:g} points")
 
 
 def expand(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -93,15 +100,50 @@ def expand(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if begins(cell, "QUESTION"):
             number += 1
             exercise = EXERCISES[re.search(r"^name: (.+)$", cell.source, re.MULTILINE)[1]]
-            cell.source += f"\npoints: {POINTS[exercise.level]}\ncheck_cell: false"
-            about = f"Chapter {exercise.chapter}, {exercise.level}, about {exercise.minutes} minutes."
-            cells.append(new_markdown_cell(f"## {number}. {exercise.title}\n\n*{about}*"))
+            rest = notebook.cells[notebook.cells.index(cell) :]
+            rest = rest[: next(i for i, other in enumerate(rest) if other.source.startswith("# END QUESTION"))]
+            hidden = sum(other.source.startswith("# HIDDEN") for other in rest)
+            explained = any(other.source.startswith("# EXPLANATION") for other in rest)
+            points = POINTS[exercise.level] / (2 if explained else 1)
+            about = about_points(exercise, points, hidden, explained, "all_or_nothing: true" in cell.source)
+            cell.source += f"\npoints: {points:g}\ncheck_cell: false"
+            cells.append(new_markdown_cell(f"## {number}. {exercise.title}\n\n{about}"))
+        elif cell.cell_type == "raw" and cell.source.startswith("# EXPLANATION"):
+            cells[-1] = new_markdown_cell(EXPLAIN)
         elif cell.cell_type == "code" and cell.source.startswith("check("):
             check = ast.parse(cell.source).body[0].value
         elif begins(cell, "TESTS"):
             cells += public_cases(check)
     notebook.cells, notebook.metadata = cells, nbformat.from_dict(METADATA)
     return notebook
+
+
+def about_points(exercise: Exercise, points: float, hidden: int, explained: bool, all_or_nothing: bool) -> str:
+    """What a student should know of an exercise before starting it."""
+    public = len(exercise.cases)
+    share = "all or nothing" if all_or_nothing else "shared equally"
+    worth = f"{count(POINTS[exercise.level], 'point')}" + (f": {points:g} for your explanation, {points:g}" * explained)
+    return (
+        f"*Chapter {exercise.chapter}, {exercise.level}, about {exercise.minutes} minutes. Worth {worth} for what "
+        f"passes {public + hidden} cases, {share}: the {public} of the check, and {hidden} more when it is graded.*"
+    )
+
+
+def count(number: float, what: str) -> str:
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
+
+
+def explanations(source: Path) -> dict[str, dict]:
+    """The rubric and two samples of each explanation, from the raw cells of a source."""
+    found, name = {}, ""
+    for cell in jupytext.read(source).cells:
+        if begins(cell, "QUESTION"):
+            name = re.search(r"^name: (.+)$", cell.source, re.MULTILINE)[1]
+        elif cell.cell_type == "raw" and cell.source.startswith("# EXPLANATION"):
+            parts = re.findall(r"^(\w+): (.*(?:\n  .*)*)", cell.source, re.MULTILINE)
+            texts = {key: " ".join(text.split()) for key, text in parts}
+            found[name] = {"points": POINTS[EXERCISES[name].level] / 2, "prompt": EXPLAIN, **texts}
+    return found
 
 
 def begins(cell: nbformat.NotebookNode, block: str) -> bool:

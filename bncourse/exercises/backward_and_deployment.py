@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bncourse.exercises.compare import CaseFailed, expect, expect_items, require, sample
+from bncourse.exercises.compare import CaseFailed, expect, expect_items, require, sample, two_slips
 from bncourse.exercises.exercise import Exercise
 from bncourse.exercises.normalizing_a_batch import CONSTANTS
 
@@ -30,6 +30,7 @@ def compare_backward(answer, x, eps=1e-5):
         scaled = weight * dy
         mean_term, variance_term = scaled.mean(0), normalized * (scaled * normalized).mean(0)
         got = expect_items(answer(dy, x.detach(), weight.detach(), eps), 3, "the answer")
+        unbiased = "This is what the unbiased variance gives. x_hat divides by m under the root: pass correction=0."
         averaged = "This is the mean over the batch. The parameter touches every sample, so its gradient is a sum."
         expect(got[2], dbias, "dbias", {averaged: dy.mean(0)})
         mistakes = {
@@ -38,6 +39,9 @@ def compare_backward(answer, x, eps=1e-5):
             "x_hat divides by sqrt(variance + eps); this leaves eps out.": (
                 dy * (x - x.mean(0)) / x.var(0, correction=0).sqrt()
             ).sum(0),
+            unbiased: (dy * (x - x.mean(0)) * (x.var(0) + eps).rsqrt()).sum(0),
+            two_slips(unbiased, "And eps is left out."): (dy * (x - x.mean(0)) * x.var(0).rsqrt()).sum(0),
+            two_slips(averaged, unbiased): (dy * (x - x.mean(0)) * (x.var(0) + eps).rsqrt()).mean(0),
         }
         expect(got[1], dweight, "dweight", mistakes)
         mistakes = {
@@ -51,6 +55,12 @@ def compare_backward(answer, x, eps=1e-5):
             "The second term needs x_hat in front: mean(dy_hat * x_hat) is multiplied by x_hat.": (
                 inverse * (scaled - mean_term - (scaled * normalized).mean(0))
             ),
+            "The two correction terms are added; they are subtracted.": (
+                inverse * (scaled + mean_term + variance_term)
+            ),
+            "The correction terms are means over the batch, not sums.": (
+                inverse * (scaled - scaled.sum(0) - normalized * (scaled * normalized).sum(0))
+            ),
         }
         expect(got[0], dx, "dx", mistakes, rtol=1e-6, atol=1e-8)
 
@@ -58,6 +68,10 @@ def compare_backward(answer, x, eps=1e-5):
 backward.add("an (8, 3) batch", compare_backward, 2 * sample(8, 3) + 1)
 backward.add("a small variance and a large eps", compare_backward, 0.3 * sample(5, 4), eps=0.1)
 backward.add("a large batch: (200, 2)", compare_backward, sample(200, 2) - 3)
+
+
+def is_close(got, expected):
+    return torch.allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
 def trained_pair(*, bias=False, eps=1e-5, affine=True, **options):
@@ -118,9 +132,10 @@ KEEP_OPTIONS = "Give the new convolution the old one's stride, padding, dilation
 fold.add("a convolution without a bias", compare_fold)
 fold.add("a convolution with a bias, and eps 0.1", compare_fold, bias=True, eps=0.1)
 fold.add("stride 2, padding 1, 2 groups", compare_fold, stride=2, padding=1, groups=2)
+fold.add("a norm without weight and bias (affine=False)", compare_fold, affine=False, bias=True)
 
 
-def stale_model():
+def stale_model(last=6):
     """A model whose BatchNorm has seen other data, with dropout before a second one; and its batches."""
     torch.manual_seed(4)
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 4), nn.Dropout(0.5), nn.BatchNorm1d(4, momentum=0.2))
@@ -129,40 +144,78 @@ def stale_model():
             norm.running_mean.fill_(7.0)
             norm.running_var.fill_(9.0)
             norm.num_batches_tracked.fill_(50)
-    return model.eval(), [2 * sample(6, 3, seed=30 + i) + i for i in range(5)]
+    return model.eval(), [2 * sample(n, 3, seed=30 + i) + i for i, n in enumerate((6, 6, 6, 6, last))]
 
 
-@recalibrate.case("the first layer: averages over all batches, each with the same weight")
+def compare_population(norm, batches, where):
+    """The running statistics are those of all samples of all batches together; what else they usually are."""
+    mean, pooled = torch.cat(batches).mean(0), torch.cat(batches).var(0, correction=0)
+    means, variances = torch.stack([b.mean(0) for b in batches]), torch.stack([b.var(0) for b in batches])
+    stale, stale_variance = torch.full_like(mean, 7.0), torch.full_like(mean, 9.0)
+    rate = 0.1 if norm.momentum is None else norm.momentum
+    moving, moving_variance = torch.zeros_like(mean), torch.ones_like(mean)
+    continued, continued_variance = stale, stale_variance
+    for new, variance in zip(means, variances, strict=True):
+        moving, continued = moving.lerp(new, rate), continued.lerp(new, rate)
+        moving_variance, continued_variance = (v.lerp(variance, rate) for v in (moving_variance, continued_variance))
+    unchanged = "The statistics have not changed: run the batches, and take their statistics."
+    old = "The old statistics are still in the average. Begin without them (reset_running_stats())."
+    exponential = "This is the exponential average, ruled by the last batches. All samples count alike."
+    by_batch = "This averages the batches' means, so that a smaller batch counts as much. Weigh them by their sizes."
+    hints = {unchanged: stale, old: continued, exponential: moving, by_batch: means.mean(0)}
+    expect(norm.running_mean, mean, f"the running mean{where}", hints, rtol=1e-3, atol=1e-4)
+    sizes = torch.tensor([len(batch) for batch in batches])[:, None]
+    within = torch.stack([b.var(0, correction=0) for b in batches])
+    between = (
+        "This averages the variances of the batches (as torch's update_bn does) and loses the variance BETWEEN the "
+        "batches: the population's variance is the mean of theirs plus the variance of their means."
+    )
+    hints = {
+        unchanged: stale_variance,
+        old: continued_variance,
+        exponential: moving_variance,
+        between: variances.mean(0),
+        f"{between} ": within.mean(0),
+        f"{between}  ": (sizes * within).sum(0) / sizes.sum(),
+        "This is the variance of the batches' means alone: add the mean of their variances.": means.var(0),
+    }
+    if is_close(norm.running_var, torch.cat(batches).var(0)):
+        return  # divided by one less than the number of samples: as BatchNorm remembers
+    expect(norm.running_var, pooled, f"the running variance{where}", hints, rtol=1e-3, atol=1e-4)
+
+
+@recalibrate.case("the first layer: the statistics of all samples")
 def recalibrated_first(answer):
     model, batches = stale_model()
     answer(model, batches)
-    x, stale = torch.stack(batches), torch.full((3,), 7.0)
-    moving, continued = torch.zeros(3), stale
-    for mean in x.mean(1):
-        moving, continued = 0.9 * moving + 0.1 * mean, 0.9 * continued + 0.1 * mean
-    mistakes = {
-        "The statistics have not changed: run the batches with the BatchNorm layers in training mode.": stale,
-        "The old statistics are still in the average. Call reset_running_stats() first.": continued,
-        "This is the exponential average, ruled by the last batches. momentum=None takes the plain average.": moving,
-    }
-    expect(model[0].running_mean, x.mean((0, 1)), "the running mean", mistakes)
-    biased = {"These are biased batch variances. BatchNorm tracks the unbiased ones.": x.var(1, correction=0).mean(0)}
-    expect(model[0].running_var, x.var(1).mean(0), "the running variance", biased)
+    compare_population(model[0], batches, "")
 
 
-@recalibrate.case("a later layer: dropout stays off")
+@recalibrate.case("a smaller last batch counts less")
+def recalibrated_unequal(answer):
+    model, batches = stale_model(last=2)
+    answer(model, batches)
+    compare_population(model[0], batches, "")
+
+
+@recalibrate.case("a later layer: dropout stays off, batch after batch")
 def recalibrated_later(answer):
     model, batches = stale_model()
+    sizes, dropped = [], []
+    model[0].register_forward_pre_hook(lambda part, inputs: sizes.append(len(inputs[0])))
+    model[2].register_forward_pre_hook(lambda part, inputs: dropped.append(part.training))
     answer(model, batches)
+    require(
+        not any(dropped),
+        "dropout was on while the batches passed.",
+        "Only the BatchNorm layers belong in training mode: model.train() turns dropout on as well, "
+        "and evaluation runs without it.",
+    )
+    hint = "Run the batches one after another: in real life all of them together do not fit into memory."
+    require(max(sizes, default=0) <= 6, f"{max(sizes, default=0)} samples went through the model at once.", hint)
     with torch.no_grad():
         inputs = [model[1](F.batch_norm(b, None, None, model[0].weight, model[0].bias, training=True)) for b in batches]
-    variance = torch.stack([y.var(0) for y in inputs]).mean(0)
-    hint = (
-        "Only the BatchNorm layers belong in training mode: model.train() turns dropout on as well, "
-        "and evaluation runs without it."
-    )
-    what = "the running variance of the second BatchNorm"
-    expect(model[3].running_var, variance, what, otherwise=hint, rtol=1e-3, atol=1e-4)
+    compare_population(model[3], inputs, " of the second BatchNorm")
 
 
 @recalibrate.case("modes, momentum and parameters are left as they were")

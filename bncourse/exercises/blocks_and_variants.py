@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bncourse.exercises.compare import expect, expect_items, require, sample
+from bncourse.exercises.compare import expect, expect_items, require, sample, two_slips
 from bncourse.exercises.exercise import Exercise
-from bncourse.exercises.normalizing_a_batch import by_channel, standardized
+from bncourse.exercises.normalizing_a_batch import UNBIASED, by_channel, standardized
 
 REDUNDANT_BIAS = "BatchNorm subtracts the mean, and the bias with it; its own bias does the shift. Pass bias=False."
 WRONG_AXES = {
@@ -38,7 +38,7 @@ conv_block = Exercise("conv-block", "A convolution block", chapter=5, minutes=10
 norm_axes = Exercise("norm-axes", "Which axes does each norm average over?", chapter=7, minutes=10, level="easy")
 group_norm = Exercise("group-norm", "GroupNorm", chapter=7, minutes=15, level="medium")
 batch_of_two = Exercise("batch-of-two", "What is left of a batch of two?", chapter=8, minutes=10, level="medium")
-accumulation = Exercise("accumulation", "Mend gradient accumulation", chapter=8, minutes=30, level="hard")
+accumulation = Exercise("accumulation", "Fix gradient accumulation", chapter=8, minutes=30, level="hard")
 dropout_shift = Exercise("dropout-shift", "Dropout before BatchNorm", chapter=9, minutes=15, level="medium")
 EXERCISES = (conv_block, norm_axes, group_norm, batch_of_two, accumulation, dropout_shift)
 
@@ -122,6 +122,12 @@ norm_axes.add(
 )
 
 
+ALONE = "This normalizes every channel by itself: that is InstanceNorm. A group shares one mean and one variance."
+INTERLEAVED = (
+    "The groups are interleaved. Group g holds neighbouring channels: reshape to (N, G, C // G, H, W), in that order."
+)
+
+
 def compare_group_norm(answer, x, groups, eps=1e-5):
     """Compare with torch's, with a weight and a bias that differ by channel."""
     samples, channels = x.shape[:2]
@@ -135,15 +141,16 @@ def compare_group_norm(answer, x, groups, eps=1e-5):
     mixed = x.reshape(samples, channels // groups, groups, -1)
     whole, across = F.group_norm(x, 1, weight, bias, eps), affine(standardized(grouped, (0, 2, 3), eps))
     mistakes = {
-        "This normalizes every channel by itself: that is InstanceNorm. "
-        "A group shares one mean and one variance.": F.group_norm(x, channels, weight, bias, eps),
+        ALONE: F.group_norm(x, channels, weight, bias, eps),
         "This normalizes all channels of a sample together: that is one group (LayerNorm's statistics).": whole,
-        "The groups are interleaved. Group g holds neighbouring channels: "
-        "reshape to (N, G, C // G, H, W), in that order.": affine(standardized(mixed, (1, 3), eps)),
+        INTERLEAVED: affine(standardized(mixed, (1, 3), eps)),
         "This reduces over the batch axis too. GroupNorm treats each sample alone.": across,
         "This is the result without weight and bias.": standardized(grouped, (2, 3), eps).reshape(x.shape),
-        "This is the unbiased variance. Divide by m: pass correction=0.": affine(
-            standardized(grouped, (2, 3), eps, correction=1)
+        UNBIASED: affine(standardized(grouped, (2, 3), eps, correction=1)),
+        two_slips(ALONE, UNBIASED): affine(standardized(x.reshape(samples, channels, -1), (2,), eps, correction=1)),
+        two_slips(INTERLEAVED, UNBIASED): affine(standardized(mixed, (1, 3), eps, correction=1)),
+        "eps belongs inside the square root: sqrt(variance + eps).": affine(
+            (grouped - grouped.mean((2, 3), keepdim=True)) / (grouped.std((2, 3), correction=0, keepdim=True) + eps)
         ),
     }
     expect(answer(x, groups, weight, bias, eps), expected, "the output", mistakes)
@@ -185,20 +192,22 @@ def small_network():
     return nn.Sequential(nn.Linear(4, 6), nn.GroupNorm(2, 6), nn.Tanh(), nn.Linear(6, 3)).double()
 
 
-def _epoch(batches, steps, *, last_window=True, by_samples=True, full_window=False):
-    """Parameters after one epoch of accumulation, right by default, with its usual mistakes otherwise."""
+def _epoch(batches, steps, *, last_window=True, by_samples=True, full_window=False, sums=False, epochs=1, clear=True):
+    """Parameters after epochs of accumulation, right by default, with its usual mistakes otherwise."""
     model = small_network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    for start in range(0, len(batches), steps):
-        window = batches[start : start + steps]
-        if len(window) < steps and not last_window:
-            continue
-        total = sum(len(labels) for _, labels in window)
-        for images, labels in window:
-            share = len(labels) / total if by_samples else 1 / (steps if full_window else len(window))
-            (F.cross_entropy(model(images), labels) * share).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    for _ in range(epochs):
+        for start in range(0, len(batches), steps):
+            window = batches[start : start + steps]
+            if len(window) < steps and not last_window:
+                continue
+            total = sum(len(labels) for _, labels in window)
+            for images, labels in window:
+                share = len(labels) / total if by_samples else 1 / (steps if full_window else len(window))
+                (F.cross_entropy(model(images), labels) * (1 if sums else share)).backward()
+            optimizer.step()
+            if clear:
+                optimizer.zero_grad()
     return nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
@@ -208,8 +217,10 @@ def compare_epoch(answer, sizes, steps):
     windows = [batches[start : start + steps] for start in range(0, len(batches), steps)]
     merged = [tuple(torch.cat(part) for part in zip(*window, strict=True)) for window in windows]
     expected = _epoch(merged, 1)
-    model = small_network()
+    model, samples, backwards = small_network(), [], []
     untouched = nn.utils.parameters_to_vector(model.parameters()).detach()
+    model.register_forward_pre_hook(lambda part, inputs: samples.append(len(inputs[0])))
+    model[0].weight.register_post_accumulate_grad_hook(lambda weight: backwards.append(1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     answer(model, batches, optimizer, steps)
     got = nn.utils.parameters_to_vector(model.parameters()).detach()
@@ -226,10 +237,24 @@ def compare_epoch(answer, sizes, steps):
             _epoch(batches, steps, last_window=False, by_samples=False)
         ),
         "A step is taken after every micro-batch: nothing is accumulated.": _epoch(batches, 1),
+        "The gradients are added up and never divided: the step is as many times too large as a window has "
+        "micro-batches.": _epoch(batches, steps, sums=True),
+        "The gradients are never cleared: those of the first windows are in all later steps.": (
+            _epoch(batches, steps, clear=False)
+        ),
     }
     expect(got, expected, "the parameters after the epoch", mistakes, rtol=1e-6, atol=1e-8)
-    left = [p for p in model.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
-    require(not left, "gradients are left over after the epoch.", "Call optimizer.zero_grad() after every step.")
+    most, largest = max(samples, default=0), max(sizes)
+    hint = "Accumulation saves memory because the model sees one micro-batch at a time: run it on each of them."
+    require(most <= largest, f"the model saw {most} samples at once; a micro-batch has at most {largest}.", hint)
+    hint = "A sum of losses keeps the graphs of all its micro-batches in memory. Call backward() on each loss."
+    count = f"{len(backwards)} calls of backward for {len(batches)} micro-batches"
+    require(len(backwards) == len(batches), f"{count}; one for each is expected.", hint)
+    answer(model, batches, optimizer, steps)
+    got = nn.utils.parameters_to_vector(model.parameters()).detach()
+    hint = "Gradients of the first epoch are left in the second. Clear them before each window, or after each step."
+    expected = _epoch(merged, 1, epochs=2)
+    expect(got, expected, "the parameters after a second epoch", otherwise=hint, rtol=1e-6, atol=1e-8)
 
 
 accumulation.add("6 micro-batches, 3 to a step", compare_epoch, (4, 4, 4, 4, 4, 4), 3)

@@ -22,6 +22,12 @@ def sample(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
     return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu").to(dtype)
 
 
+def two_slips(*hints: str) -> str:
+    """The hint for several mistakes at once; empty ones are none."""
+    given = [hint for hint in hints if hint]
+    return given[0] if len(given) == 1 else " ".join(["Two slips at once.", *given]) if given else ""
+
+
 def require(condition: bool, message: str, hint: str | None = None) -> None:
     """Raise ``CaseFailed`` unless the condition holds."""
     if not condition:
@@ -55,7 +61,7 @@ def expect(
     got = _as_tensor(got, what)
     require(
         got.shape == expected.shape,
-        f"{what} has shape {tuple(got.shape)}; expected {tuple(expected.shape)}.",
+        f"{what} should have shape {tuple(expected.shape)}, got {tuple(got.shape)}.",
         "Reducing over an axis removes it unless you say keepdim=True; check which axes you reduce over.",
     )
     if _close(got, expected, rtol, atol):
@@ -100,16 +106,16 @@ def _close(got: Tensor, expected: Tensor, rtol: float, atol: float) -> bool:
 
 def _difference(got: Tensor, expected: Tensor, what: str) -> str:
     if expected.dim() == 0:
-        return f"{what} is {got.item():.6g}; expected {expected.item():.6g}."
+        return f"{what} should be {expected.item():.6g}, got {got.item():.6g}."
     if not got.isfinite().all():
         count = int((~got.isfinite()).sum())
-        return f"{what} has {count} of {got.numel()} values that are not finite (NaN or infinity)."
+        return f"{what} should be finite, got NaN or infinity at {count} of {got.numel()} values."
     worst = int((got - expected).abs().argmax())
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), got.shape))
     where = index[0] if len(index) == 1 else index
     return (
-        f"{what} differs; the most at index {where}: got {got.flatten()[worst]:.6g}, "
-        f"expected {expected.flatten()[worst]:.6g}."
+        f"{what} should be {expected.flatten()[worst]:.6g} at index {where}, where the difference is largest, "
+        f"got {got.flatten()[worst]:.6g}."
     )
 
 

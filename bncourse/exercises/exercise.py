@@ -63,7 +63,7 @@ class Case:
             raise CaseFailed(_explain(error)) from error
 
 
-@dataclass
+@dataclass(eq=False)
 class Exercise:
     """A named task with its cases.
 

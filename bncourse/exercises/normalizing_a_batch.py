@@ -1,9 +1,11 @@
 """Set 1: normalizing a batch (chapters 1 and 2)."""
 
+from contextlib import contextmanager
+
 import torch
 from torch.nn import functional as F
 
-from bncourse.exercises.compare import expect, expect_items, require, sample
+from bncourse.exercises.compare import expect, expect_items, require, sample, two_slips
 from bncourse.exercises.exercise import Exercise
 
 UNBIASED = (
@@ -29,6 +31,10 @@ CONSTANTS = (
     "This is the gradient with the mean and the variance held constant (no_grad or detach). "
     "Both depend on x: let the gradient flow through them."
 )
+
+WITHOUT_EPS = "This is the result without eps. The denominator is sqrt(variance + eps)."
+NO_ROOT = "Divide by the standard deviation, the square root of the variance."
+NOT_CENTRED = "The mean is not subtracted."
 
 signal = Exercise("signal", "How far does a signal get?", chapter=1, minutes=10, level="easy")
 standardize = Exercise("standardize", "Standardize over given axes", chapter=2, minutes=10, level="easy")
@@ -72,19 +78,35 @@ signal.add("30 layers, gain 0.5: the signal vanishes", compare_signal, 0.5, 30, 
 signal.add("30 layers, gain 1.5: the signal explodes", compare_signal, 1.5, 30)
 
 
+def denominators(x, dims, eps):
+    """What divides x minus its mean: by one slip, or by two at once, with the hint for them."""
+    for unbiased, correction in (("", 0), (UNBIASED, 1)):
+        if x[:2].numel() < 2:
+            continue
+        variance = x.var(dims, correction=correction, keepdim=True)
+        for slip, denominator in (
+            ("", (variance + eps).sqrt()),
+            (WITHOUT_EPS, variance.sqrt()),
+            (EPS_OUTSIDE, variance.sqrt() + eps),
+            (NO_ROOT, variance + eps),
+        ):
+            if hint := two_slips(unbiased, slip):
+                yield hint, denominator
+
+
 def standardize_mistakes(x, dims, eps):
     """The usual mistakes, and what they make of x."""
-    centred = x - x.mean(dims, keepdim=True)
-    variance = centred.square().mean(dims, keepdim=True)
-    mistakes = {
-        UNBIASED: standardized(x, dims, eps, correction=1),
-        "This is the result without eps. The denominator is sqrt(variance + eps).": centred / variance.sqrt(),
-        EPS_OUTSIDE: centred / (variance.sqrt() + eps),
-        "Divide by the standard deviation, the square root of the variance.": centred / (variance + eps),
-        ALL_AXES: standardized(x, tuple(range(x.dim())), eps),
-        "The mean is not subtracted.": x / (variance + eps).sqrt(),
+    centred, everywhere = x - x.mean(dims, keepdim=True), tuple(range(x.dim()))
+    mistakes = {hint: centred / denominator for hint, denominator in denominators(x, dims, eps)}
+    mistakes |= {
+        ALL_AXES: standardized(x, everywhere, eps),
+        two_slips(ALL_AXES, UNBIASED): standardized(x, everywhere, eps, correction=1),
+        NOT_CENTRED: x / (x.var(dims, correction=0, keepdim=True) + eps).sqrt(),
     }
-    return mistakes | ({BATCH_AXIS_ONLY: standardized(x, (0,), eps)} if x.dim() > 2 else {})
+    if x.dim() > 2:
+        mistakes |= {BATCH_AXIS_ONLY: standardized(x, (0,), eps)}
+        mistakes |= {two_slips(BATCH_AXIS_ONLY, UNBIASED): standardized(x, (0,), eps, correction=1)}
+    return mistakes
 
 
 def by_channel(values, x):
@@ -122,8 +144,13 @@ def compare_gradient(function, reference, x, weight=1.0, hint="Do not detach x, 
     )
     (got,) = torch.autograd.grad(output, x, dy)
     (expected,) = torch.autograd.grad(reference(x), x, dy)
-    scale = weight * (x.var((0, *range(2, x.dim())), correction=0) + 1e-5).rsqrt()
-    expect(got, expected, "the gradient of x", {CONSTANTS: dy * by_channel(scale, x)}, rtol=1e-3)
+    axes = (0, *range(2, x.dim()))
+    scale = weight * (x.var(axes, correction=0) + 1e-5).rsqrt()
+    mistakes = {CONSTANTS: dy * by_channel(scale, x)}
+    for hint, x_hat in standardize_mistakes(x, axes, 1e-5).items():
+        grads = dy * by_channel(weight * torch.ones(x.shape[1]), x)
+        (mistakes[hint],) = torch.autograd.grad(x_hat, x, grads, retain_graph=True)
+    expect(got, expected, "the gradient of x", mistakes, rtol=1e-3)
 
 
 @standardize.case("the gradient flows through the mean and the variance")
@@ -145,12 +172,27 @@ def batch_norm_mistakes(x, weight, bias, eps):
     return mistakes | {"Scale first, then shift: weight * x_hat + bias.": w * (right + b)}
 
 
+@contextmanager
+def right_standardize(answer):
+    """While an answer that calls the learner's ``standardize`` is judged, that one is right: no follow-up errors."""
+    names, given = getattr(answer, "__globals__", {}), "standardize"
+    if given not in names:
+        yield
+        return
+    before, names[given] = names[given], standardized
+    try:
+        yield
+    finally:
+        names[given] = before
+
+
 def compare_batch_norm(answer, x, eps=1e-5):
     """Compare with torch's, with a weight and a bias that differ by channel."""
     weight, bias = sample(x.shape[1], seed=2) + 3, sample(x.shape[1], seed=3)
     mistakes = batch_norm_mistakes(x, weight, bias, eps)
     expected = F.batch_norm(x.double(), None, None, weight.double(), bias.double(), training=True, eps=eps)
-    expect(answer(x, weight, bias, eps), expected, "the output", mistakes)
+    with right_standardize(answer):
+        expect(answer(x, weight, bias, eps), expected, "the output", mistakes)
 
 
 batch_norm.add("features: a (16, 4) batch", compare_batch_norm, 2 * sample(16, 4) + 1)
@@ -164,18 +206,30 @@ def compare_identity(answer, x, eps=1e-5):
     axes = (0, *range(2, x.dim()))
     weight, bias = expect_items(answer(x, eps), 2, "the answer")
     variance = x.var(axes, correction=0)
-    mistakes = {
-        "This is sigma without eps. BatchNorm divides by sqrt(variance + eps), so that is what undoes it.": (
-            variance.sqrt()
-        ),
-        "This is the unbiased variance (divided by m - 1). BatchNorm normalizes with the biased one.": (
-            x.var(axes) + eps
-        ).sqrt(),
-        "This is the variance. What undoes the division is its square root, with eps inside.": variance + eps,
-        "This is the inverse. BatchNorm divides by it, so the weight multiplies by it.": (variance + eps).rsqrt(),
-    }
+    without = "This is sigma without eps. BatchNorm divides by sqrt(variance + eps), so that is what undoes it."
+    unbiased = "This is the unbiased variance (divided by m - 1). BatchNorm normalizes with the biased one."
+    square = "This is the variance. What undoes the division is its square root, with eps inside."
+    inverse = "This is the inverse. BatchNorm divides by it, so the weight multiplies by it."
+    mistakes = {}
+    for hint, value in (("", variance), (unbiased, x.var(axes))):
+        mistakes |= {
+            hint: (value + eps).sqrt(),
+            two_slips(hint, without): value.sqrt(),
+            two_slips(hint, EPS_OUTSIDE): value.sqrt() + eps,
+            two_slips(hint, square): value + eps,
+            two_slips(hint, square, "Add eps, too."): value,
+            two_slips(hint, inverse): (value + eps).rsqrt(),
+        }
+    mistakes.pop("")
     expect(weight, (variance + eps).sqrt(), "the weight", mistakes)
-    expect(bias, x.mean(axes), "the bias", {"The bias is the mean itself, with its sign.": -x.mean(axes)})
+    of_bias = {
+        "The bias is the mean itself, with its sign.": -x.mean(axes),
+        "This is the mean divided by sigma: the bias is added last, so it is the mean itself.": (
+            x.mean(axes) / (variance + eps).sqrt()
+        ),
+        "The bias adds the mean back; zero does not.": 0 * x.mean(axes),
+    }
+    expect(bias, x.mean(axes), "the bias", of_bias)
     output = F.batch_norm(x, None, None, torch.as_tensor(weight), torch.as_tensor(bias), training=True, eps=eps)
     expect(output, x, "the output of BatchNorm", rtol=1e-3, atol=1e-3)
 

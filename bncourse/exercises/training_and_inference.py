@@ -194,9 +194,23 @@ def evaluate_gradients(answer):
     seen = []
     model[0].register_forward_pre_hook(lambda part, inputs: seen.append((torch.is_grad_enabled(), len(inputs[0]))))
     expect_number(answer(model, images, labels, 10), "the accuracy")
-    gradients_on, sizes = zip(*seen, strict=True)
-    require(not any(gradients_on), "gradients were recorded.", "Run the model under torch.no_grad().")
-    require(max(sizes) <= 10, "more than batch_size samples went through the model at once.")
+    require(bool(seen), "the model was not run.", "Call the model, model(batch), so that hooks run as well.")
+    require(
+        not any(gradients_on for gradients_on, _ in seen),
+        "gradients were recorded.",
+        "Run the model under torch.no_grad().",
+    )
+
+
+@evaluate.case("at most batch_size samples at a time")
+def evaluate_batches(answer):
+    model, images, labels = evaluation_model()
+    sizes = []
+    model[0].register_forward_pre_hook(lambda part, inputs: sizes.append(len(inputs[0])))
+    expect_number(answer(model, images, labels, 10), "the accuracy")
+    most = max(sizes, default=0)
+    hint = "Cut the images into batches: images[start : start + batch_size], or images.split(batch_size)."
+    require(most <= 10, f"{most} samples went through the model at once; batch_size was 10.", hint)
 
 
 def compare_noise(answer, std, n, height=1, width=1, expected=None, **tolerance):

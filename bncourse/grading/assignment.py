@@ -17,13 +17,25 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """What a student should explain in words, for a person to grade: its points, the notebook's text, how to judge."""
+
+    points: float
+    prompt: str
+    rubric: str = ""
+    good: str = ""
+    weak: str = ""
+
+
+@dataclass(frozen=True)
 class Question:
-    """A question and its cases; with ``all_or_nothing`` one failed case costs all points."""
+    """A question and its cases; with ``all_or_nothing`` one failed case costs all points of the cases."""
 
     name: str
     points: float
     all_or_nothing: bool
     cases: tuple[Case, ...]
+    explanation: Explanation | None = None
 
     def score(self, passed: list[bool]) -> float:
         """The points for cases that passed or failed."""
@@ -43,7 +55,7 @@ class Assignment:
 
     @property
     def points(self) -> float:
-        return sum(question.points for question in self.questions)
+        return sum(q.points + (q.explanation.points if q.explanation else 0.0) for q in self.questions)
 
     @classmethod
     def read(cls, path: Path) -> "Assignment":
@@ -51,7 +63,12 @@ class Assignment:
         content = path.read_bytes()
         data = json.loads(content)
         questions = tuple(
-            Question(**q | {"cases": tuple(Case(**case) for case in q["cases"])}) for q in data["questions"]
+            Question(
+                **q
+                | {"cases": tuple(Case(**case) for case in q["cases"])}
+                | {"explanation": Explanation(**q["explanation"]) if q.get("explanation") else None}
+            )
+            for q in data["questions"]
         )
         return cls(data["name"], questions, path.resolve(), hashlib.sha256(content).hexdigest())
 

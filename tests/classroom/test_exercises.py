@@ -1,11 +1,14 @@
 """Right answers pass, wrong ones get the hint meant for them, and a check leaves no trace."""
 
+import contextlib
 import random
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from fixed_creatures import FIXES
+from right_answers import RIGHT
 from torch import nn
 from wrong_answers import WRONG, layer
 
@@ -14,7 +17,14 @@ from bncourse.exercises import EXERCISES, CheckFailed, check, run_case
 from bncourse.exercises.compare import CaseFailed, expect
 
 CASES = [
-    pytest.param(name, answer, hint, id=f"{name}: {hint}") for name, pairs in WRONG.items() for answer, hint in pairs
+    pytest.param(name, answer, hint, id=f"{name} {number}: {hint}")
+    for name, pairs in WRONG.items()
+    for number, (answer, hint) in enumerate(pairs)
+]
+ANSWERS = [
+    pytest.param(name, answer, id=f"{name} {number}")
+    for name, answers in RIGHT.items()
+    for number, answer in enumerate(answers)
 ]
 
 
@@ -22,13 +32,21 @@ CASES = [
 def test_wrong_answer_gets_its_hint(name, answer, hint):
     with pytest.raises(CheckFailed) as failure:
         check(name, answer)
+    if not hint:  # wrong, and nobody's usual mistake
+        return
     hints = [part for part in " ".join(str(failure.value).split()).split("Hint:")[1:]]
     assert any(hint in part for part in hints), str(failure.value)
 
 
-def test_every_exercise_has_two_wrong_answers():
-    assert set(WRONG) == set(EXERCISES)
-    assert not [name for name, answers in WRONG.items() if len(answers) < 2]
+@pytest.mark.parametrize(("name", "answer"), ANSWERS)
+def test_right_answer_passes(name, answer):
+    check(name, answer)
+
+
+def test_every_exercise_has_three_right_and_five_wrong_answers():
+    assert set(WRONG) == set(RIGHT) == set(EXERCISES)
+    assert not [name for name, answers in WRONG.items() if len(answers) < 5]
+    assert not [name for name, answers in RIGHT.items() if len(answers) < 3]
 
 
 def test_exercises_cover_the_chapters_and_say_what_they_take():
@@ -39,10 +57,16 @@ def test_exercises_cover_the_chapters_and_say_what_they_take():
         assert len(names) == len(set(names)) >= 2
 
 
-@pytest.mark.parametrize("answer", [nn.BatchNorm2d, bncourse.BatchNorm2d, layer()], ids=["torch", "bncourse", "ours"])
-def test_right_layers_pass_every_case_of_a_layer(answer, capsys):
-    check("layer", answer)
-    assert "all 9 cases pass" in capsys.readouterr().out
+def test_no_class_wins_two_exercises():
+    zoo = [name for name in FIXES if name in RIGHT] + ["layer"]
+    ours = [RIGHT[name][0] for name in zoo]
+    for answer in [nn.BatchNorm2d, bncourse.BatchNorm2d, nn.BatchNorm1d, nn.GroupNorm, nn.LayerNorm, *ours]:
+        passed = []
+        for name in zoo:
+            with contextlib.suppress(CheckFailed):
+                check(name, answer)
+                passed.append(name)
+        assert len(passed) == (answer in ours), (answer, passed)
 
 
 def test_a_check_leaves_no_trace(capsys):
@@ -57,7 +81,7 @@ def test_a_check_leaves_no_trace(capsys):
     torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002
     before = state()
     with torch.no_grad():
-        check("layer", nn.BatchNorm2d)
+        check("layer", layer())
         with pytest.raises(CheckFailed):
             check("standardize", noisy)
         assert not torch.is_grad_enabled()
@@ -66,7 +90,7 @@ def test_a_check_leaves_no_trace(capsys):
 
 def test_a_check_does_not_depend_on_what_the_notebook_set():
     with torch.no_grad(), torch.device("meta"):
-        check("layer", nn.BatchNorm2d)
+        check("layer", layer())
 
 
 def test_a_check_says_the_same_every_time():
@@ -114,7 +138,7 @@ def test_unknown_names_say_what_there_is():
 
 
 def test_run_case_is_what_check_runs():
-    run_case("layer", "the gradient of x", nn.BatchNorm2d)
+    run_case("layer", "the gradient of x", layer())
     with pytest.raises(CaseFailed, match="held constant"):
         run_case("layer", "the gradient of x", layer(detached=True))
 
@@ -138,10 +162,18 @@ class TestExpect:
     @pytest.mark.parametrize(
         ("got", "expected", "message"),
         [
-            (torch.ones(2, 1), torch.ones(2), r"shape \(2, 1\); expected \(2,\)"),
-            (2.0, 1.0, "is 2; expected 1"),
-            (torch.tensor([1.0, float("nan")]), torch.ones(2), "1 of 2 values that are not finite"),
-            (torch.tensor([[1.0, 5.0]]), torch.ones(1, 2), r"index \(0, 1\): got 5, expected 1"),
+            (torch.ones(2, 1), torch.ones(2), r"should have shape \(2,\), got \(2, 1\)"),
+            (2.0, 1.0, "should be 1, got 2"),
+            (
+                torch.tensor([1.0, float("nan")]),
+                torch.ones(2),
+                "should be finite, got NaN or infinity at 1 of 2 values",
+            ),
+            (
+                torch.tensor([[1.0, 5.0]]),
+                torch.ones(1, 2),
+                r"should be 1 at index \(0, 1\), where the difference is largest, got 5",
+            ),
             (None, 1.0, "is a return missing"),
             (True, 1.0, "got a bool"),
             (SimpleNamespace(), 1.0, "got a SimpleNamespace"),

@@ -1,6 +1,7 @@
 """The notebooks that make.py makes: solutions score all points, what students get scores none, and nothing leaks."""
 
 import ast
+import inspect
 import json
 
 import pytest
@@ -131,3 +132,26 @@ class TestInstructorsGuide:
                 lambda x, dims, eps: (x - x.mean(dims, keepdim=True)) / (x.var(dims, keepdim=True) + eps).sqrt(),
             )
         assert str(failure.value).startswith(shown)
+
+
+def test_the_notebook_shows_the_creatures_as_the_check_knows_them():
+    from fixed_creatures import KINDS
+
+    shown = "\n".join(code_cells(ROOT / "book" / "exercises" / "ex-04-bug-zoo.ipynb"))
+    for kind in KINDS.values():
+        assert inspect.getsource(kind).strip() in shown
+
+
+def test_points_and_hidden_cases_stand_above_each_exercise(made):
+    for name in NAMES:
+        notebook = json.loads((made / "students" / f"{name}.ipynb").read_text())
+        headings = ["".join(cell["source"]) for cell in notebook["cells"] if "".join(cell["source"]).startswith("## ")]
+        for heading, question in zip(
+            headings, Assignment.read(made / "private" / name / "autograder.json").questions, strict=True
+        ):
+            hidden = sum(case.hidden for case in question.cases)
+            explained = question.explanation.points if question.explanation else 0
+            assert f"Worth {question.points + explained:g} point" in heading and f"and {hidden} more" in heading
+            assert ("all or nothing" in heading) == question.all_or_nothing
+            assert ("for your explanation" in heading) == bool(explained)
+            assert not explained or explained == question.points

@@ -3,8 +3,11 @@
 import math
 
 import torch
+from fixed_creatures import KINDS, fixed, spoiled
 from torch import nn
 from torch.nn import functional as F
+
+import bncourse
 
 
 def standardized(x, dims, eps, correction=0):
@@ -157,6 +160,14 @@ def layer(**bugs):
     return type("BatchNorm", (Layer,), bugs)
 
 
+class Borrowed(Layer):
+    """Everything right, and torch does the work."""
+
+    def forward(self, x):
+        statistics = self.running_mean, self.running_var
+        return F.batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+
 BY_GRADIENTS = (layer(by_gradients=True), "Ask self.training")
 PLAIN = (layer(plain=True), "register_buffer")
 BIASED = (layer(biased=True), "stores the biased variance")
@@ -184,6 +195,16 @@ class Residual(nn.Module):
         return x + F.relu(self.norm2(branch))
 
 
+class Shortless(Residual):
+    def forward(self, x):
+        return F.relu(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+
+
+class Unrectified(Residual):
+    def forward(self, x):
+        return x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+
+
 class OpenResidual(Residual):
     where = "branch"
 
@@ -207,6 +228,17 @@ def gradient_too_tolerant(batch_norm):
     (got,) = torch.autograd.grad(batch_norm(x), x, dy)
     (right,) = torch.autograd.grad(F.batch_norm(x, None, None, training=True), x, dy)
     return bool((got.norm() / right.norm() - 1).abs() < 0.5)
+
+
+def summed_in_double(batch_norm):
+    x = torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
+    (got,) = torch.autograd.grad(batch_norm(x).sum(), x)
+    (right,) = torch.autograd.grad(F.batch_norm(x, None, None, training=True).sum(), x)
+    return torch.allclose(got, right, atol=1e-9)
+
+
+def gradcheck_that_raises(batch_norm):
+    return torch.autograd.gradcheck(batch_norm, (torch.randn(4, 2, dtype=torch.float64, requires_grad=True),))
 
 
 def backward(dx, dweight=None, average=False):
@@ -264,10 +296,52 @@ def recalibrate(reset=True, average=True, restore=True, all_training=False):
     return answer
 
 
+def all_at_once(model, batches):
+    recalibrate()(model, [torch.cat(batches)])
+
+
+def one_large_batch(model, batches, optimizer, steps):
+    for start in range(0, len(batches), steps):
+        x, y = (torch.cat(part) for part in zip(*batches[start : start + steps], strict=True))
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def one_backward(model, batches, optimizer, steps):
+    for start in range(0, len(batches), steps):
+        window = batches[start : start + steps]
+        losses = [F.cross_entropy(model(x), y, reduction="sum") for x, y in window]
+        (sum(losses) / sum(len(y) for _, y in window)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def never_cleared(model, batches, optimizer, steps, first=True):
+    for start in range(0, len(batches), steps):
+        window = batches[start : start + steps]
+        for x, y in window:
+            (F.cross_entropy(model(x), y, reduction="sum") / sum(len(y) for _, y in window)).backward()
+        optimizer.step()
+        if start + steps < len(batches):
+            optimizer.zero_grad()
+
+
+def axes_of(x):
+    return (0, *range(2, x.dim()))
+
+
+def means(x):
+    return x.mean(axes_of(x))
+
+
 WRONG = {
     "signal": [
         (lambda gain, depth: gain * depth, "gain ** depth"),
         (lambda gain, depth: gain ** (2 * depth), "This is the variance"),
+        (lambda gain, depth: gain ** (depth / 2), "not its square root"),
+        (lambda gain, depth: gain ** (depth - 1), "the first one multiplies"),
+        (lambda gain, depth: depth * gain, "gain ** depth"),
     ],
     "standardize": [
         (lambda x, dims, eps: standardized(x, dims, eps, 1), "divides by m - 1"),
@@ -281,27 +355,43 @@ WRONG = {
             ),
             "inside the square root",
         ),
+        (
+            lambda x, dims, eps: (x - x.mean(dims, keepdim=True)) / (x.std(dims, keepdim=True) + eps),
+            "Two slips at once",
+        ),
+        (lambda x, dims, eps: (x - x.mean(dims, keepdim=True)) / x.std(dims, keepdim=True), "without eps"),
+        (lambda x, dims, eps: standardized(x, tuple(range(x.dim())), eps, 1), "Two slips at once"),
     ],
     "batch-norm": [
         (batch_norm((0,)), "every pixel its own"),
         (batch_norm((2, 3)), "that is InstanceNorm"),
         (batch_norm((0, 2, 3), correction=1), "divides by m - 1"),
         (batch_norm((0, 2, 3), by_channel=False), "met the last axis"),
+        (lambda x, w, b, eps: batch_norm((0, 2, 3))(x, w, 0 * w, eps), ""),
+        (batch_norm((0,), correction=1), "Two slips at once"),
     ],
     "identity": [
         (lambda x, eps: (x.var((0, *range(2, x.dim())), correction=0).sqrt(), x.mean((0, *range(2, x.dim())))), "eps"),
         (lambda x, eps: ((x.var((0, *range(2, x.dim()))) + eps).sqrt(), x.mean((0, *range(2, x.dim())))), "unbiased"),
+        (lambda x, eps: (x.std(axes_of(x)), means(x)), "Two slips at once"),
+        (lambda x, eps: (x.var(axes_of(x), correction=0) + eps, means(x)), "This is the variance"),
+        (lambda x, eps: ((x.var(axes_of(x), correction=0) + eps).rsqrt(), means(x)), "This is the inverse"),
+        (lambda x, eps: ((x.var(axes_of(x), correction=0) + eps).sqrt(), -means(x)), "with its sign"),
+        (lambda x, eps: ((x.var(axes_of(x), correction=0) + eps).sqrt(), 0 * means(x)), "adds the mean back"),
     ],
     "running-statistics": [
         (update("new", "old"), "momentum convention is reversed"),
         (update("old", "new", correction=0), "stores the biased variance"),
         (update("zero", "one"), "the old running value has no part"),
         (update_with_graph, "under torch.no_grad()"),
+        (update("new", "old", correction=0), "momentum convention is reversed"),
     ],
     "warm-up": [
         (lambda f, m: math.floor(math.log(1 - f) / math.log(1 - m)), "round up"),
         (lambda f, m: math.ceil(math.log(1 - f) / math.log(m)), "momentum convention is reversed"),
         (lambda f, m: math.ceil(f / m - 1e-9), "exponential"),
+        (lambda f, m: math.ceil(math.log(f) / math.log(1 - m)), "falls below the fraction itself"),
+        (lambda f, m: math.ceil(1 / m), ""),
     ],
     "evaluate": [
         (accuracy_without_eval, "Call model.eval()"),
@@ -313,60 +403,94 @@ WRONG = {
     "batch-noise": [
         (lambda std, n, h, w: std / (n * h * w), "1 / sqrt(m)"),
         (lambda std, n, h, w: std / math.sqrt(n), "the pixels count too"),
+        (lambda std, n, h, w: std, "does not depend on the batch size"),
+        (lambda std, n, h, w: std**2 / (n * h * w), "This is the variance of the mean"),
+        (lambda std, n, h, w: std / math.sqrt(n * h), ""),
     ],
     "conv-block": [
         (block(bias=True), "Pass bias=False"),
         (block(padding=1), "kernel_size // 2"),
         (block(swapped=True), "before the nonlinearity"),
+        (
+            lambda i, o, k: nn.Sequential(nn.Conv2d(i, o, k, padding=k // 2, bias=False), nn.ReLU()),
+            "Conv2d, BatchNorm2d",
+        ),
+        (lambda i, o, k: nn.Conv2d(i, o, k, padding=k // 2, bias=False), "Conv2d, BatchNorm2d"),
     ],
     "norm-axes": [
         ({**AXES, "layer": (1,)}, "Over channels alone"),
         ({**AXES, "instance": (1, 2, 3)}, "each sample AND each channel"),
         ({**AXES, "batch": (0,)}, "every pixel has its own"),
         ({**AXES, "group": (1, 2, 3, 4)}, "it is LayerNorm"),
+        ({**AXES, "layer": (0, 1, 2, 3)}, "Not over the batch"),
+        ({**AXES, "group": (3, 4)}, "That is InstanceNorm"),
     ],
     "group-norm": [
         (group_norm(lambda n, c, g: (n, c // g, g), (1, 3, 4)), "interleaved"),
         (group_norm(lambda n, c, g: (n, c, 1), (2, 3, 4)), "that is InstanceNorm"),
         (group_norm(lambda n, c, g: (n, g, c // g), (0, 2, 3, 4)), "over the batch axis too"),
+        (group_norm(lambda n, c, g: (n, 1, c), (2, 3, 4)), "that is one group"),
+        (lambda x, g, w, b, eps: F.group_norm(x, g, eps=eps), "without weight and bias"),
+        (lambda x, g, w, b, eps: F.group_norm(x, x.shape[1], w, b, eps), "that is InstanceNorm"),
     ],
     "batch-of-two": [
         (lambda a, b, eps: ((a > b) - (a < b) + 0.0, (b > a) - (b < a) + 0.0), "Only the sign survives"),
         (lambda a, b, eps: tuple(s * (a - b) / 2 / math.sqrt((a - b) ** 2 / 2 + eps) for s in (1, -1)), "unbiased"),
+        (
+            lambda a, b, eps: (
+                (b - a) / 2 / math.sqrt((a - b) ** 2 / 4 + eps),
+                (a - b) / 2 / math.sqrt((a - b) ** 2 / 4 + eps),
+            ),
+            "in the other order",
+        ),
+        (lambda a, b, eps: ((a - b) / 2, (b - a) / 2), "now divide"),
+        (lambda a, b, eps: tuple(s * (a - b) / 2 / math.sqrt((a - b) ** 2 + eps) for s in (1, -1)), "not of the gap"),
     ],
     "accumulation": [
         (accumulate(last=False), "never took its step"),
         (accumulate(), "divided by the full number"),
         (accumulate(full=False), "Weight each micro-batch"),
         (accumulate(every=True), "nothing is accumulated"),
+        (one_large_batch, "one micro-batch at a time"),
+        (one_backward, "Call backward() on each loss"),
+        (never_cleared, "left in the second"),
     ],
     "dropout-shift": [
         (lambda keep, mean, variance: keep, "inputs of zero mean"),
         (lambda keep, mean, variance: ((variance + mean**2) / keep - mean**2) / variance, "upside down"),
         (lambda keep, mean, variance: keep**2, "grows by 1 / keep"),
+        (lambda keep, mean, variance: variance / ((variance + mean**2) / (1 - keep) - mean**2), "to KEEP a value"),
+        (lambda keep, mean, variance: variance / ((variance + mean**2) / keep), "Subtract the squared mean"),
     ],
-    "zoo-mode": [BY_GRADIENTS, UNBIASED_FORWARD],
-    "zoo-buffers": [PLAIN, CLINGING],
-    "zoo-variance": [BIASED, UNBIASED_FORWARD],
-    "zoo-momentum": [REVERSED, BIASED],
-    "zoo-graph": [CLINGING, DETACHED],
-    "zoo-cancellation": [MOMENTS, UNBIASED_FORWARD],
-    "zoo-detached": [DETACHED, CLINGING],
-    "layer": [BY_GRADIENTS, PLAIN, BIASED, UNBIASED_FORWARD, REVERSED, CLINGING, MOMENTS, DETACHED],
+    "layer": [
+        *(BY_GRADIENTS, PLAIN, BIASED, UNBIASED_FORWARD, REVERSED, CLINGING, MOMENTS, DETACHED),
+        (nn.BatchNorm2d, "Write it from tensors"),
+        (bncourse.BatchNorm2d, "Write it from tensors"),
+        (type("Alias", (nn.BatchNorm2d,), {}), "Write it from tensors"),
+        (Borrowed, "Write it from tensors"),
+    ],
     "zoo-bias": [
         (conv_norm_relu(lambda norm: not isinstance(norm, nn.BatchNorm2d)), "Ask issubclass"),
         (conv_norm_relu(lambda norm: norm != nn.BatchNorm2d), "== misses subclasses"),
         (conv_norm_relu(lambda norm: False), "Nothing replaces it"),
+        (conv_norm_relu(lambda norm: True), "Ask issubclass"),
+        (conv_norm_relu(lambda norm: norm is not nn.BatchNorm2d), "misses subclasses"),
     ],
     "zoo-residual": [
         (Residual, "before the addition"),
         (OpenResidual, "the sum comes first"),
+        (Shortless, "shortcut is missing"),
+        (Unrectified, "goes around the last ReLU"),
+        (nn.Identity, ""),
     ],
     "zoo-gradient-check": [
-        (gradient_at_two, "at least 4 samples"),
+        (gradient_at_two, "Take at least 4 samples"),
+        (gradient_at_two, "Weigh the outputs differently"),
+        (summed_in_double, "Weigh the outputs differently"),
         (gradient_too_tolerant, "small tolerance"),
-        (lambda batch_norm: True, "at least 4 samples"),
-        (lambda batch_norm: False, "allow rounding only"),
+        (gradcheck_that_raises, "raise_exception=False"),
+        (lambda batch_norm: True, "Compare element by element"),
+        (lambda batch_norm: False, "allow for rounding"),
     ],
     "backward": [
         (backward(lambda g, x_hat: g), "held constant"),
@@ -374,6 +498,7 @@ WRONG = {
         (backward(lambda g, x_hat: g - x_hat * (g * x_hat).mean(0)), "path through the mean"),
         (backward(right_dx, dweight="x"), "needs x_hat"),
         (backward(right_dx, average=True), "its gradient is a sum"),
+        (backward(lambda g, x_hat: g + g.mean(0) + x_hat * (g * x_hat).mean(0)), "they are subtracted"),
     ],
     "fold": [
         (fold(eps=0.0), "eps is missing"),
@@ -383,10 +508,70 @@ WRONG = {
         (fold(in_place=True), "Fold into a new"),
     ],
     "recalibrate": [
-        (recalibrate(reset=False, average=False), "Call reset_running_stats()"),
-        (recalibrate(average=False), "momentum=None takes"),
+        (recalibrate(reset=False, average=False), "Begin without them"),
+        (recalibrate(average=False), "All samples count alike"),
+        (recalibrate(), "variance BETWEEN the batches"),
+        (recalibrate(), "Weigh them by their sizes"),
         (recalibrate(all_training=True), "turns dropout on"),
+        (lambda model, batches: torch.optim.swa_utils.update_bn(batches, model), "turns dropout on"),
+        (all_at_once, "Run the batches one after another"),
+        (lambda model, batches: model.eval(), "have not changed"),
         (recalibrate(restore=False), "Remember each module's own"),
         (recalibrate(restore="modes"), "own momentum back"),
     ],
 }
+
+SQUARES = "square().mean(2, keepdim=True).sub(mean.square())"
+SPOILED = {
+    "zoo-mode": [
+        ("lerp_(mean, self.momentum)", "lerp_(mean, 1 - self.momentum)", "convention is reversed"),
+        ("x.var((0, 1, 2), correction=0)", "x.var((0, 1, 2))", "m - 1"),
+        ("var * count / (count - 1)", "var", "stores the biased variance"),
+    ],
+    "zoo-buffers": [
+        ('self.register_buffer("count"', 'self.count = nn.Buffer("count"', ""),
+        ('"var", torch.ones(features))', '"variance", torch.ones(features))', ""),
+        ("new * x.var(0, correction=0)", "new * x.var(0)", ""),
+    ],
+    "zoo-variance": [
+        ("squares / (x.shape[0] * x.shape[2])\n", "squares / x.shape[0]\n", ""),
+        ("self.momentum * (mean", "(1 - self.momentum) * (mean", "convention is reversed"),
+        ("(x.shape[0] * x.shape[2] - 1)", "(x.shape[0] * x.shape[2])", "stores the biased variance"),
+    ],
+    "zoo-momentum": [
+        ("* var * count / (count - 1)", "* var", ""),
+        ("(x - mean).square().mean((0, 2, 3)", "(x - mean).square().mean((2, 3)", ""),
+        ("return (x - mean) / (var + self.eps).sqrt()", "return (x - mean) / var.sqrt() + self.eps", ""),
+    ],
+    "zoo-graph": [
+        ("x.mean(0), x.var(0, correction=0)", "x.detach().mean(0), x.detach().var(0, correction=0)", "held constant"),
+        ("self.momentum * unbiased", "self.momentum * var", "stores the biased variance"),
+        ("self.running_mean[step] = keep", "self.running_mean[:] = keep", ""),
+    ],
+    "zoo-cancellation": [
+        ("var(2, correction=0, keepdim=True)", f"{SQUARES}.abs()", "loses all its digits"),
+        ("var(2, correction=0, keepdim=True)", f"{SQUARES}.clamp(0)", "loses all its digits"),
+        ("grouped = x.reshape(len(x), self.groups, -1)", "grouped = x.reshape(len(x), -1, self.groups)", ""),
+    ],
+    "zoo-detached": [
+        ("x.var(-1, correction=0", "x.detach().var(-1, correction=0", "the variance is still a constant"),
+        ("mean = x.mean(-1, keepdim=True)", "mean = x.detach().mean(-1, keepdim=True)", "the mean is still a constant"),
+        ("correction=0, keepdim=True", "keepdim=True", "divides by m - 1"),
+    ],
+}  # fmt: skip
+THEIRS = {
+    "zoo-mode": nn.BatchNorm2d,
+    "zoo-buffers": nn.BatchNorm1d,
+    "zoo-variance": nn.BatchNorm1d,
+    "zoo-momentum": nn.BatchNorm2d,
+    "zoo-graph": nn.BatchNorm1d,
+    "zoo-cancellation": nn.GroupNorm,
+    "zoo-detached": nn.LayerNorm,
+}
+for _number, _name in enumerate(SPOILED):
+    WRONG[_name] = [
+        (KINDS[_name], ""),
+        (THEIRS[_name], "in place"),
+        (fixed([*SPOILED][_number - 1])[0], "in place"),
+        *((spoiled(_name, old, new), hint) for old, new, hint in SPOILED[_name]),
+    ]
