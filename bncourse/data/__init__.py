@@ -3,6 +3,8 @@
 The default sets come with scikit-learn and need no network; the classical ones are downloaded once.
 """
 
+import torch
+
 from bncourse.data.bundled import digits, photo_digits, photographs
 from bncourse.data.downloads import cifar10, data_folder, fashion_mnist, mnist
 from bncourse.data.examples import DataSet, Examples
@@ -31,7 +33,7 @@ DATA_SETS = {
 
 
 def load(name: str, **options) -> DataSet:
-    """The data set called ``name``, so that an experiment can take its data set as a word.
+    """The data set called ``name``, so that an experiment can take its data set as a word; its tensors are on the CPU.
 
     Args:
         name: one of ``DATA_SETS``.
@@ -42,4 +44,5 @@ def load(name: str, **options) -> DataSet:
     """
     if name not in DATA_SETS:
         raise ValueError(f"name must be one of {', '.join(DATA_SETS)}, got {name!r}")
-    return DATA_SETS[name](**options)
+    with torch.device("cpu"):  # also where a notebook has asked torch to make everything on a GPU
+        return DATA_SETS[name](**options)

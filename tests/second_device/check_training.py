@@ -233,6 +233,21 @@ def test_data_that_lie_on_the_device_are_changed_as_on_the_cpu():
     assert torch.equal(wrong[0].cpu(), wrong[1])
 
 
+@pytest.mark.parametrize("data_set", ["digits", "photo_digits"])
+def test_a_notebook_that_makes_everything_there_has_the_same_data(data_set):
+    expected = load(data_set, train=64, test=20)
+    torch.set_default_device("pretend")
+    try:
+        data = load(data_set, train=64, test=20)
+        model = fc_network([data.train.images[0].numel(), 8, 10])
+        history = fit(model, data.train, data.test, epochs=1, batch_size=32)
+    finally:
+        torch.set_default_device(None)
+    for part, other in ((data.train, expected.train), (data.test, expected.test)):
+        assert torch.equal(part.images, other.images) and torch.equal(part.labels, other.labels)
+    assert device_of(model) == torch.device("pretend:0") and evaluate(model, data.test) == history.test[0]
+
+
 @pytest.mark.parametrize("name", explorers.__all__)
 def test_explorers_draw(monkeypatch, name):
     """One frame of each: a whole explorer draws hundreds."""
