@@ -46,9 +46,14 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def training_device(model: nn.Module) -> torch.device:
-    """Where the model is trained: where it is if you have put it on a device, or else on ``best_device()``."""
+    """Where the model is trained: where it is if you have put it on a device, or else on ``best_device()``.
+
+    Apple's MPS has no double precision: a model of that type is trained on the CPU.
+    """
     home = device_of(model)
-    return best_device() if home == CPU else home
+    best = best_device() if home == CPU else home
+    doubles = (tensor.dtype == torch.float64 for tensor in chain(model.parameters(), model.buffers()))
+    return CPU if best.type == "mps" and any(doubles) else best
 
 
 @contextmanager

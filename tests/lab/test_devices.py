@@ -11,7 +11,7 @@ import torch
 import torch.utils.backend_registration
 from torch import nn
 
-from bncourse.devices import device_of, seeded
+from bncourse.devices import device_of, seeded, training_device
 from bncourse.explorers.figures import activations, batch_size, variance_shift
 from bncourse.models import Dropout
 from bncourse.studies.many_networks import ManyNetworks, train_many
@@ -74,6 +74,16 @@ def test_dropout_is_torchs(p):
 def test_a_models_device_is_that_of_what_it_holds():
     assert device_of(nn.ReLU()).type == "cpu"
     assert device_of(nn.BatchNorm1d(3, affine=False, device="meta")).type == "meta"
+
+
+def test_a_model_in_double_precision_is_not_sent_to_apples_gpu(monkeypatch):
+    monkeypatch.delenv("BNCOURSE_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert training_device(nn.Linear(4, 2)).type == "mps"
+    model = nn.Linear(4, 2).double()
+    assert training_device(model).type == "cpu"
+    fit(model, (DATA[0].double(), DATA[1]), epochs=1, batch_size=4)
 
 
 @pytest.mark.skipif(
