@@ -176,6 +176,18 @@ def register(name: str, make) -> None:
 
 _setup_privateuseone_for_python_backend(NAME, Module())
 torch.__future__.set_swap_module_params_on_conversion(True)  # on the way back too
+swap_content = torch.utils.swap_tensors
+
+
+def swap_tensors(parameter, other):
+    """``nn.Module.to`` with the parameter's hooks kept, as on CUDA."""
+    hooks = parameter._post_accumulate_grad_hooks
+    swap_content(parameter, other)
+    if hooks:
+        parameter._post_accumulate_grad_hooks = hooks
+
+
+torch.utils.swap_tensors = swap_tensors
 LIBRARY = torch.library.Library("aten", "IMPL")
 for name in ("empty.memory_format", "empty_strided", "arange", "arange.start", "arange.start_step"):
     packet, _, overload = name.partition(".")
