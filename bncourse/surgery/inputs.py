@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-__all__ = ["Call", "call_with", "convert", "device_of", "tensors_in"]
+__all__ = ["Call", "call_with", "convert", "tensors_in"]
 
 Call = Callable[[nn.Module, Any], Any]
 
@@ -66,10 +65,6 @@ def convert(value: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(convert(each, change) for each in value)
     return value
-
-
-def device_of(model: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
 def tensors_in(value: Any) -> list[Tensor]:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bncourse.checks import whole_number
+from bncourse.devices import device_of
 from bncourse.layers.sync import all_gather, world_size
 from bncourse.probes import as_written
 from bncourse.progress import progress as progress_bar
 from bncourse.standardize import mean_and_variance, pooled
-from bncourse.surgery.inputs import Call, call_with, convert, device_of
+from bncourse.surgery.inputs import Call, call_with, convert
 from bncourse.surgery.norms import is_frozen, names_of_norms, plain_model
 from bncourse.surgery.report import Report
 

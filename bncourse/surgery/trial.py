@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bncourse.devices import device_of, seeded
 from bncourse.layers.replace import known_class
 from bncourse.probes import as_written
-from bncourse.surgery.inputs import Call, convert, device_of, tensors_in
+from bncourse.surgery.inputs import Call, convert, tensors_in
 from bncourse.surgery.norms import KNOWN, plain_model
 from bncourse.surgery.pairs import Pair, fold_pairs
 from bncourse.surgery.tracing import has_hooks, is_hooked
@@ -78,7 +79,7 @@ def _run(model: nn.Module, example: Any, call: Call) -> Any:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with as_written(model), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with as_written(model), seeded(0, device):
             return call(plain_model(model), convert(example, lambda tensor: tensor.to(device)))
     finally:
         for module, mode in modes:

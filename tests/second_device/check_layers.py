@@ -122,6 +122,19 @@ def test_surgery(name):
         torch.testing.assert_close(ours.cpu(), expected, rtol=1e-4, atol=1e-5)
 
 
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
+def test_a_trial_draws_the_same_random_numbers_each_time():
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), Noisy()).to(THERE).eval()
+    source = second_device.Module.default_generators[0]
+    before = source.get_state()
+    assert not any(isinstance(module, nn.BatchNorm1d) for module in surgery.fold(model, torch.randn(5, 6)).modules())
+    assert torch.equal(source.get_state(), before)
+
+
 def test_what_chapters_ask_of_a_model():
     torch.manual_seed(0)
     model, x, labels = (
