@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bncourse.checks import whole_number
+from bncourse.layers.masked import MaskedBatchNorm1d
 from bncourse.layers.sync import all_gather, world_size
 from bncourse.probes import as_written
 from bncourse.progress import progress as progress_bar
@@ -128,6 +129,8 @@ def _batch_statistics(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor
     def hook_of(name: str):
         def give_statistics(layer: nn.Module, args: tuple, kwargs: dict) -> None:
             x = args[0] if args else kwargs["input"]
+            if isinstance(layer, MaskedBatchNorm1d):
+                x = layer.valid(*args, **kwargs)
             values = x.numel() // max(1, x.size(1))
             if values == 0:
                 raise ValueError(f"batches must have at least 1 sample each, got one of shape {tuple(x.shape)}")
