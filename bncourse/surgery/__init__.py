@@ -4,6 +4,7 @@ Each operation says what it did: ``print(report(model))``, of what it returned.
 """
 
 from bncourse.layers.frozen import FrozenBatchNorm
+from bncourse.surgery.averaging import average
 from bncourse.surgery.conversion import convert_norms, replace_norms
 from bncourse.surgery.folding import drop_redundant_biases, fold
 from bncourse.surgery.freezing import freeze, unfreeze
@@ -15,6 +16,7 @@ __all__ = [
     "BATCH_NORMS",
     "FrozenBatchNorm",
     "Report",
+    "average",
     "convert_norms",
     "drop_redundant_biases",
     "fold",

@@ -1,5 +1,6 @@
 """Give batch norms the statistics of the data."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
 from itertools import islice
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from bncourse.checks import whole_number
 from bncourse.devices import device_of
+from bncourse.layers.masked import MaskedBatchNorm1d
 from bncourse.layers.sync import all_gather, world_size
 from bncourse.probes import as_written
 from bncourse.progress import progress as progress_bar
@@ -123,25 +125,32 @@ def _batch_statistics(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor
         by each layer's name (3, C): the mean, biased variance and count of all values that it has seen.
     """
     moments: dict[str, Tensor] = {}
+    waiting: dict[str, list[Tensor]] = defaultdict(list)  # moments of single calls, which are pooled some at a time
 
     def hook_of(name: str):
         def give_statistics(layer: nn.Module, args: tuple, kwargs: dict) -> None:
             x = args[0] if args else kwargs["input"]
-            if x.numel() == 0:
+            if isinstance(layer, MaskedBatchNorm1d):
+                x = layer.valid(*args, **kwargs)
+            values = x.numel() // max(1, x.size(1))
+            if values == 0:
                 raise ValueError(f"batches must have at least 1 sample each, got one of shape {tuple(x.shape)}")
-            values = x.numel() // x.size(1)
             if values == 1:
                 raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.size()}")
-            new = torch.stack([each.flatten() for each in mean_and_variance(x, (0, *range(2, x.dim())))])
-            layer.running_mean.copy_(new[0])
-            layer.running_var.copy_(new[1])
-            new = new.cpu().double()  # there: Apple's MPS has no double precision
-            if not new.isfinite().all():
-                raise ValueError(f"batches must lead to finite values, got NaN or infinity in the input of {name!r}")
-            new = torch.cat([new, torch.full_like(new[:1], values)])
-            moments[name] = _pool(torch.stack([moments[name], new])) if name in moments else new
+            mean, variance = (each.flatten() for each in mean_and_variance(x, (0, *range(2, x.dim()))))
+            layer.running_mean.copy_(mean)
+            layer.running_var.copy_(variance)
+            waiting[name].append(torch.stack([mean, variance, torch.full_like(mean, values)]))
+            if len(waiting[name]) == 32:
+                pool(name)
 
         return give_statistics
+
+    def pool(name: str) -> None:
+        parts = torch.stack(waiting.pop(name)).cpu().double()  # there: Apple's MPS has no double precision
+        if not parts.isfinite().all():
+            raise ValueError(f"batches must lead to finite values, got NaN or infinity in the input of {name!r}")
+        moments[name] = _pool(torch.cat([moments[name][None], parts]) if name in moments else parts)
 
     handles = [
         norm.register_forward_pre_hook(hook_of(name), with_kwargs=True)  # the last: it sees what the layer gets
@@ -149,6 +158,8 @@ def _batch_statistics(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor
     ]
     try:
         yield moments
+        for name in list(waiting):
+            pool(name)
     finally:
         for handle in handles:
             handle.remove()

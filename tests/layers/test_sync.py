@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 import bncourse
 from bncourse.studies.many_devices import launch
+from bncourse.surgery import recalibrate
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch without gloo"),
@@ -158,7 +159,19 @@ def odds_and_ends_worker():
     y.float().sum().backward()
     found["half"] = str(y.dtype), str(half.running_mean.dtype), str(x.grad.dtype)
     found["channels last"] = y.is_contiguous(memory_format=torch.channels_last)
+    found["recalibrated"] = recalibrated(rank)
     return found
+
+
+def recalibrated(rank):
+    """Each process has other batches, and another number of them; what it returns is the statistics and the report."""
+    model = nn.parallel.DistributedDataParallel(nn.Sequential(bncourse.SyncBatchNorm(CHANNELS)).double())
+    try:
+        recalibrate(model, [])
+    except ValueError as error:
+        no_batch = str(error)
+    done = recalibrate(model, make_batches((6, CHANNELS), torch.float64)[rank % 2][0].split(6 - 4 * (rank % 2)))
+    return no_batch, as_numpy(dict(model.module.state_dict())), str(done)
 
 
 def dying_worker(rank, port, timeout, report):
@@ -252,6 +265,15 @@ def test_collectives_small_batches_groups_and_half_precision(launched):
         assert "more than 1 value per channel" in found["one value"]
         assert found["all empty"] and found["group of one"] and found["channels last"]
         assert found["half"] == ("torch.bfloat16", "torch.float32", "torch.bfloat16")
+
+
+def test_recalibration_pools_the_batches_of_all_processes(launched):
+    x = torch.cat([x for x, _ in make_batches((6, CHANNELS), torch.float64)[:2]])
+    for _, _, found in launched(2):
+        no_batch, state, done = found["recalibrated"]
+        assert "at least 1 batch, got none" in no_batch and "from 12 values a channel" in done
+        torch.testing.assert_close(torch.from_numpy(state["0.running_mean"]), x.mean(0))
+        torch.testing.assert_close(torch.from_numpy(state["0.running_var"]), x.var(0, correction=0))
 
 
 def test_a_process_that_dies_ends_the_others():
