@@ -20,7 +20,7 @@ from bncourse.surgery.inputs import Call, call_with, convert
 from bncourse.surgery.norms import is_frozen, names_of_norms, plain_model
 from bncourse.surgery.report import Report
 
-__all__ = ["recalibrate"]
+__all__ = ["batch_statistics", "recalibrate"]
 
 
 @torch.no_grad()
@@ -74,7 +74,7 @@ def recalibrate(
     plain, device, seen = plain_model(model), device_of(model), 0
     total: Any = len(loader) if count is None and isinstance(loader, Sized) else count
     shown = progress_bar(total, "recalibrate", "batch") if progress else nullcontext()
-    with _left_as_found(model, layers), _batch_statistics(layers) as moments, as_written(model), shown as bar:
+    with _left_as_found(model, layers), batch_statistics(layers) as moments, as_written(model), shown as bar:
         model.eval()
         for batch in islice(loader, count):
             call(plain, convert(batch, lambda tensor: tensor.to(device)))
@@ -116,7 +116,7 @@ def _left_as_found(model: nn.Module, layers: dict[str, nn.Module]) -> Iterator[N
 
 
 @contextmanager
-def _batch_statistics(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+def batch_statistics(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     """In the block, each layer in evaluation normalizes with the statistics of its batch, as in training.
 
     They stand in its running averages when it is called; what else the layer does, it does.

@@ -102,6 +102,8 @@ class TestReplace:
         fused = torch.ao.quantization.fuse_modules(model, [["0", "1"]])
         assert isinstance(fused[1], nn.Identity)
         torch.testing.assert_close(fused(self.x), model(self.x))
+        exported = torch.export.export(model, (self.x,))
+        assert any("batch_norm" in str(node.target) for node in exported.graph.nodes)
 
 
 def batch_model():

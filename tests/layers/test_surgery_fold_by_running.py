@@ -341,6 +341,16 @@ class TestStays:
         with pytest.raises(ValueError, match="must give the same output whenever"):
             fold(Dice(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval(), IMAGES)
 
+    @pytest.mark.filterwarnings("error")
+    def test_a_model_that_multiplies_rounding_is_told(self):
+        model = lived_in(Named(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=1e-12)))
+        model[1].running_var.fill_(1e-12)
+        model[1].running_mean.copy_(model[0](IMAGES).mean((0, 2, 3)).detach())
+        model[0].bias.data += 1e6
+        model[1].running_mean += 1e6
+        with pytest.raises(UserWarning, match="of its size: this model multiplies rounding"):
+            fold(model, IMAGES)
+
 
 class Residual4(Residual):
     def __init__(self):
