@@ -113,8 +113,10 @@ class LayerRecord(NamedTuple):
 
 
 @contextmanager
-def record(model: nn.Module, kinds: Kinds = (nn.Linear, nn.Conv2d)) -> Iterator[dict[str, LayerRecord]]:
-    """Record the layers of the given ``kinds`` in ``model`` until the block ends; compiled or not, see ``watch``.
+def record(model: nn.Module, kinds: Kinds = (nn.Linear, nn.modules.conv._ConvNd)) -> Iterator[dict[str, LayerRecord]]:
+    """Record the linear and convolution layers in ``model``, or those of other ``kinds``, until the block ends.
+
+    Compiled models are seen too, see ``watch``.
 
     Yields:
         a ``LayerRecord`` for each layer, by its name in ``model.named_modules()``, in the network's order.

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from bncourse.layers import (
     BatchNorm1d,
@@ -56,7 +57,7 @@ def names_of_norms(model: nn.Module, where: Where | None = None, tracking: bool 
             name and module chooses.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or one that does not know its size yet.
     """
     names = {
         name.replace("_orig_mod.", ""): module
@@ -65,6 +66,8 @@ def names_of_norms(model: nn.Module, where: Where | None = None, tracking: bool 
     }
     if not names:
         raise ValueError(f"model must have a batch norm{' with running statistics' if tracking else ''}, got none")
+    if tracking and any(is_lazy(module.running_mean) for module in names.values()):
+        raise ValueError("model must know its sizes, got lazy batch norms: run it on a batch first")
     if where is None:
         return names
     chosen = {name: module for name, module in names.items() if _chooses(where, name, module)}

@@ -69,8 +69,6 @@ def recalibrate(
     layers = {name: norm for name, norm in layers.items() if name not in done.left}
     if not layers:
         raise ValueError("model must have a batch norm with running statistics that move, got frozen ones only")
-    if any(nn.parameter.is_lazy(norm.running_mean) for norm in layers.values()):
-        raise ValueError("model must know its sizes, got lazy batch norms: run it on a batch first")
     plain, device, seen = plain_model(model), device_of(model), 0
     total: Any = len(loader) if count is None and isinstance(loader, Sized) else count
     shown = progress_bar(total, "recalibrate", "batch") if progress else nullcontext()

@@ -146,6 +146,7 @@ def test_a_norm_of_many_small_values_is_added_up_in_double_precision():
     assert seen["0"].gradient_norm == pytest.approx([1e-25 * 2**10], rel=1e-6)
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch before 2.6: refused, as tested below")
 @pytest.mark.parametrize("way", ["outside", "in place", "a part"])
 @pytest.mark.parametrize("used", ["not", "in training", "in evaluation"])
 def test_compiled_models_are_seen(way, used):
@@ -175,3 +176,10 @@ def test_an_older_torch_says_that_it_cannot_see_a_compiled_model(monkeypatch):
     with pytest.raises(ValueError, match="must not be compiled where torch is older"):
         record(torch.compile(model, backend="eager")).__enter__()
     assert not model[0]._forward_hooks
+
+
+def test_convolutions_of_every_kind_are_recorded():
+    model = nn.Sequential(nn.Conv1d(3, 4, 1), nn.ConvTranspose1d(4, 2, 2), nn.Flatten(), nn.Linear(6, 1))
+    with record(model) as seen:
+        model(torch.randn(2, 3, 2))
+    assert list(seen) == ["0", "1", "3"]

@@ -193,6 +193,8 @@ class TestFolds:
     def test_parts_that_are_compiled(self):
         torch.compiler.reset()
         model = Named(torch.compile(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), backend="eager"), nn.ReLU())
+        if not hasattr(torch.compiler, "set_stance"):
+            pytest.skip("the comparison runs the compiled model as written: torch 2.6")
         result = check(model, IMAGES, 1)
         assert not any(hasattr(m, "_orig_mod") for m in result.modules())
 
