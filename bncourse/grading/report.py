@@ -137,6 +137,8 @@ def write_feedback(folder: Path, record: Record, assignment: Assignment) -> None
     elif record.reason:
         lines[-1] = "Your notebook was graded, but some of its cells raised an error."
         lines += ["", f"Begin with these cells: {_plain(record.reason)}"]
+    if None in record.explained.values():
+        lines += ["", "Your explanations are not graded yet: the score is that of the code."]
     if record.note:
         lines += ["", f"Note: {_plain(record.note)}"]
     if record.late:
