@@ -10,6 +10,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bncourse", description="Tools of the course on batch normalization.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     add_grade(commands)
+    add_gradebook(commands)
+    add_autograder(commands)
     chosen = parser.parse_args(arguments)
     return chosen.run(chosen)
 
@@ -28,11 +30,51 @@ def add_grade(commands: argparse._SubParsersAction) -> None:
     grade.add_argument(
         "--roster", type=Path, action="append", default=[], help="who should have handed in: a line each, or a CSV"
     )
+    grade.add_argument("--due", help="when it was due, such as 2026-03-01T23:59 (the platform's time)")
+    grade.add_argument("--late-days", type=int, default=0, help="days after that which cost nothing (default: 0)")
+    grade.add_argument("--late-penalty", type=float, default=0, help="percent of the score for each further day")
     grade.add_argument("--jobs", type=int, help="how many at once (default: the number of CPU cores)")
     grade.add_argument("--seconds", type=float, default=180, help="time limit per submission (default: 180)")
     grade.add_argument("--megabytes", type=float, default=4096, help="memory limit per submission (default: 4096)")
+    grade.add_argument("--anonymous", action="store_true", help="no names in the report about the class")
     grade.add_argument("--retry", action="store_true", help="grade again what timed out, ran out of memory or crashed")
     grade.set_defaults(run=run_grade)
+
+
+def add_gradebook(commands: argparse._SubParsersAction) -> None:
+    gradebook = commands.add_parser(
+        "gradebook",
+        help="one table from those of several sets",
+        description="One table from those that `bncourse grade` made, or the file that a learning platform takes.",
+    )
+    gradebook.add_argument("tables", type=Path, nargs="+", help="the sets' tables")
+    gradebook.add_argument("--out", type=Path, required=True, help="the file to write")
+    gradebook.add_argument("--roster", type=Path, action="append", default=[], help="the class list, as for grading")
+    gradebook.add_argument("--platform", choices=["canvas", "moodle", "blackboard"], help="in that platform's columns")
+    gradebook.set_defaults(run=run_gradebook)
+
+
+def add_autograder(commands: argparse._SubParsersAction) -> None:
+    autograder = commands.add_parser(
+        "autograder",
+        help="a zip for Gradescope",
+        description="Write the zip that Gradescope takes as the autograder of a programming assignment.",
+    )
+    autograder.add_argument("--assignment", required=True, help="a name, such as ex-01-..., or an autograder.json")
+    autograder.add_argument("--out", type=Path, required=True, help="the zip to write")
+    autograder.set_defaults(run=run_autograder)
+
+
+def run_gradebook(chosen: argparse.Namespace) -> int:
+    from bncourse.grading.command import gradebook
+
+    return gradebook(chosen)
+
+
+def run_autograder(chosen: argparse.Namespace) -> int:
+    from bncourse.grading.command import autograder
+
+    return autograder(chosen)
 
 
 def run_grade(chosen: argparse.Namespace) -> int:

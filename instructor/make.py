@@ -15,6 +15,7 @@ Needs the extra: pip install -e ".[instructor]".
 import argparse
 import ast
 import contextlib
+import hashlib
 import io
 import json
 import re
@@ -34,7 +35,6 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from tools.repository import setup_cell  # noqa: E402 (the one place that knows how the package is installed)
 
-POINTS = {"easy": 2, "medium": 3, "hard": 5}
 ASSIGNMENT = """# ASSIGNMENT CONFIG
 init_cell: false
 export_cell: false
@@ -82,12 +82,30 @@ def make(source: Path, students: Path, private: Path) -> None:
         cell.metadata.pop("tags", None)  # here a failing check is an error
     for folder in (students, private / name):
         folder.mkdir(parents=True, exist_ok=True)
-    nbformat.write(student, students / f"{name}.ipynb")
+    write_student(student, students / f"{name}.ipynb")
     nbformat.write(solution, private / name / "solution.ipynb")
     (private / name / "autograder.json").write_text(json.dumps({"name": name, "questions": questions}, indent=1))
     cases = sum(len(question["cases"]) for question in questions)
     points = sum(question["points"] + (question["explanation"] or {}).get("points", 0) for question in questions)
     print(f"{name}: {len(questions)} exercises, {cases} cases, {points:g} points")
+
+
+def write_student(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Write a student notebook, but never over one that somebody has worked in: then beside it."""
+    notebook.metadata["bncourse"] = {"made": digest(notebook)}
+    if path.exists():
+        there = nbformat.read(path, 4)
+        made = there.metadata.get("bncourse", {}).get("made")
+        if digest(there) not in (made, digest(notebook)):
+            path = path.with_suffix(".new.ipynb")
+            print(f"{path.name}: somebody has worked in the notebook that is there, so the new one is beside it")
+    nbformat.write(notebook, path)
+
+
+def digest(notebook: nbformat.NotebookNode) -> str:
+    """Of what the cells say."""
+    texts = [[cell.cell_type, cell.source] for cell in notebook.cells]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
 def expand(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -104,7 +122,7 @@ def expand(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             rest = rest[: next(i for i, other in enumerate(rest) if other.source.startswith("# END QUESTION"))]
             hidden = sum(other.source.startswith("# HIDDEN") for other in rest)
             explained = any(other.source.startswith("# EXPLANATION") for other in rest)
-            points = POINTS[exercise.level] / (2 if explained else 1)
+            points = exercise.points / (2 if explained else 1)
             about = about_points(exercise, points, hidden, explained, "all_or_nothing: true" in cell.source)
             cell.source += f"\npoints: {points:g}\ncheck_cell: false"
             cells.append(new_markdown_cell(f"## {number}. {exercise.title}\n\n{about}"))
@@ -122,7 +140,7 @@ def about_points(exercise: Exercise, points: float, hidden: int, explained: bool
     """What a student should know of an exercise before starting it."""
     public = len(exercise.cases)
     share = "all or nothing" if all_or_nothing else "shared equally"
-    worth = f"{count(POINTS[exercise.level], 'point')}" + (f": {points:g} for your explanation, {points:g}" * explained)
+    worth = f"{count(exercise.points, 'point')}" + (f": {points:g} for your explanation, {points:g}" * explained)
     return (
         f"*Chapter {exercise.chapter}, {exercise.level}, about {exercise.minutes} minutes. Worth {worth} for what "
         f"passes {public + hidden} cases, {share}: the {public} of the check, and {hidden} more when it is graded.*"
@@ -142,7 +160,7 @@ def explanations(source: Path) -> dict[str, dict]:
         elif cell.cell_type == "raw" and cell.source.startswith("# EXPLANATION"):
             parts = re.findall(r"^(\w+): (.*(?:\n  .*)*)", cell.source, re.MULTILINE)
             texts = {key: " ".join(text.split()) for key, text in parts}
-            found[name] = {"points": POINTS[EXERCISES[name].level] / 2, "prompt": EXPLAIN, **texts}
+            found[name] = {"points": EXERCISES[name].points / 2, "prompt": EXPLAIN, **texts}
     return found
 
 

@@ -84,6 +84,7 @@ class Executor:
             "OMP_NUM_THREADS": str(threads or ""),
             "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin make a busy machine five times slower
             "TQDM_DISABLE": "1",  # a page needs no progress bars
+            "BNCOURSE_PROGRESS": "0",  # nobody learns here
             "BNCOURSE_TRACED_ROOT": str(self.root),
             "BNCOURSE_TRACED_FILES": str(files),
         }

@@ -3,21 +3,56 @@
 There is one module for each notebook of ``book/exercises``, under its name.
 """
 
+import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from bncourse.exercises import (
     backward_and_deployment,
     blocks_and_variants,
     bug_zoo,
+    learner,
     normalizing_a_batch,
     training_and_inference,
 )
 from bncourse.exercises.exercise import Case, CheckFailed, Exercise
 
-__all__ = ["EXERCISES", "Case", "CheckFailed", "Exercise", "check", "run_case"]
+__all__ = ["EXERCISES", "Case", "CheckFailed", "Exercise", "check", "check_all", "progress", "run_case"]
+
+ANSWERS = {  # what the notebooks call the answers
+    "signal": ("output_std",),
+    "standardize": ("standardize",),
+    "batch-norm": ("batch_norm",),
+    "identity": ("undo",),
+    "running-statistics": ("update",),
+    "warm-up": ("steps_until",),
+    "evaluate": ("accuracy",),
+    "batch-noise": ("mean_noise",),
+    "conv-block": ("conv_block",),
+    "norm-axes": ("batch_axes", "layer_axes", "instance_axes", "group_axes"),
+    "group-norm": ("group_norm",),
+    "batch-of-two": ("batch_of_two",),
+    "accumulation": ("train_epoch",),
+    "dropout-shift": ("variance_ratio",),
+    **{exercise.name: (creature.__name__,) for exercise, creature in bug_zoo.CREATURES.items()},
+    "zoo-bias": ("conv_norm_relu",),
+    "zoo-residual": ("ResidualBlock",),
+    "zoo-gradient-check": ("gradient_is_right",),
+    "layer": ("BatchNorm",),
+    "backward": ("backward",),
+    "fold": ("fold",),
+    "recalibrate": ("recalibrate",),
+}
+KEYS = {"norm-axes": ("batch", "layer", "instance", "group")}  # the answer is a dictionary
 
 SETS = (normalizing_a_batch, training_and_inference, blocks_and_variants, bug_zoo, backward_and_deployment)
 EXERCISES = {exercise.name: exercise for exercises in SETS for exercise in exercises.EXERCISES}
+
+
+def set_of(name: str) -> str:
+    """The notebook that has an exercise, such as "ex-04-bug-zoo"."""
+    number = next(n for n, exercises in enumerate(SETS, 1) if _exercise(name) in exercises.EXERCISES)
+    return f"ex-{number:02}-{SETS[number - 1].__name__.rpartition('.')[2].replace('_', '-')}"
 
 
 def check(name: str, answer: Any) -> None:
@@ -31,7 +66,59 @@ def check(name: str, answer: Any) -> None:
         CheckFailed: with the report, if a case fails. In a notebook only the report is shown.
         KeyError: if there is no exercise of that name.
     """
-    print(_exercise(name).check(answer))
+    exercise = _exercise(name)
+    try:
+        report = exercise.check(answer)
+    except CheckFailed as failure:
+        learner.remember(name, len(exercise.cases) - failure.failed, len(exercise.cases))
+        raise
+    learner.remember(name, len(exercise.cases), len(exercise.cases))
+    print(report)
+
+
+def check_all(names: Mapping[str, Any] | None = None) -> None:
+    """Check every exercise whose answer the notebook defines, and print a line for each, then ``progress()``.
+
+    Args:
+        names: the notebook's names, ``globals()`` for one; those of the running notebook if it is left out.
+    """
+    defined = learner.notebooks_names(names)
+    for name, answers in ANSWERS.items():
+        if not any(answer in defined for answer in answers):
+            continue
+        exercise = EXERCISES[name]
+        values = {key: defined.get(answer) for key, answer in zip(KEYS.get(name, answers), answers, strict=True)}
+        try:
+            exercise.check(values if name in KEYS else values[answers[0]])
+            failed, said = 0, "all cases pass"
+        except CheckFailed as failure:
+            failed, said = failure.failed, str(failure).splitlines()[0].partition(": ")[2]
+        learner.remember(name, len(exercise.cases) - failed, len(exercise.cases))
+        print(f"  {'FAIL' if failed else 'ok  '}  {name}: {said}")
+    progress()
+
+
+def progress() -> None:
+    """Print which exercises you have solved in this folder, their points, and what comes next.
+
+    ``check`` keeps its results in the file ``.bncourse-progress.json`` beside the notebook; delete it to forget them.
+    The points are those of the public cases, and explanations have theirs from a person.
+    """
+    kept, following = learner.results(), None
+    for exercises in SETS:
+        solved = [e for e in exercises.EXERCISES if kept.get(e.name, [0, 1])[0] >= len(e.cases)]
+        points = sum(exercise.points for exercise in exercises.EXERCISES)
+        print(f"{set_of(exercises.EXERCISES[0].name)}: {sum(e.points for e in solved)} of {points} points")
+        for exercise in exercises.EXERCISES:
+            passed, total = kept.get(exercise.name, [0, len(exercise.cases)])
+            done = exercise in solved
+            following = following or (None if done else exercise)
+            state = "done" if done else f"{passed} of {total} cases" if exercise.name in kept else "to do"
+            print(f"  {'✓' if done else ' '} {exercise.name:20} {exercise.points} points, {state}")
+    if following is None:
+        print("All of them are solved.")
+    else:
+        print(f"Next: {following.name} ({following.title}), chapter {following.chapter}, {following.minutes} minutes.")
 
 
 def run_case(name: str, case: str, answer: Any) -> None:
@@ -49,5 +136,6 @@ def run_case(name: str, case: str, answer: Any) -> None:
 
 def _exercise(name: str) -> Exercise:
     if name not in EXERCISES:
-        raise KeyError(f"name must be one of {', '.join(EXERCISES)}, got {name!r}")
+        near = difflib.get_close_matches(str(name), EXERCISES, 2, cutoff=0.3) or list(EXERCISES)[:2]
+        raise KeyError(f"name must be that of an exercise, such as {' or '.join(map(repr, near))}, got {name!r}")
     return EXERCISES[name]

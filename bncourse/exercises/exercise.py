@@ -26,7 +26,11 @@ LIBRARIES = (str(Path(__file__).parents[1]), "site-packages", "dist-packages", "
 
 
 class CheckFailed(AssertionError):
-    """An answer failed its check. In a notebook only the report is shown, not a traceback."""
+    """An answer failed its check: ``failed`` cases of it. In a notebook only the report is shown, not a traceback."""
+
+    def __init__(self, report: str, failed: int = 0):
+        super().__init__(report)
+        self.failed = failed
 
     def _render_traceback_(self) -> list[str]:
         return str(self).splitlines()
@@ -72,7 +76,7 @@ class Exercise:
         title: what the book calls it.
         chapter: the chapter it belongs to.
         minutes: how long it takes a student who has read the chapter.
-        level: how hard it is.
+        level: how hard it is; easy ones have 2 points, medium ones 3, hard ones 5.
         cases: what an answer is tested for.
     """
 
@@ -82,6 +86,11 @@ class Exercise:
     minutes: int
     level: Literal["easy", "medium", "hard"]
     cases: list[Case] = field(default_factory=list, repr=False)
+
+    @property
+    def points(self) -> int:
+        """What it is worth, with the explanation where there is one."""
+        return {"easy": 2, "medium": 3, "hard": 5}[self.level]
 
     def add(self, name: str, test: Callable[..., None], *inputs: Any, **options: Any) -> None:
         """Add a case: a function of the answer and of these inputs."""
@@ -110,7 +119,7 @@ class Exercise:
                 failures[case.name] = failure
         report = self._report(failures)
         if failures:
-            raise CheckFailed(report)
+            raise CheckFailed(report, len(failures))
         return report
 
     def _report(self, failures: dict[str, CaseFailed]) -> str:

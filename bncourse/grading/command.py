@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import glob
 import io
 import os
 import shutil
@@ -14,10 +15,14 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from bncourse.exercises import EXERCISES
 from bncourse.grading import supervise
 from bncourse.grading.assignment import Assignment, find_assignment
+from bncourse.grading.desk import Deadline, Desk, feedback_folder
+from bncourse.grading.gradebook import write_gradebook
+from bncourse.grading.gradescope import write_autograder
 from bncourse.grading.names import BadArgument, Roster, read_roster
-from bncourse.grading.report import Log, Record, write_feedback, write_table
+from bncourse.grading.report import Log, Record
 from bncourse.grading.submissions import find_submissions, ignored_files
 from bncourse.grading.supervise import Limits
 
@@ -51,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
             jobs=arguments.jobs,
             roster=roster,
             retry=arguments.retry,
+            anonymous=arguments.anonymous,
+            deadline=Deadline.read(arguments.due, arguments.late_days, arguments.late_penalty),
             say=lambda line: print(line, flush=True),
         )
     except (OSError, BadArgument) as error:
@@ -61,9 +68,35 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
     counts = Counter(record.status for record in records)
     print(", ".join(f"{count} {status}" for status, count in counts.most_common()))
-    print(f"Table: {arguments.out}\nFeedback: {_feedback(arguments.out)}/")
+    for warning in roster.warnings:
+        print(f"Warning: {warning}")
+    report = arguments.out.with_name(f"{arguments.out.stem}-report.html")
+    print(f"Table: {arguments.out}\nReport: {report}\nFeedback: {feedback_folder(arguments.out)}/")
     if any(record.flags for record in records):
         print("Some submissions replaced functions of torch or of the checker (column `replaced`): look at them.")
+    return 0
+
+
+def gradebook(arguments: argparse.Namespace) -> int:
+    """Write one table from several, as the command line says; returns the exit code."""
+    try:
+        roster = Roster(student for path in arguments.roster for student in read_roster(path))
+        warnings = write_gradebook(arguments.tables, arguments.out, roster, arguments.platform)
+    except (OSError, BadArgument) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(*(f"Warning: {warning}" for warning in warnings), f"Gradebook: {arguments.out}", sep="\n")
+    return 0
+
+
+def autograder(arguments: argparse.Namespace) -> int:
+    """Write Gradescope's zip, as the command line says; returns the exit code."""
+    try:
+        write_autograder(find_assignment(arguments.assignment), arguments.out)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"Autograder: {arguments.out}")
     return 0
 
 
@@ -76,6 +109,8 @@ def grade_folder(
     jobs: int | None = None,
     roster: Roster | Iterable[str] = (),
     retry: bool = False,
+    anonymous: bool = False,
+    deadline: Deadline | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Record]:
     """Grade every submission in a folder.
@@ -83,12 +118,15 @@ def grade_folder(
     Args:
         folder: the submissions, as ``find_submissions`` understands them.
         assignment: what is graded.
-        out: the table, OUT.csv. Beside it: OUT-feedback/, a page per student, and OUT.log, from which a second run goes
-            on: what it has graded and what has not changed since is not graded again.
+        out: the table, OUT.csv. Beside it: OUT-feedback/, a page per student; OUT-explanations.csv and
+            OUT-overrides.csv, which people fill in; OUT-report.html about the class; and OUT.log, from which a second
+            run goes on: what it has graded and what has not changed since is not graded again.
         limits: of each submission.
         jobs: how many at once; as many as there are CPU cores by default.
         roster: students who should have handed in.
         retry: grade those again that timed out, ran out of memory or crashed.
+        anonymous: leave names out of the report about the class.
+        deadline: when it was due, and what being late costs.
         say: receives lines of progress.
 
     Returns:
@@ -99,10 +137,16 @@ def grade_folder(
         KeyboardInterrupt: if you stop it; what is graded is in the log.
     """
     limits, jobs = limits or Limits(), jobs or os.cpu_count() or 1
-    written = [out, out.with_suffix(".log"), _feedback(out)]
+    written = [out, *out.parent.glob(f"{glob.escape(out.stem)}[-.]*")]
     submissions = find_submissions(folder, assignment, roster, ours=written)
     out.parent.mkdir(parents=True, exist_ok=True)
     log = Log(out.with_suffix(".log"))
+    others = {name for record in log.read().values() for name in record.scores} - {q.name for q in assignment.questions}
+    if others and not others <= set(EXERCISES) - {q.name for q in assignment.questions}:
+        others = set()  # exercises that the set has lost
+    if others:
+        raise BadArgument(f"out must be the table of {assignment.name}, got {out} with {', '.join(sorted(others)[:3])}")
+    desk = Desk(out, assignment, deadline or Deadline())
     unfinished = ("timeout", "memory", "crashed") if retry else ()
     known = {(r.student, r.digest): r for r in log.read().values() if r.status not in unfinished}
     done = {s.student: known[s.student, s.digest] for s in submissions if (s.student, s.digest) in known}
@@ -130,21 +174,16 @@ def grade_folder(
             for record in (future.result() for future in as_completed(started)):
                 done[record.student] = record
                 log.add(record)
-                write_table(out, done.values(), assignment)
                 say(_printable(_line(record, len(done), len(submissions), assignment)))
+                desk.write_table(done.values())
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    notes = {submission.student: submission.note for submission in submissions}
-    for record in done.values():
-        record.note = notes[record.student]
-        try:
-            write_feedback(_feedback(out), record, assignment)
-        except OSError as error:  # a name that no file can have
-            say(_printable(f"Warning: no feedback for {record.student}: {error}"))
-    write_table(out, done.values(), assignment)
-    return sorted(done.values(), key=lambda record: record.student)
+    records = sorted(done.values(), key=lambda record: record.student)
+    for warning in desk.finish(records, submissions, anonymous):
+        say(_printable(f"Warning: {warning}"))
+    return records
 
 
 def remove_stale() -> None:
@@ -153,10 +192,6 @@ def remove_stale() -> None:
         with contextlib.suppress(OSError):  # another run has just removed it
             if time.time() - folder.stat().st_mtime > DAY:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _feedback(out: Path) -> Path:
-    return out.with_name(f"{out.stem}-feedback")
 
 
 def _line(record: Record, count: int, total: int, assignment: Assignment) -> str:

@@ -1,17 +1,17 @@
 """What grading leaves behind: a table for the instructor, a page for each student, and a log to go on from."""
 
-import csv
-import io
+import hashlib
 import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from bncourse.exercises import EXERCISES
 from bncourse.files import write_whole
 from bncourse.grading.assignment import Assignment, Question
 from bncourse.grading.submissions import OURS
+from bncourse.grading.typed import write_rows
 
 EXPLANATIONS = {
     "ok": "Your notebook ran and was graded.",
@@ -35,7 +35,11 @@ class Outcome:
 
 @dataclass
 class Record:
-    """All that grading one submission brought: a status, the reason for it, and how every case went."""
+    """All that grading one submission brought: a status, the reason for it, and how every case went.
+
+    ``note``, ``late``, ``penalty``, ``explained``, ``overrides`` and ``comments`` do not come from the run: each time
+    the table is made they are taken from the files that people fill in, and from the platform's names.
+    """
 
     student: str
     file: str
@@ -46,11 +50,21 @@ class Record:
     scores: dict[str, float] = field(default_factory=dict)
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     seconds: float = 0.0
-    note: str = ""  # how the notebook was chosen
+    note: str = ""
+    late: str = ""
+    penalty: float = 0.0  # the share of the score that being late costs
+    explained: dict[str, float | None] = field(default_factory=dict)  # None: not graded yet
+    overrides: dict[str, float] = field(default_factory=dict)
+    comments: dict[str, str] = field(default_factory=dict)
+
+    def points(self, question: str) -> float:
+        """What the cases of a question brought, or what a person said instead."""
+        return self.overrides.get(question, self.scores.get(question, 0.0))
 
     @property
     def score(self) -> float:
-        return round(sum(self.scores.values()), 4)
+        given = sum(map(self.points, self.scores)) + sum(points or 0.0 for points in self.explained.values())
+        return round(given * (1 - self.penalty), 2)
 
     @classmethod
     def from_json(cls, line: str) -> "Record":
@@ -81,50 +95,88 @@ class Log:
             file.write("\n" + json.dumps(asdict(record)))  # the newline first: it also ends a line that was cut off
 
 
-def write_table(path: Path, records: Iterable[Record], assignment: Assignment) -> None:
-    """Write the CSV whole: whoever reads it meanwhile sees the old one or the new one."""
+def table_columns(assignment: Assignment) -> list[str]:
+    """The columns of the table."""
     questions = [question.name for question in assignment.questions]
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["student", "status", "score", "possible", *questions, "reason", "replaced", "seconds", "file"])
+    words = ["explanations"] * any(question.explanation for question in assignment.questions)
+    return [
+        *("student", "status", "score", "possible", *questions, *words),
+        *("late", "note", "reason", "replaced", "seconds", "file"),
+    ]
+
+
+def write_table(
+    path: Path, records: Iterable[Record], assignment: Assignment, extra: dict[str, dict[str, str]] | None = None
+) -> None:
+    """Write the CSV whole: whoever reads it meanwhile sees the old one or the new one.
+
+    ``extra`` has columns that people added, for each student.
+    """
+    rows, added = [], dict.fromkeys(column for columns in (extra or {}).values() for column in columns)
     for record in sorted(records, key=lambda record: record.student):
-        row = [record.student, record.status, record.score, assignment.points]
-        row += [record.scores.get(name, 0.0) for name in questions]
-        row += [
-            "; ".join(filter(None, [record.note, record.reason])),
-            " ".join(record.flags),
-            record.seconds,
-            record.file,
-        ]
-        writer.writerow([_harmless(value) for value in row])
-    write_whole(path, text.getvalue().encode("utf-8-sig", "backslashreplace"))  # the mark: for Excel
-
-
-def _harmless(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula, quoted."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+        ungraded = sum(points is None for points in record.explained.values())
+        words = sum(points or 0.0 for points in record.explained.values())
+        row = {"student": record.student, "status": record.status, "score": record.score, "possible": assignment.points}
+        row |= {question.name: round(record.points(question.name), 2) for question in assignment.questions}
+        row |= {"explanations": round(words, 2), "late": record.late, "reason": record.reason}
+        note = [record.note, *(f"{ungraded} explanations are not graded yet" for _ in range(ungraded > 0))]
+        row |= {"note": "; ".join(filter(None, note)), "replaced": " ".join(record.flags)}
+        row |= {"seconds": record.seconds, "file": record.file, **(extra or {}).get(record.student, {})}
+        rows.append(row)
+    write_rows(path, [*table_columns(assignment), *added], rows)
 
 
 def write_feedback(folder: Path, record: Record, assignment: Assignment) -> None:
-    """Write a student's page: every public case, and of the hidden ones only how many passed."""
+    """Write a student's page: every public case, and of the hidden ones only how many passed.
+
+    A page that somebody has changed is kept beside it, as NAME.edited.md.
+    """
     lines = [f"# {assignment.name}: {record.score:g} of {assignment.points:g} points", "", EXPLANATIONS[record.status]]
     if record.reason and record.status != "ok":
         lines += ["", f"What happened: {_plain(_public_reason(record, assignment))}"]
     elif record.reason:
-        lines += ["", f"Cells that raised an error: {_plain(record.reason)}"]
+        lines[-1] = "Your notebook was graded, but some of its cells raised an error."
+        lines += ["", f"Begin with these cells: {_plain(record.reason)}"]
+    if None in record.explained.values():
+        lines += ["", "Your explanations are not graded yet: the score is that of the code."]
+    if record.note:
+        lines += ["", f"Note: {_plain(record.note)}"]
+    if record.late:
+        lines += [
+            "",
+            f"Late: {record.late}" + (f", which costs {record.penalty:.0%} of the score" * (record.penalty > 0)),
+        ]
     for question in assignment.questions:
-        score = record.scores.get(question.name, 0.0)
-        lines += ["", f"## {question.name}: {score:g} of {question.points:g}", ""]
+        title = EXERCISES[question.name].title if question.name in EXERCISES else question.name
+        lines += ["", f"## {title} ({question.name}): {record.points(question.name):g} of {question.points:g}", ""]
+        if question.name in record.overrides:
+            lines.append("- these points were given by a person")
         lines += _cases(question, record.outcomes.get(question.name))
-    write_whole(folder / OURS, b"")
-    name = record.student.replace("/", "_").encode(sys.getfilesystemencoding(), "backslashreplace")
-    write_whole(folder / f"{name.decode(sys.getfilesystemencoding())}.md", ("\n".join(lines) + "\n").encode())
+        if question.explanation:
+            points = record.explained.get(question.name)
+            given = "not graded yet" if points is None else f"{points:g} of {question.explanation.points:g} points"
+            lines.append(f"- your explanation: {given}")
+        if comment := record.comments.get(question.name):
+            lines.append(f"- comment: {_plain(comment)}")
+    encoding = sys.getfilesystemencoding()
+    name = record.student.replace("/", "_").encode(encoding, "backslashreplace").decode(encoding)
+    page, marks = folder / f"{name}.md", folder / OURS
+    content = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+    written = json.loads(marks.read_text(encoding="utf-8") or "{}") if marks.exists() else {}
+    if page.exists() and page.name in written and _digest(page.read_bytes()) != written[page.name]:
+        page.replace(page.with_suffix(".edited.md"))
+    write_whole(page, content)
+    write_whole(marks, json.dumps(written | {page.name: _digest(content)}).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _cases(question: Question, outcomes: list[Outcome] | None) -> list[str]:
     if outcomes is None:
         return ["Not graded."]
-    lines, hidden = [], []
+    lines, hidden, hints = [], [], set()
     for case, outcome in zip(question.cases, outcomes, strict=True):
         if case.hidden:
             hidden.append(outcome.passed)
@@ -133,7 +185,9 @@ def _cases(question: Question, outcomes: list[Outcome] | None) -> list[str]:
         if not outcome.passed:
             lines.append(f"  - {_plain(outcome.message)}")
         if outcome.hint:
-            lines.append(f"  - Hint: {_plain(outcome.hint)}")
+            same = outcome.hint in hints
+            lines.append("  - Hint: the same as above." if same else f"  - Hint: {_plain(outcome.hint)}")
+            hints.add(outcome.hint)
     if hidden:
         lines.append(f"- further cases passed: {sum(hidden)} of {len(hidden)}")
     if question.all_or_nothing:

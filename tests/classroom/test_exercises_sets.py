@@ -1,6 +1,7 @@
 """The notebooks that make.py makes: solutions score all points, what students get scores none, and nothing leaks."""
 
 import ast
+import importlib.util
 import inspect
 import json
 
@@ -155,3 +156,21 @@ def test_points_and_hidden_cases_stand_above_each_exercise(made):
             assert ("all or nothing" in heading) == question.all_or_nothing
             assert ("for your explanation" in heading) == bool(explained)
             assert not explained or explained == question.points
+
+
+def test_a_notebook_that_somebody_worked_in_is_not_overwritten(made, tmp_path):
+    make = importlib.util.spec_from_file_location("make", ROOT / "instructor" / "make.py")
+    module = importlib.util.module_from_spec(make)
+    make.loader.exec_module(module)
+    path = tmp_path / f"{NAMES[0]}.ipynb"
+    original = module.nbformat.read(made / "students" / path.name, 4)
+    module.write_student(original, path)
+    newer = module.nbformat.from_dict(original)
+    newer.cells[0].source += " More."
+    module.write_student(newer, path)  # nobody has worked in it
+    assert not path.with_suffix(".new.ipynb").exists() and "More." in path.read_text()
+    solved = module.nbformat.read(path, 4)
+    solved.cells[-1].source = "my_answer = 42"
+    module.nbformat.write(solved, path)
+    module.write_student(original, path)
+    assert "my_answer" in path.read_text() and path.with_suffix(".new.ipynb").exists()

@@ -522,6 +522,22 @@ WRONG = {
 }
 
 SQUARES = "square().mean(2, keepdim=True).sub(mean.square())"
+
+
+class Halfhearted(nn.Module):
+    """Right, from tensors, and written anew."""
+
+    def __init__(self, width, eps=1e-5):
+        super().__init__()
+        self.gain, self.shift = (nn.Parameter(start(width)) for start in (torch.ones, torch.zeros))
+        self.epsilon = torch.tensor(eps)
+
+    def forward(self, tokens):
+        centred = tokens.sub(tokens.sum(-1, keepdim=True).div(tokens.shape[-1]))
+        power = torch.einsum("ntd,ntd->nt", centred, centred).div(tokens.shape[-1])[..., None]
+        return torch.addcmul(self.shift, self.gain, centred.div(power.add(self.epsilon).pow(0.5)))
+
+
 SPOILED = {
     "zoo-mode": [
         ("lerp_(mean, self.momentum)", "lerp_(mean, 1 - self.momentum)", "convention is reversed"),
@@ -575,3 +591,4 @@ for _number, _name in enumerate(SPOILED):
         (fixed([*SPOILED][_number - 1])[0], "in place"),
         *((spoiled(_name, old, new), hint) for old, new, hint in SPOILED[_name]),
     ]
+WRONG["zoo-detached"].append((Halfhearted, "in place"))

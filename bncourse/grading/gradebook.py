@@ -1,0 +1,77 @@
+"""One gradebook over all sets, and the file that a learning platform takes.
+
+The columns are those that the platforms' help pages name (read in November 2026; no platform has been tried):
+
+- Canvas: the exported gradebook with its columns Student, ID, SIS User ID, SIS Login ID, Section, and one for each
+  assignment; https://community.canvaslms.com/t5/Instructor-Guide/How-do-I-import-grades-in-the-Gradebook/ta-p/807
+- Moodle: any CSV with a column that identifies a student (Email address, ID number), mapped when it is imported;
+  https://docs.moodle.org/en/Grade_import
+- Blackboard: Last Name, First Name, Username, and one for each column of the Grade Center;
+  https://help.blackboard.com/Learn/Instructor/Original/Grade/Grading_Tasks/Work_Offline_With_Grade_Data
+- Gradescope takes scores from its autograder (``bncourse autograder``), not from a file.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from bncourse.grading.names import BadArgument, Roster
+from bncourse.grading.typed import as_written, number, read_table, write_rows
+
+PLATFORMS = {
+    "canvas": ("Student", "ID", "SIS User ID", "SIS Login ID", "Section"),
+    "moodle": ("First name", "Last name", "ID number", "Email address"),
+    "blackboard": ("Last Name", "First Name", "Username", "Student ID"),
+}
+
+
+def read_grades(tables: Iterable[Path]) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Each student's scores by set, and what each set has at most.
+
+    Raises:
+        BadArgument: a table that ``bncourse grade`` did not make, or two of one name.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    possible: dict[str, float] = {}
+    for table in tables:
+        if not table.exists():
+            raise BadArgument(f"tables must be files that `bncourse grade` made, got {table}, which is not there")
+        if table.stem in possible:
+            raise BadArgument(f"tables must have different names, got two called {table.stem}")
+        possible[table.stem] = 0.0
+        for row in read_table(table, ["student", "status", "score", "possible"]):
+            scores.setdefault(as_written(row["student"]), {})[table.stem] = number(row["score"]) or 0.0
+            possible[table.stem] = number(row["possible"]) or 0.0
+    return scores, possible
+
+
+def write_gradebook(tables: list[Path], out: Path, roster: Roster, platform: str | None) -> list[str]:
+    """Write one row for each student, with a column for each table and their sum; returns warnings.
+
+    Raises:
+        BadArgument: a bad table, or a platform without the class list that it exported.
+    """
+    scores, possible = read_grades(tables)
+    if platform is None:
+        rows = []
+        for student in sorted({*scores, *roster.students}):
+            given = scores.get(student, {})
+            total = round(sum(given.values()), 2)
+            rows.append({"student": student, **given, "total": total, "possible": sum(possible.values())})
+        write_rows(out, ["student", *possible, "total", "possible"], rows)
+        return []
+    columns = PLATFORMS[platform]
+    known = {column for student in roster.students.values() for column in student.columns}
+    if not known & set(columns):
+        wanted = ", ".join(columns)
+        raise BadArgument(
+            f"roster must be the class list that {platform} exports, with some of {wanted}, got none of them"
+        )
+    kept = [column for column in columns if column in known]
+    rows = [
+        {**{column: student.columns.get(column, "") for column in kept}, **scores.get(name, {})}
+        for name, student in roster.students.items()
+    ]
+    if platform == "canvas":  # its second line
+        rows.insert(0, {"Student": "    Points Possible", **possible})
+    write_rows(out, [*kept, *possible], rows)
+    return [f"{student} has a score and is not on the roster" for student in sorted(set(scores) - set(roster.students))]
