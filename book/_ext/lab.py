@@ -72,10 +72,10 @@ class NotShownDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         read_again_with_the_lab(self.env)
+        missing = {name: found.text for name in statements() if (found := lab.link(name)).preset is None}
         rows = [
-            f"<li>{link(self.env, 'ledger', name, f'ledger-{name}')}: {escape(found.text.removeprefix('Not in the lab: '))}</li>"
-            for name in statements()
-            if (found := lab.link(name)).preset is None
+            f"<li>{link(self.env, 'ledger', name, f'ledger-{name}')}: {escape(why.removeprefix('Not in the lab: '))}</li>"
+            for name, why in missing.items()
         ]
         return [nodes.raw("", f"<ul>{''.join(rows)}</ul>", format="html")]
 

@@ -71,15 +71,15 @@ class SGD {
 
 // torch.optim.Adam (Kingma and Ba 2015), its weight decay added to the gradient.
 class Adam {
-  constructor(parameters, { rate, decay = 0, betas = [0.9, 0.999], eps = 1e-8 }) {
+  constructor(parameters, { rate, decay = 0 }) {
     this.first = parameters.map(({ values }) => new values.constructor(values.length));
     this.second = parameters.map(({ values }) => new values.constructor(values.length));
-    Object.assign(this, { parameters, rate, decay, betas, eps, steps: 0 });
+    Object.assign(this, { parameters, rate, decay, steps: 0 });
   }
 
   step() {
     this.steps += 1;
-    const [b1, b2] = this.betas;
+    const [b1, b2, eps] = [0.9, 0.999, 1e-8];
     const [c1, c2] = [1 - b1 ** this.steps, 1 - b2 ** this.steps];
     this.parameters.forEach(({ values, gradient }, p) => {
       const [first, second] = [this.first[p], this.second[p]];
@@ -87,7 +87,7 @@ class Adam {
         const g = gradient[i] + this.decay * values[i];
         first[i] += (1 - b1) * (g - first[i]);
         second[i] += (1 - b2) * (g * g - second[i]);
-        values[i] -= (this.rate * (first[i] / c1)) / (Math.sqrt(second[i] / c2) + this.eps);
+        values[i] -= (this.rate * (first[i] / c1)) / (Math.sqrt(second[i] / c2) + eps);
       }
     });
   }

@@ -18,23 +18,16 @@ function tiling(rows, columns, rowBlocks, columnBlocks) {
   return { of, sizes };
 }
 
-// The mean of the values of each tile.
-function means(values, { of, sizes }) {
-  const sums = new Float64Array(sizes.length);
-  for (let i = 0; i < of.length; i++) sums[of[i]] += values[i];
-  return sums.map((sum, tile) => sum / sizes[tile]);
-}
-
 // Mean, and mean squared distance from it, of each tile. (The shortcut E[x^2] - E[x]^2 would lose all digits of a
 // variance that is small beside the mean.)
-function meanAndVariance(x, tiles, center = true) {
-  const mean = center ? means(x.values, tiles) : new Float64Array(tiles.sizes.length);
-  const sums = new Float64Array(tiles.sizes.length);
-  for (let i = 0; i < tiles.of.length; i++) {
-    const distance = x.values[i] - mean[tiles.of[i]];
-    sums[tiles.of[i]] += distance * distance;
+function meanAndVariance({ values }, { of, sizes }, center = true) {
+  const [mean, variance] = [new Float64Array(sizes.length), new Float64Array(sizes.length)];
+  if (center) for (let i = 0; i < of.length; i++) mean[of[i]] += values[i] / sizes[of[i]];
+  for (let i = 0; i < of.length; i++) {
+    const distance = values[i] - mean[of[i]];
+    variance[of[i]] += (distance * distance) / sizes[of[i]];
   }
-  return { mean, variance: sums.map((sum, tile) => sum / tiles.sizes[tile]) };
+  return { mean, variance };
 }
 
 const inverseStd = (variance, eps) => variance.map((v) => 1 / Math.sqrt(v + eps));
@@ -57,25 +50,29 @@ function standardize(x, tiles, { weight = null, bias = null, eps = 1e-5, statist
 // then dx = g / std; without centering the mean of g stays. Returns dx, dweight and dbias.
 function standardizeBackward(dy, x, tiles, { weight = null, eps = 1e-5, statistics, given = false, center = true, old = null }) {
   const { mean, variance } = statistics;
+  const { of, sizes } = tiles;
   const scale = inverseStd(variance, eps);
   const [dweight, dbias] = [new Float64Array(x.columns), new Float64Array(x.columns)];
-  const [g, xHat, products] = [0, 0, 0].map(() => new Float64Array(x.values.length));
+  const [meanG, meanProduct] = [new Float64Array(sizes.length), new Float64Array(sizes.length)];
   for (let r = 0, i = 0; r < x.rows; r++) {
     for (let c = 0; c < x.columns; c++, i++) {
-      xHat[i] = (x.values[i] - mean[tiles.of[i]]) * scale[tiles.of[i]];
-      g[i] = weight ? dy.values[i] * weight[c] : dy.values[i];
-      products[i] = g[i] * xHat[i];
-      dweight[c] += dy.values[i] * xHat[i];
+      const tile = of[i];
+      const xHat = (x.values[i] - mean[tile]) * scale[tile];
+      const g = weight ? dy.values[i] * weight[c] : dy.values[i];
+      if (!given && center) meanG[tile] += g / sizes[tile];
+      if (!given) meanProduct[tile] += (g * xHat) / sizes[tile];
+      dweight[c] += dy.values[i] * xHat;
       dbias[c] += dy.values[i];
     }
   }
-  const none = new Float64Array(tiles.sizes.length);
-  const meanG = given || !center ? none : means(g, tiles);
-  const meanProduct = given ? none : means(products, tiles);
   const dx = Matrix.like(old, x);
-  for (let i = 0; i < g.length; i++) {
-    const tile = tiles.of[i];
-    dx.values[i] = (g[i] - meanG[tile] - xHat[i] * meanProduct[tile]) * scale[tile];
+  for (let r = 0, i = 0; r < x.rows; r++) {
+    for (let c = 0; c < x.columns; c++, i++) {
+      const tile = of[i];
+      const xHat = (x.values[i] - mean[tile]) * scale[tile];
+      const g = weight ? dy.values[i] * weight[c] : dy.values[i];
+      dx.values[i] = (g - meanG[tile] - xHat * meanProduct[tile]) * scale[tile];
+    }
   }
   return { dx, dweight, dbias };
 }
