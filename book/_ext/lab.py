@@ -72,12 +72,12 @@ class NotShownDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         read_again_with_the_lab(self.env)
-        missing = {name: found.text for name in statements() if (found := lab.link(name)).preset is None}
-        rows = [
-            f"<li>{link(self.env, 'ledger', name, f'ledger-{name}')}: {escape(why.removeprefix('Not in the lab: '))}</li>"
-            for name, why in missing.items()
-        ]
+        rows = [self.row(name) for name in statements() if lab.link(name).preset is None]
         return [nodes.raw("", f"<ul>{''.join(rows)}</ul>", format="html")]
+
+    def row(self, name: str) -> str:
+        statement = link(self.env, "ledger", name, f"ledger-{name}")
+        return f"<li>{statement}: {escape(lab.link(name).text.removeprefix('Not in the lab: '))}</li>"
 
 
 def setup(app: Sphinx) -> dict:
