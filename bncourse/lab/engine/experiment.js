@@ -14,12 +14,13 @@ class Run {
     this.stream = new Stream(this.task.train.labels, shared.data, seed);
     this.masks = new Random(seed, "dropout");
     this.probe = takeRows(this.task.train.x, [...Array(Math.min(PROBE, shared.images)).keys()]);
-    Object.assign(this, { settings, shared, seed, history: [], losses: [], stopped: null });
+    Object.assign(this, { settings, shared, seed, history: [], losses: [], steps: 0, stopped: null });
   }
 
   // One optimizer step: the gradients of `accumulate` batches, averaged.
   step() {
     if (this.stopped) return;
+    this.steps += 1;
     const { network, settings, task } = this;
     network.zeroGradients();
     let loss = 0;
@@ -33,10 +34,10 @@ class Run {
         loss += result.loss / settings.accumulate;
       }
     } catch (error) { // a batch of one
-      this.stopped = error.message;
+      this.stopped = `at step ${this.steps}: ${error.message}`;
       return;
     }
-    if (!Number.isFinite(loss)) this.stopped = "diverged: its loss is no longer a finite number";
+    if (!Number.isFinite(loss)) this.stopped = `at step ${this.steps}: diverged, its loss is no longer a finite number`;
     else this.losses.push(loss);
     this.optimizer.step();
   }
@@ -99,7 +100,7 @@ class Run {
     return { layers, norms, shift: this.shift() };
   }
 
-  // How far the means of the inputs of all layers but the first have moved since the start, in standard deviations.
+  // How far the mean of an input of the hidden layers has moved since the start, in standard deviations: the median.
   shift() {
     const inputs = this.network.linears.slice(1).map((linear) => columns(linear.x));
     this.inputsAtStart ??= inputs;
@@ -107,7 +108,7 @@ class Run {
       const start = this.inputsAtStart[layer];
       return Array.from(now.mean, (middle, c) => Math.abs(middle - start.mean[c]) / start.std[c]);
     });
-    return mean(moved.filter(Number.isFinite));
+    return moved.filter(Number.isFinite).sort((a, b) => a - b)[Math.floor(moved.length / 2)];
   }
 }
 

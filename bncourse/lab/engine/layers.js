@@ -113,7 +113,7 @@ function mostGroups(features) {
 }
 
 const ACTIVATIONS = { // the function, and its derivative as a function of the output
-  relu: [(x) => (x > 0 ? x : 0), (y) => (y > 0 ? 1 : 0)],
+  relu: [(x) => (x <= 0 ? 0 : x), (y) => (y <= 0 ? 0 : 1)], // what is not a number stays so, as in torch
   tanh: [Math.tanh, (y) => 1 - y * y],
   sigmoid: [(x) => 1 / (1 + Math.exp(-x)), (y) => y * (1 - y)],
 };

@@ -38,10 +38,15 @@ function powers(low, high) {
   return found;
 }
 
-const short = (value) => {
-  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) return value.toExponential(0).replace("e+", "e").replace("-", "−");
+// A number as people write it: 0.05, 1.4, 3·10⁻⁷, with a true minus.
+function short(value) {
+  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) {
+    const [digits, power] = value.toExponential(1).replace(".0e", "e").split("e");
+    const raised = String(Number(power)).replace(/./g, (sign) => "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"["0123456789-".indexOf(sign)]);
+    return `${digits === "1" ? "" : `${digits}·`}10${raised}`.replace("-", "−");
+  }
   return String(Number(value.toPrecision(3))).replace("-", "−");
-};
+}
 
 // Axes around a plot, and the functions that say where a value lies on it.
 function axes(canvas, { height = 210, x, y, xLabel, yLabel, log = false, xTicks = null }) {
@@ -65,7 +70,7 @@ function axes(canvas, { height = 210, x, y, xLabel, yLabel, log = false, xTicks 
     pen.moveTo(left, toY(tick));
     pen.lineTo(width - right, toY(tick));
     pen.stroke();
-    pen.fillText(log ? short(tick) : short(tick), left - 6, toY(tick));
+    pen.fillText(short(tick), left - 6, toY(tick));
   }
   pen.textAlign = "center";
   pen.textBaseline = "top";
@@ -166,12 +171,11 @@ function drawHistograms(canvas, sides) {
   });
 }
 
-// Points against the diagonal, one panel for each entry {title, x, y, colour}.
-function drawPoints(canvas, panels, xLabel, yLabel) {
-  const width = canvas.parentElement.clientWidth || 320;
-  const columns = width < 480 ? 1 : panels.length;
-  const [wide, tall] = [width / columns, 220];
-  const { pen, ink, grid, colours } = begin(canvas, tall * (panels.length / columns));
+// Points against the diagonal, one panel for each entry {title, x, y, colour, log}, two side by side.
+function drawPoints(canvas, panels, xLabel) {
+  const columns = 2;
+  const [wide, tall] = [(canvas.parentElement.clientWidth || 320) / columns, 220];
+  const { pen, ink, grid, colours } = begin(canvas, tall * Math.ceil(panels.length / columns));
   panels.forEach(({ title, x, y, colour, log }, i) => {
     const [left, top] = [(i % columns) * wide + 44, Math.floor(i / columns) * tall + 24];
     const [w, h] = [wide - 60, tall - 64];
@@ -189,7 +193,7 @@ function drawPoints(canvas, panels, xLabel, yLabel) {
     pen.fillStyle = ink;
     pen.textAlign = "left";
     pen.textBaseline = "bottom";
-    pen.fillText(`${title}: ${yLabel}`, left, top - 4);
+    pen.fillText(title, left, top - 4);
     pen.textAlign = "right";
     pen.textBaseline = "middle";
     pen.fillText(short(log ? 10 ** high : high), left - 4, top + 6);

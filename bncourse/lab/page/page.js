@@ -34,12 +34,11 @@ class Lab {
     Object.assign(this, { root, data, small: data.small, states: new State(data), most: MOST_PRODUCTS, running: false, guess: null });
     this.digits = unpackDigits(data.digits);
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
+    this.build();
     this.send = startEngine(source, (report) => this.receive(report), () => {
-      this.most = MOST_PRODUCTS / 10;
-      this.note("This browser gives the lab no worker: it trains on the page’s own thread, in small slices.");
+      this.most = MOST_PRODUCTS / 10; // a step must not freeze the page
     });
     this.send({ load: data.digits });
-    this.build();
     const asked = data.address ? this.states.fromAddress(location.hash) : null;
     this.open(asked?.state ?? this.states.ofPreset(data.preset), asked?.complaints);
     if (data.address) window.addEventListener("hashchange", () => this.follow());
@@ -249,7 +248,7 @@ class Lab {
         net.seeds[k].values = values;
         if (stopped && !net.seeds[k].stopped) {
           net.seeds[k].stopped = stopped;
-          this.note(`${letter(i)}${net.seeds.length > 1 ? `, seed ${this.state.both.seed + k},` : ""} stopped after step ${step}: ${stopped}. Its curves stay.`);
+          this.note(`${letter(i)}${net.seeds.length > 1 ? `, seed ${this.state.both.seed + k},` : ""} stopped ${stopped}. Its curves stay.`);
         }
       });
     });
@@ -299,7 +298,7 @@ class Lab {
 
   measureName() {
     const { measure, of } = this.preset;
-    return { A: `${measure} of A:`, B: `${measure} of B:`, "A - B": `${measure}, A minus B:` }[of];
+    return `${measure} (${of.replace("-", "minus")}):`;
   }
 
   say(text) {
@@ -361,6 +360,7 @@ const tidy = (value) => (Math.abs(value) < 1e-9 ? "0" : Math.abs(value) >= 10 ? 
 const labelled = (text, control) => element("label", {}, element("span", { text: `${text} ` }), control);
 
 function writeTable(place, { heads, rows }, label) {
+  place.tabIndex = 0; // wide tables scroll, by keyboard too
   place.replaceChildren(element("table", { "aria-label": label },
     element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { text, scope: "col" })))),
     element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((text, i) => element(i ? "td" : "th", i ? { text: String(text) } : { text: String(text), scope: "row" })))))));

@@ -76,17 +76,17 @@ const VIEWS = {
   },
   statistics: {
     label: "running against batch statistics",
-    says: "One point for each unit of a layer's BatchNorm: what it remembers against what 128 training images say now. On the diagonal they agree, and evaluation sees what training saw.",
+    says: "One point for each unit of a layer's BatchNorm: across, what 128 training images say now; up, what the layer remembers. On the diagonal they agree, and evaluation sees what training saw.",
     layer: true,
     draw: (canvas, nets, { layer }) => {
       const panels = nets.flatMap(({ look }, colour) => {
         const norm = look.norms[Math.min(layer, look.norms.length - 1)];
         return norm ? [
-          { title: `${letter(colour)}, means`, x: [...norm.batchMean], y: [...norm.runningMean], colour },
-          { title: `${letter(colour)}, variances`, x: [...norm.batchVariance], y: [...norm.runningVariance], colour, log: true },
+          { title: `${letter(colour)}: means`, x: [...norm.batchMean], y: [...norm.runningMean], colour },
+          { title: `${letter(colour)}: variances`, x: [...norm.batchVariance], y: [...norm.runningVariance], colour, log: true },
         ] : [];
       });
-      if (panels.length) drawPoints(canvas, panels, "of the batch", "remembered");
+      if (panels.length) drawPoints(canvas, panels, "of the batch");
       else begin(canvas, 1);
     },
     table: (nets) => ({
