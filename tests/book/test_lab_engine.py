@@ -186,7 +186,7 @@ TRAIN = """([settings, shared, steps]) => {
     const [scores, test] = [run.evaluate("running").loss, run.task.test.positions];
     return {weights, batches, masks, losses: run.losses, running, scores, test};
 }"""
-EPS = 0.01
+EPS = 0.1  # large, so that no layer enlarges rounding errors: see the test of chaos
 SIZES = {"width": 16, "batch": 32, "rate": 0.05}
 
 
@@ -270,8 +270,7 @@ def compare_runs(engine, changes: dict, steps: int = 100) -> int:
         print(f"{changes}: apart by at most {np.abs(ours - single).max():.1g}")
         remembered = [buffer for name, buffer in network.named_buffers() if name.endswith(("mean", "var"))]
         for mine, theirs in zip(record["running"], remembered, strict=True):
-            if settings["optimizer"] == "SGD":  # Adam makes steps of a bias whose gradient is a rounding error
-                assert np.allclose(mine, theirs, rtol=1e-3, atol=1e-3)
+            assert np.allclose(mine, theirs, rtol=1e-3, atol=1e-3)
     return parted
 
 
@@ -288,14 +287,14 @@ def test_a_run_is_torchs(engine, norm, depth, optimizer):
     rate = 0.05 if optimizer == "SGD" else 0.002
     width = 32 if norm == "group" else 16  # four values in a group: two are always 1 and -1
     changes = {"norm": norm, "depth": depth, "optimizer": optimizer, "rate": rate, "eps": EPS, "width": width}
+    changes["bias"] = optimizer == "SGD" or norm not in ("batch", "ghost")  # Adam takes steps along rounding errors
     parted = compare_runs(engine, changes)
     assert parted > 100 or depth == 8 or norm == "group"  # they may be chaotic, and then torch's are, too
 
 
-@pytest.mark.parametrize("norm", ["group", "ghost"])
-def test_with_torchs_eps_chaos_parts_torchs_own_runs(engine, norm):
+def test_with_torchs_eps_chaos_parts_torchs_own_runs(engine):
     """Where all values that share statistics are nearly equal, an eps of 1e-5 enlarges rounding errors by 316."""
-    assert compare_runs(engine, {"norm": norm, "depth": 8, "eps": 1e-5, "width": 32}) <= 100
+    assert compare_runs(engine, {"norm": "group", "depth": 8, "eps": 1e-5, "width": 32}) <= 100
 
 
 @pytest.mark.parametrize(
@@ -312,7 +311,7 @@ def test_with_torchs_eps_chaos_parts_torchs_own_runs(engine, norm):
     ids=str,
 )
 def test_a_run_with_everything_else_is_torchs(engine, changes):
-    compare_runs(engine, {"depth": 2} | changes)
+    assert compare_runs(engine, {"depth": 2, "eps": EPS} | changes) > 100
 
 
 def test_a_run_is_fits(engine):
