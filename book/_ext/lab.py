@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from ledger import link, statements
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from bncourse import lab
+from bncourse.claims import statements
 
 PAGE = "lab"  # the lab's own
 
@@ -25,6 +25,19 @@ def read_again_with_the_lab(env) -> None:
         for file in part.iterdir():
             if file.is_file():
                 env.note_dependency(str(file))
+
+
+def link(env, page: str, text: str, anchor: str = "") -> str:
+    address = env.app.builder.get_relative_uri(env.docname, page) + (f"#{anchor}" if anchor else "")
+    return f'<a class="reference internal" href="{address}">{escape(text)}</a>'
+
+
+def refute(env, statement: str) -> str:
+    """The ledger's button: the preset that may refute a statement, or why there is none; nothing without a lab."""
+    if PAGE not in env.found_docs:
+        return ""
+    preset, text = lab.link(statement)
+    return f'<p class="measured">{link(env, PAGE, text, f"lab-{preset}") if preset else escape(text)}</p>'
 
 
 class LabDirective(SphinxDirective):

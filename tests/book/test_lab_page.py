@@ -1,12 +1,15 @@
 """The lab as its readers meet it, in a real browser: guess, train, look, share; and what must not break it."""
 
+import importlib
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from bncourse import lab
 from bncourse.claims import statements
 from tools.lab_presets import judge, load, measure, state, verdict
+from tools.toc import ROOT
 
 QUICK = ("vanishing", "eps", "one")  # the presets that take a second or two on ten seeds
 HEAD = (
@@ -372,6 +375,16 @@ class TestPresets:
     )  # fmt: skip
     def test_the_rule(self, predicts, low, high, found):
         assert verdict(predicts, low, high, d=2) == found
+
+    def test_the_ledgers_button(self, monkeypatch):
+        monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+        refute = importlib.import_module("lab").refute
+        builder = SimpleNamespace(get_relative_uri=lambda here, page: f"{page}.html")
+        env = SimpleNamespace(found_docs={"lab"}, docname="ledger", app=SimpleNamespace(builder=builder))
+        assert 'href="lab.html#lab-first">Try to refute it in the lab</a>' in refute(env, "P6")
+        assert "Not in the lab: a page has one device" in refute(env, "S3")
+        env.found_docs.clear()
+        assert refute(env, "P6") == ""
 
     def test_every_statement_has_a_preset_or_a_reason(self):
         for name in statements():
