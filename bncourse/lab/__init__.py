@@ -18,7 +18,7 @@ from bncourse.lab.digits import packed_digits
 __all__ = ["Link", "engine", "html", "link", "presets", "settings", "show"]
 
 ENGINE = ("random", "matrix", "standardize", "layers", "network", "digits", "experiment", "engine")
-PAGE = ("state", "charts", "controls", "views", "page")
+PAGE = ("connect", "state", "charts", "controls", "views", "page")
 _names = count()
 
 

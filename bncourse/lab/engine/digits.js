@@ -24,12 +24,23 @@ function makeTask(digits, { data, images, order }, seed) {
   const shuffled = new Random(seed, "split").permutation(digits.labels.length);
   const test = shuffled.slice(-TEST_IMAGES);
   if (order === "sorted") test.sort((i, j) => digits.labels[i] - digits.labels[j]);
-  const all = new Matrix(digits.labels.length, 64, Float32Array, Float32Array.from(digits.images, (p) => p * (SCALES[data] ?? 1 / 16)));
-  const part = (positions) => ({ x: takeRows(all, positions), labels: positions.map((i) => digits.labels[i]), positions });
+  const all = new Matrix(
+    digits.labels.length,
+    64,
+    Float32Array,
+    Float32Array.from(digits.images, (p) => p * (SCALES[data] ?? 1 / 16)),
+  );
+  const part = (positions) => ({
+    x: takeRows(all, positions),
+    labels: positions.map((i) => digits.labels[i]),
+    positions,
+  });
   const task = { train: part(shuffled.slice(0, images)), test: part(test) };
   if (data === "wrong labels") {
     const random = new Random(seed, "wrong labels");
-    task.train.labels = task.train.labels.map((label) => (random.uniform() < 0.2 ? (label + 1 + Math.floor(9 * random.uniform())) % 10 : label));
+    task.train.labels = task.train.labels.map((label) =>
+      random.uniform() < 0.2 ? (label + 1 + Math.floor(9 * random.uniform())) % 10 : label,
+    );
   }
   return task;
 }

@@ -24,7 +24,14 @@ class Engine {
 
   start({ run, ...settings }) {
     clearTimeout(this.timer);
-    Object.assign(this, { run, timer: null, rate: 0, sent: [], reported: 0, experiment: new Experiment(settings, this.digits) });
+    Object.assign(this, {
+      run,
+      timer: null,
+      rate: 0,
+      sent: [],
+      reported: 0,
+      experiment: new Experiment(settings, this.digits),
+    });
     this.training = this.experiment.train();
   }
 
@@ -35,7 +42,8 @@ class Engine {
     const start = performance.now();
     const due = goal ?? this.from + 1 + ((start - this.since) / 1000) * this.rate;
     let done = false;
-    while (!done && this.experiment.step < due && performance.now() - start < this.slice) ({ done } = this.training.next());
+    while (!done && this.experiment.step < due && performance.now() - start < this.slice)
+      ({ done } = this.training.next());
     if (goal !== null && !done && this.experiment.step < goal) this.timer = setTimeout(() => this.work(goal));
     else if (goal === null && !done) this.timer = setTimeout(() => this.work(), this.experiment.step < due ? 0 : 30);
     this.report(done, this.timer === null);
@@ -44,7 +52,9 @@ class Engine {
   // What is new since the last report. The insides of the first seed's network stand for those of the others.
   report(done, resting) {
     const { runs, step } = this.experiment;
-    const news = runs.some((seeds, network) => seeds.some((run, i) => run.history.length > (this.sent[2 * i + network] ?? 0)));
+    const news = runs.some((seeds, network) =>
+      seeds.some((run, i) => run.history.length > (this.sent[2 * i + network] ?? 0)),
+    );
     if (!news && !resting && performance.now() - this.reported < 100) return;
     this.reported = performance.now();
     const networks = runs.map((seeds, network) => ({

@@ -3,7 +3,8 @@
 const TIMES = 30; // how often a run is measured
 const SHOWN = 12; // test images that are shown with their predictions
 const PROBE = 128; // training images that the layers are looked at with
-const BINS = 40, REACH = 4; // the histograms: from -4 to 4, what lies beyond in the outermost bins
+const BINS = 40,
+  REACH = 4; // the histograms: from -4 to 4, what lies beyond in the outermost bins
 
 // One network with one seed.
 class Run {
@@ -27,13 +28,21 @@ class Run {
     try {
       for (let i = 0; i < settings.accumulate; i++) {
         const positions = this.stream.next(settings.batch);
-        const scores = network.forward(takeRows(task.train.x, positions), { statistics: "batch", remember: true, random: this.masks });
-        const result = crossEntropy(scores, positions.map((p) => task.train.labels[p]));
+        const scores = network.forward(takeRows(task.train.x, positions), {
+          statistics: "batch",
+          remember: true,
+          random: this.masks,
+        });
+        const result = crossEntropy(
+          scores,
+          positions.map((p) => task.train.labels[p]),
+        );
         for (let j = 0; j < result.gradient.values.length; j++) result.gradient.values[j] /= settings.accumulate;
         network.backward(result.gradient);
         loss += result.loss / settings.accumulate;
       }
-    } catch (error) { // a batch of one
+    } catch (error) {
+      // a batch of one
       this.stopped = `at step ${this.steps}: ${error.message}`;
       return;
     }
@@ -48,22 +57,30 @@ class Run {
     const batch = this.network.remembers ? this.evaluate("batch") : running;
     this.look = this.lookInside();
     const { layers } = this.look;
-    const weights = Math.sqrt(this.network.linears.slice(0, -1).reduce((sum, { weight }) => sum + squares(weight.values), 0));
+    const weights = Math.sqrt(
+      this.network.linears.slice(0, -1).reduce((sum, { weight }) => sum + squares(weight.values), 0),
+    );
     this.history.push({
       step,
       loss: mean(this.losses.splice(0)),
-      accuracy: running.accuracy, batchAccuracy: batch.accuracy,
-      testLoss: running.loss, batchTestLoss: batch.loss,
+      accuracy: running.accuracy,
+      batchAccuracy: batch.accuracy,
+      testLoss: running.loss,
+      batchTestLoss: batch.loss,
       disagree: 100 * mean(running.predictions.map((one, i) => (batch.predictions[i] ?? one) !== one)),
       weights,
       effective: this.settings.rate / (this.settings.optimizer === "Adam" ? weights : weights ** 2),
-      firstGradient: layers[0].gradient, lastGradient: layers.at(-1).gradient,
+      firstGradient: layers[0].gradient,
+      lastGradient: layers.at(-1).gradient,
       dead: mean(layers.map((layer) => layer.dead)),
       shift: this.look.shift,
       spread: layers.at(-1).std,
     });
-    this.look.digits = Array.from({ length: SHOWN }, (_, k) => Math.floor((k * TEST_IMAGES) / SHOWN))
-      .map((i) => ({ position: this.task.test.positions[i], running: running.predictions[i], batch: batch.predictions[i] ?? null }));
+    this.look.digits = Array.from({ length: SHOWN }, (_, k) => Math.floor((k * TEST_IMAGES) / SHOWN)).map((i) => ({
+      position: this.task.test.positions[i],
+      running: running.predictions[i],
+      batch: batch.predictions[i] ?? null,
+    }));
   }
 
   // Loss and accuracy (in %) on the test images, with running statistics or with those of each test batch.
@@ -75,11 +92,18 @@ class Run {
       const positions = [...Array(Math.min(size, labels.length - start)).keys()].map((i) => start + i);
       if (statistics === "batch" && positions.length === 1) break; // one image has no batch statistics
       const scores = this.network.forward(takeRows(x, positions), { statistics, remember: false, random: null });
-      const result = crossEntropy(scores, positions.map((p) => labels[p]));
+      const result = crossEntropy(
+        scores,
+        positions.map((p) => labels[p]),
+      );
       loss += result.loss * positions.length;
       predictions.push(...result.predictions);
     }
-    return { loss: loss / predictions.length, accuracy: 100 * mean(predictions.map((one, i) => one === labels[i])), predictions };
+    return {
+      loss: loss / predictions.length,
+      accuracy: 100 * mean(predictions.map((one, i) => one === labels[i])),
+      predictions,
+    };
   }
 
   // One forward and backward pass of the probe with its batch statistics, and without dropout: nothing is changed.
@@ -93,10 +117,14 @@ class Run {
       dead: silent(activation.y),
       gradient: Math.sqrt(squares(network.linears[i].weight.gradient)),
     }));
-    const norms = network.norms.filter((norm) => norm.kind === "batch").map((norm) => ({
-      batchMean: norm.statistics.mean, batchVariance: norm.statistics.variance,
-      runningMean: norm.running.mean.slice(), runningVariance: norm.running.variance.slice(),
-    }));
+    const norms = network.norms
+      .filter((norm) => norm.kind === "batch")
+      .map((norm) => ({
+        batchMean: norm.statistics.mean,
+        batchVariance: norm.statistics.variance,
+        runningMean: norm.running.mean.slice(),
+        runningVariance: norm.running.variance.slice(),
+      }));
     return { layers, norms, shift: this.shift() };
   }
 
@@ -153,14 +181,15 @@ function silent(x) {
 // What a preset's sentence is about: a number for each run.
 const last = (run) => run.history.at(-1);
 const MEASURES = {
-  "accuracy": (run) => last(run).accuracy,
+  accuracy: (run) => last(run).accuracy,
   "accuracy with batch statistics": (run) => last(run).batchAccuracy,
   "what the mode changes": (run) => last(run).batchAccuracy - last(run).accuracy,
   "predictions that the mode changes": (run) => last(run).disagree,
   "training loss": (run) => last(run).loss,
   "test loss": (run) => last(run).testLoss,
   "gradient of the first layer, at the start": (run) => Math.log10(run.history[0].firstGradient),
-  "gradient of the first layer against the last, at the start": (run) => Math.log10(run.history[0].firstGradient / run.history[0].lastGradient),
+  "gradient of the first layer against the last, at the start": (run) =>
+    Math.log10(run.history[0].firstGradient / run.history[0].lastGradient),
   "growth of the weights": (run) => last(run).weights / run.history[0].weights,
   "dead units": (run) => last(run).dead,
   "shift of the layers' inputs": (run) => last(run).shift,

@@ -73,11 +73,17 @@ class Norm {
     const ghosts = this.kind === "ghost" && !given ? Math.ceil(x.rows / this.ghost) : 1;
     const tiles = this.tiles(x.rows, ghosts);
     if (this.remembers && !given && tiles.sizes.some((size) => size < 2)) {
-      throw new Error(`Expected more than 1 value per channel when training, got input size torch.Size([1, ${this.features}])`);
+      throw new Error(
+        `Expected more than 1 value per channel when training, got input size torch.Size([1, ${this.features}])`,
+      );
     }
     const result = standardize(x, tiles, {
-      weight: this.weight?.values, bias: this.bias?.values, eps: this.eps, center: this.center,
-      statistics: given ? this.running : null, old: this.y,
+      weight: this.weight?.values,
+      bias: this.bias?.values,
+      eps: this.eps,
+      center: this.center,
+      statistics: given ? this.running : null,
+      old: this.y,
     });
     Object.assign(this, { x, given, y: result.output, statistics: result });
     if (this.remembers && !given && mode.remember) this.remember(result, tiles);
@@ -96,7 +102,11 @@ class Norm {
 
   backward(dy) {
     const { dx, dweight, dbias } = standardizeBackward(dy, this.x, this.tilesNow, {
-      weight: this.weight?.values, eps: this.eps, statistics: this.statistics, given: this.given, center: this.center,
+      weight: this.weight?.values,
+      eps: this.eps,
+      statistics: this.statistics,
+      given: this.given,
+      center: this.center,
       old: this.dx,
     });
     if (this.weight) add(this.weight.gradient, dweight);
@@ -112,7 +122,8 @@ function mostGroups(features) {
   return 1;
 }
 
-const ACTIVATIONS = { // the function, and its derivative as a function of the output
+const ACTIVATIONS = {
+  // the function, and its derivative as a function of the output
   relu: [(x) => (x <= 0 ? 0 : x), (y) => (y <= 0 ? 0 : 1)], // what is not a number stays so, as in torch
   tanh: [Math.tanh, (y) => 1 - y * y],
   sigmoid: [(x) => 1 / (1 + Math.exp(-x)), (y) => y * (1 - y)],

@@ -6,7 +6,12 @@ class Network {
     const { norm, depth, width, activation, gain, dropout } = settings;
     const he = activation === "relu" ? 2 : 1; // He et al. 2015; half of that where an activation keeps both sides
     const linear = (from, to, name, bias) =>
-      new Linear(from, to, { bias, std: gain * Math.sqrt(he / from), random: new Random(seed, `weights of ${name}`), Floats });
+      new Linear(from, to, {
+        bias,
+        std: gain * Math.sqrt(he / from),
+        random: new Random(seed, `weights of ${name}`),
+        Floats,
+      });
     const makeNorm = (features) => (norm === "none" ? [] : [new Norm(norm, features, { ...settings, Floats })]);
     const drop = () => (dropout > 0 ? [new Dropout(dropout)] : []);
     this.layers = settings.input ? makeNorm(inputs) : [];
@@ -16,7 +21,10 @@ class Network {
       const normed = [...early, ...makeNorm(width)];
       const activated = [new Activation(activation)];
       this.layers.push(linear(i === 0 ? inputs : width, width, i, settings.bias));
-      this.layers.push(...(settings.place === "after" ? [...activated, ...normed] : [...normed, ...activated]), ...late);
+      this.layers.push(
+        ...(settings.place === "after" ? [...activated, ...normed] : [...normed, ...activated]),
+        ...late,
+      );
     }
     this.layers.push(linear(width, classes, "the last layer", true));
     this.parameters = this.layers.flatMap((layer) => layer.parameters);
@@ -51,7 +59,8 @@ function crossEntropy(scores, labels) {
     for (const score of row) sum += Math.exp(score - largest);
     loss += Math.log(sum) + largest - row[labels[r]];
     predictions.push(row.indexOf(largest));
-    for (let c = 0; c < row.length; c++) dscores[c] = (Math.exp(row[c] - largest) / sum - (c === labels[r])) / scores.rows;
+    for (let c = 0; c < row.length; c++)
+      dscores[c] = (Math.exp(row[c] - largest) / sum - (c === labels[r])) / scores.rows;
   }
   return { loss: loss / scores.rows, predictions, gradient };
 }

@@ -4,7 +4,8 @@
 // Which values of a matrix (N, F) share a mean and a variance: those in the same tile. The rows are cut into blocks and
 // the columns too, as evenly as can be; tile `of[i]` has the i-th value, and `sizes` says how many a tile has.
 function tiling(rows, columns, rowBlocks, columnBlocks) {
-  const block = (i, size, blocks) => { // as torch.tensor_split cuts: the longer blocks first
+  const block = (i, size, blocks) => {
+    // as torch.tensor_split cuts: the longer blocks first
     const [length, longer] = [Math.floor(size / blocks), size % blocks];
     const first = longer * (length + 1);
     return i < first ? Math.floor(i / (length + 1)) : longer + Math.floor((i - first) / length);
@@ -33,7 +34,11 @@ function meanAndVariance({ values }, { of, sizes }, center = true) {
 const inverseStd = (variance, eps) => variance.map((v) => 1 / Math.sqrt(v + eps));
 
 // output = (x - mean) / sqrt(variance + eps) * weight + bias; weight and bias have one number for each column, or are null.
-function standardize(x, tiles, { weight = null, bias = null, eps = 1e-5, statistics = null, center = true, old = null }) {
+function standardize(
+  x,
+  tiles,
+  { weight = null, bias = null, eps = 1e-5, statistics = null, center = true, old = null },
+) {
   const { mean, variance } = statistics ?? meanAndVariance(x, tiles, center);
   const scale = inverseStd(variance, eps);
   const output = Matrix.like(old, x);
@@ -48,7 +53,12 @@ function standardize(x, tiles, { weight = null, bias = null, eps = 1e-5, statist
 
 // With g = dy * weight: dx = (g - mean(g) - xHat * mean(g * xHat)) / std. Statistics that were given are constants, and
 // then dx = g / std; without centering the mean of g stays. Returns dx, dweight and dbias.
-function standardizeBackward(dy, x, tiles, { weight = null, eps = 1e-5, statistics, given = false, center = true, old = null }) {
+function standardizeBackward(
+  dy,
+  x,
+  tiles,
+  { weight = null, eps = 1e-5, statistics, given = false, center = true, old = null },
+) {
   const { mean, variance } = statistics;
   const { of, sizes } = tiles;
   const scale = inverseStd(variance, eps);

@@ -26,7 +26,8 @@ function ticks(low, high, count = 4) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
   const found = [];
-  for (let tick = Math.ceil(low / step) * step; tick <= high + step / 1e6; tick += step) found.push(Number(tick.toPrecision(12)));
+  for (let tick = Math.ceil(low / step) * step; tick <= high + step / 1e6; tick += step)
+    found.push(Number(tick.toPrecision(12)));
   return found;
 }
 
@@ -74,7 +75,8 @@ function axes(canvas, { height = 210, x, y, xLabel, yLabel, log = false, xTicks 
   }
   pen.textAlign = "center";
   pen.textBaseline = "top";
-  for (const tick of xTicks ?? ticks(...x, width < 400 ? 3 : 5)) pen.fillText(short(tick), toX(tick), height - bottom + 5);
+  for (const tick of xTicks ?? ticks(...x, width < 400 ? 3 : 5))
+    pen.fillText(short(tick), toX(tick), height - bottom + 5);
   pen.fillText(xLabel, (left + width - right) / 2, height - 15);
   pen.textAlign = "left";
   pen.fillText(yLabel, 4, 3);
@@ -167,7 +169,8 @@ function drawHistograms(canvas, sides) {
     pen.fillStyle = ink;
     pen.textAlign = "center";
     pen.textBaseline = "top";
-    for (const value of [-4, -2, 0, 2, 4]) pen.fillText(short(value), left + Math.max(8, Math.min(room - 8, ((value + 4) / 8) * room)), height - 18);
+    for (const value of [-4, -2, 0, 2, 4])
+      pen.fillText(short(value), left + Math.max(8, Math.min(room - 8, ((value + 4) / 8) * room)), height - 18);
   });
 }
 

@@ -12,7 +12,8 @@ class State {
   // All values of a preset.
   ofPreset(id) {
     const { base = {}, a = {}, b = {}, both = {} } = this.presets[id];
-    const fill = (of, ...changes) => Object.assign(Object.fromEntries(this.names(of).map((name) => [name, this.settings[name].start])), ...changes);
+    const fill = (of, ...changes) =>
+      Object.assign(Object.fromEntries(this.names(of).map((name) => [name, this.settings[name].start])), ...changes);
     return { id, a: fill("network", base, a), b: fill("network", base, b), both: fill("both", both) };
   }
 
@@ -20,11 +21,19 @@ class State {
   changes(state) {
     const before = this.ofPreset(state.id);
     return ["a", "b", "both"].flatMap((side) =>
-      Object.keys(state[side]).filter((name) => state[side][name] !== before[side][name]).map((name) => [side, name, state[side][name]]));
+      Object.keys(state[side])
+        .filter((name) => state[side][name] !== before[side][name])
+        .map((name) => [side, name, state[side][name]]),
+    );
   }
 
   toAddress(state) {
-    return `#lab-${state.id}` + this.changes(state).map(([side, name, value]) => `&${side === "both" ? "" : side + "."}${name}=${encodeURIComponent(value)}`).join("");
+    return (
+      `#lab-${state.id}` +
+      this.changes(state)
+        .map(([side, name, value]) => `&${side === "both" ? "" : side + "."}${name}=${encodeURIComponent(value)}`)
+        .join("")
+    );
   }
 
   // A state from an address, and sentences about what in it could not be taken; null if it is not the lab's.
@@ -42,7 +51,8 @@ class State {
         continue;
       }
       const value = nearest(setting.choices, decode(text));
-      if (String(value) !== decode(text)) complaints.push(`${setting.label} cannot be “${decode(text).slice(0, 40)}”: took ${value}.`);
+      if (String(value) !== decode(text))
+        complaints.push(`${setting.label} cannot be “${decode(text).slice(0, 40)}”: took ${value}.`);
       state[side][name] = value;
     }
     return { state, complaints };
