@@ -127,6 +127,20 @@ def test_the_address_keeps_everything_and_reading_it_gives_it_back(visit):
     assert page.get_by_label("B: norm").locator("option:checked").text_content() == "RMSNorm"
 
 
+def test_a_link_to_a_preset_leads_to_the_lab_and_not_to_its_row(visit):
+    far = '<div style="height: 3000px"></div>'
+    rows = "".join(f'<p id="lab-{name}"><a href="#lab-{name}">{name}</a></p>' for name in ("two", "one"))
+    page = visit("#lab-two", content=far + lab.html("first", address=True) + far + rows + far)
+    in_sight = (
+        "() => { const y = document.querySelector('.bn-title').getBoundingClientRect().y; return y > 0 && y < 300 }"
+    )
+    page.wait_for_function(in_sight)
+    for name in ("two", "one", "one"):
+        page.get_by_role("link", name=name, exact=True).click()
+        page.wait_for_function(in_sight)
+        assert page.locator(".bn-title").text_content() == lab.presets()[name]["title"]
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [

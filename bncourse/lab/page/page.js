@@ -24,7 +24,8 @@ class Lab {
     this.send({ load: data.digits });
     const asked = data.address ? this.states.fromAddress(location.hash) : null;
     this.open(asked?.state ?? this.states.ofPreset(data.preset), asked?.complaints);
-    if (data.address) window.addEventListener("hashchange", () => this.follow());
+    if (asked) window.addEventListener("load", () => requestAnimationFrame(() => root.scrollIntoView()));
+    if (data.address) this.followAddress();
     document.addEventListener(
       "visibilitychange",
       () => document.hidden && this.running && this.pause("Paused, because the page was in the background."),
@@ -204,12 +205,18 @@ class Lab {
     );
   }
 
-  // The address has changed: by a link to a preset, or by hand.
-  follow() {
-    const asked = this.states.fromAddress(location.hash);
-    if (!asked || location.hash === this.states.toAddress(this.state)) return;
-    this.open(asked.state, asked.complaints);
-    this.root.scrollIntoView();
+  // Links to presets lead to the lab, not to the preset's row in a list; the address may also be changed by hand.
+  followAddress() {
+    const show = () => requestAnimationFrame(() => this.root.scrollIntoView());
+    window.addEventListener("hashchange", () => {
+      const asked = this.states.fromAddress(location.hash);
+      if (!asked || location.hash === this.states.toAddress(this.state)) return;
+      this.open(asked.state, asked.complaints);
+      show();
+    });
+    document.addEventListener("click", ({ target }) => {
+      if (target.closest?.('a[href^="#lab-"]')?.hash === location.hash) show();
+    });
   }
 
   change(side, name, value) {
