@@ -1,0 +1,81 @@
+// The controls: a row for each setting, with one for A and one for B.
+
+function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in made && typeof value !== "string") made[name] = value;
+    else if (name === "text") made.textContent = value;
+    else if (name === "className") made.className = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+const shown = (setting, value) =>
+  setting.names?.[setting.choices.indexOf(value)] ?? (typeof value === "number" ? short(value) : value);
+
+// A slider over the choices of a setting if they are many numbers, else a menu. `change(value)` is called on every move.
+function makeControl(setting, label, change) {
+  const { choices } = setting;
+  if (typeof choices[0] !== "number") {
+    const menu = element(
+      "select",
+      { "aria-label": label, autocomplete: "off" },
+      ...choices.map((choice) => element("option", { text: shown(setting, choice) })),
+    );
+    menu.addEventListener("change", () => change(choices[menu.selectedIndex]));
+    return {
+      node: menu,
+      set: (value) => {
+        menu.selectedIndex = choices.indexOf(value);
+      },
+    };
+  }
+  const slider = element("input", {
+    type: "range",
+    min: "0",
+    max: String(choices.length - 1),
+    step: "1",
+    "aria-label": label,
+    autocomplete: "off",
+  });
+  const output = element("span", { className: "bn-value", "aria-hidden": "true" });
+  const show = () => {
+    output.textContent = shown(setting, choices[slider.value]);
+    slider.setAttribute("aria-valuetext", output.textContent);
+  };
+  slider.addEventListener("input", () => {
+    show();
+    change(choices[slider.value]);
+  });
+  return {
+    node: element("span", { className: "bn-slider" }, slider, output),
+    set: (value) => {
+      slider.value = choices.indexOf(value);
+      show();
+    },
+  };
+}
+
+// One row of controls; `changed(side, value)` tells what the reader did.
+function makeRow(name, setting, changed) {
+  const sides = setting.of === "both" ? ["both"] : ["a", "b"];
+  const label = (side) => (side === "both" ? setting.label : `${side.toUpperCase()}: ${setting.label}`);
+  const controls = sides.map((side) => [side, makeControl(setting, label(side), (value) => changed(side, value))]);
+  const cells = controls.map(([side, { node }]) =>
+    element(
+      "span",
+      { className: `bn-cell bn-${side}` },
+      ...(side === "both" ? [] : [element("b", { text: side.toUpperCase(), "aria-hidden": "true" })]),
+      node,
+    ),
+  );
+  const row = element(
+    "div",
+    { className: `bn-row bn-of-${setting.of}` },
+    element("span", { className: "bn-label", text: setting.label, "aria-hidden": "true" }),
+    ...cells,
+  );
+  return { row, set: (state) => controls.forEach(([side, control]) => control.set(state[side][name])) };
+}

@@ -1,0 +1,507 @@
+// The lab on the page: what the reader sees and does. The engine trains elsewhere and sends reports.
+
+class Lab {
+  constructor(root, data, source) {
+    Object.assign(this, {
+      root,
+      data,
+      small: data.small,
+      states: new State(data),
+      most: MOST_PRODUCTS,
+      running: false,
+      guess: null,
+    });
+    this.digits = unpackDigits(data.digits);
+    this.still = matchMedia("(prefers-reduced-motion: reduce)");
+    this.build();
+    this.send = startEngine(
+      source,
+      (report) => this.receive(report),
+      () => {
+        this.most = MOST_PRODUCTS / 10; // a step must not freeze the page
+      },
+    );
+    this.send({ load: data.digits });
+    const asked = data.address ? this.states.fromAddress(location.hash) : null;
+    this.open(asked?.state ?? this.states.ofPreset(data.preset), asked?.complaints);
+    if (asked) window.addEventListener("load", () => requestAnimationFrame(() => root.scrollIntoView()));
+    if (data.address) this.followAddress();
+    document.addEventListener(
+      "visibilitychange",
+      () => document.hidden && this.running && this.pause("Paused, because the page was in the background."),
+    );
+    new ResizeObserver(() => this.redraw()).observe(root);
+    new MutationObserver(() => this.redraw()).observe(document.documentElement, {
+      attributes: true,
+      attributeFilter: ["data-theme"],
+    });
+  }
+
+  get preset() {
+    return this.data.presets[this.state.id];
+  }
+
+  build() {
+    const button = (text, act, className = "") => {
+      const made = element("button", { type: "button", text, className });
+      made.addEventListener("click", act);
+      return made;
+    };
+    const canvas = (label) => element("canvas", { role: "img", "aria-label": label });
+    const box = (...children) => element("div", { className: "bn-canvas" }, ...children);
+    const heading = this.data.address ? "h2" : "p";
+    const parts = (this.parts = {
+      title: element(heading, { className: "bn-title" }),
+      question: element("div", { className: "bn-question" }),
+      controls: element("div", { className: "bn-controls" }),
+      more: element("div", { className: "bn-controls" }),
+      train: button("Train", () => this.toggle(), "bn-train"),
+      progress: element("span", { className: "bn-progress" }),
+      status: element("p", { className: "bn-status", role: "status" }),
+      notes: element("p", { className: "bn-notes", hidden: true }),
+      result: element("div", { className: "bn-result", hidden: true }),
+      accuracy: canvas("Test accuracy of A and B against the step"),
+      loss: canvas("Training loss of A and B against the step"),
+      view: element(
+        "select",
+        { autocomplete: "off" },
+        ...Object.values(VIEWS).map(({ label }) => element("option", { text: label })),
+      ),
+      layer: element("select", { autocomplete: "off" }),
+      says: element("p", { className: "bn-says" }),
+      inside: canvas("The look inside"),
+      insideTable: element("div", { className: "bn-table" }),
+      table: element("div", { className: "bn-table" }),
+      legend: element("p", { className: "bn-legend" }),
+    });
+    parts.speed = element(
+      "select",
+      { autocomplete: "off" },
+      ...Object.keys(SPEEDS).map((name) => element("option", { text: name })),
+    );
+    parts.speed.addEventListener("change", () => this.running && this.send({ run: this.speed }));
+    parts.presets = element("select", { autocomplete: "off" }, ...this.presetOptions());
+    parts.presets.addEventListener("change", () => this.open(this.states.ofPreset(parts.presets.value)));
+    parts.view.addEventListener("change", () => this.redraw());
+    parts.layer.addEventListener("change", () => this.redraw());
+    this.insideShown = element(
+      "details",
+      { className: "bn-inside" },
+      element("summary", { text: "Look inside the networks" }),
+      element(
+        "div",
+        { className: "bn-choose" },
+        labelled("show", parts.view),
+        (parts.layerLabel = labelled("of layer", parts.layer)),
+      ),
+      parts.says,
+      box(parts.inside),
+      parts.insideTable,
+    );
+    this.numbersShown = element("details", {}, element("summary", { text: "The curves as numbers" }), parts.table);
+    for (const shown of [this.insideShown, this.numbersShown]) shown.addEventListener("toggle", () => this.redraw());
+    this.rows = Object.entries(this.data.settings).map(([name, setting]) => ({
+      name,
+      setting,
+      ...makeRow(name, setting, (side, value) => this.change(side, name, value)),
+    }));
+    const buttons = element(
+      "div",
+      { className: "bn-buttons" },
+      parts.train,
+      ...(this.small
+        ? []
+        : [
+            button("One step", () => this.step()),
+            button("Start over", () => this.reset("Back at step 0.")),
+            labelled("speed", parts.speed),
+          ]),
+      parts.progress,
+    );
+    const charts = element(
+      "div",
+      { className: "bn-charts" },
+      box(parts.accuracy),
+      ...(this.small ? [] : [box(parts.loss)]),
+    );
+    if (this.small) {
+      parts.open = element("a", { text: "Change something: open it in the lab" });
+      this.root.append(
+        parts.title,
+        parts.question,
+        buttons,
+        parts.notes,
+        charts,
+        parts.legend,
+        parts.status,
+        parts.result,
+        element("p", {}, parts.open),
+      );
+      return;
+    }
+    this.moreShown = element("details", {}, element("summary", { text: "More controls" }), parts.more);
+    this.root.append(
+      element("div", { className: "bn-choose" }, labelled("preset", parts.presets)),
+      parts.title,
+      parts.question,
+      parts.controls,
+      this.moreShown,
+      buttons,
+      parts.notes,
+      parts.status,
+      charts,
+      parts.legend,
+      parts.result,
+      this.insideShown,
+      this.numbersShown,
+    );
+  }
+
+  presetOptions() {
+    const groups = new Map();
+    for (const [id, { title, chapter }] of Object.entries(this.data.presets)) {
+      if (!groups.has(chapter)) groups.set(chapter, element("optgroup", { label: `Chapter ${chapter}` }));
+      groups.get(chapter).append(element("option", { text: title, value: id }));
+    }
+    return groups.values();
+  }
+
+  // Shows a state: a preset, or one with changes.
+  open(state, complaints = []) {
+    const another = this.state?.id !== state.id;
+    this.state = state;
+    const { parts, preset } = this;
+    if (another) {
+      this.guess = null;
+      parts.title.textContent = preset.title;
+      parts.presets.value = state.id;
+      parts.view.selectedIndex = Object.keys(VIEWS).indexOf(preset.view);
+      this.askFor(preset);
+      parts.controls.replaceChildren();
+      parts.more.replaceChildren();
+      for (const { name, setting, row } of this.rows)
+        (preset.show.includes(name) || (setting.main && preset.show.length < 2) ? parts.controls : parts.more).append(
+          row,
+        );
+    }
+    for (const row of this.rows) row.set(state);
+    parts.notes.hidden = true;
+    this.reset(complaints.length ? "" : null);
+    complaints.slice(0, 3).forEach((complaint) => this.note(complaint));
+  }
+
+  // The question, and a guess to choose.
+  askFor({ question, answers }) {
+    const choices = answers.map(({ text }, i) => {
+      const radio = element("input", { type: "radio", name: `guess-${this.data.name}`, autocomplete: "off" });
+      radio.addEventListener("change", () => {
+        this.guess = i;
+        this.say("Your guess is kept. Now train.");
+      });
+      return element("label", {}, radio, ` ${text}`);
+    });
+    this.parts.question.replaceChildren(
+      element("fieldset", {}, element("legend", {}, element("b", { text: "Guess first. " }), question), ...choices),
+    );
+  }
+
+  // Links to presets lead to the lab, not to the preset's row in a list; the address may also be changed by hand.
+  followAddress() {
+    const show = () => requestAnimationFrame(() => this.root.scrollIntoView());
+    window.addEventListener("hashchange", () => {
+      const asked = this.states.fromAddress(location.hash);
+      if (!asked || location.hash === this.states.toAddress(this.state)) return;
+      this.open(asked.state, asked.complaints);
+      show();
+    });
+    document.addEventListener("click", ({ target }) => {
+      if (target.closest?.('a[href^="#lab-"]')?.hash === location.hash) show();
+    });
+  }
+
+  change(side, name, value) {
+    this.state[side][name] = value;
+    this.reset(null);
+  }
+
+  reset(text) {
+    const { parts, state } = this;
+    this.running = this.started = false;
+    this.send({ pause: true });
+    this.run = (this.run ?? 0) + 1;
+    this.at = 0;
+    this.nets = ["a", "b"].map((side) => ({
+      settings: state[side],
+      look: null,
+      seeds: Array.from({ length: state.both.seeds }, () => ({ points: [], stopped: null })),
+    }));
+    parts.result.hidden = true;
+    this.refused = tooLarge(state.a, "A", this.most) ?? tooLarge(state.b, "B", this.most);
+    parts.train.disabled = Boolean(this.refused);
+    parts.train.textContent = this.small ? "Train both" : "Train";
+    parts.legend.replaceChildren(...this.legend());
+    if (this.refused || text !== null) this.say(this.refused ?? text);
+    else this.say("");
+    if (
+      this.data.address &&
+      location.hash !== this.states.toAddress(state) &&
+      (location.hash.startsWith("#lab-") || this.states.changes(state).length || state.id !== this.data.preset)
+    ) {
+      history.replaceState(null, "", this.states.toAddress(state));
+    }
+    if (parts.open) parts.open.href = `${this.data.lab}${this.states.toAddress(state)}`;
+    this.redraw();
+  }
+
+  legend() {
+    const name = (side) => {
+      const { norm, place, optimizer, rate, batch, depth } = this.state[side];
+      const setting = (key, value) => shown(this.data.settings[key], value);
+      const layers = `${depth} hidden layer${depth === 1 ? "" : "s"}`;
+      return [
+        element("span", { className: `bn-key bn-${side}`, "aria-hidden": "true" }),
+        element("b", { text: side.toUpperCase() }),
+        `: ${norm === "none" ? "no norm" : setting("norm", norm)}${norm !== "none" && place === "after" ? " after the activation" : ""}, ${layers}, ${optimizer} at rate ${setting("rate", rate)}, batches of ${batch}. `,
+      ];
+    };
+    const dashed = ["a", "b"].some((side) => ["batch", "ghost"].includes(this.state[side].norm));
+    const band =
+      this.state.both.seeds > 1 ? ` Bands: the 95% interval of the mean of ${this.state.both.seeds} seeds.` : "";
+    return [
+      ...name("a"),
+      ...name("b"),
+      `${dashed ? "Solid: evaluation mode, with running statistics; dashed: with the statistics of each test batch." : ""}${band}`,
+    ];
+  }
+
+  get speed() {
+    return SPEEDS[this.parts.speed.value];
+  }
+
+  toggle() {
+    if (this.running) this.pause("Paused.");
+    else if (this.guess === null && !this.small && !this.asked && !this.started) {
+      this.asked = true;
+      this.say("Guess first, it is more fun; or press Train again to go on without a guess.");
+    } else this.train();
+  }
+
+  begin() {
+    if (this.at >= this.state.both.steps) this.reset(null); // it has come to its end: once more
+    if (!this.started)
+      this.send({ start: { shared: this.state.both, a: this.state.a, b: this.state.b, run: this.run } });
+    this.started = true;
+  }
+
+  train() {
+    this.begin();
+    this.running = true;
+    this.parts.train.textContent = "Pause";
+    this.say("Training.");
+    this.send({ run: this.speed });
+  }
+
+  pause(text) {
+    this.running = false;
+    this.parts.train.textContent = "Go on";
+    this.send({ pause: true });
+    this.say(`${text} ${this.summary()}`);
+    this.redraw();
+  }
+
+  step() {
+    if (this.refused) return this.say(this.refused);
+    if (this.running) this.pause("Paused.");
+    this.begin();
+    this.parts.train.textContent = "Go on";
+    this.send({ step: true });
+  }
+
+  receive({ run, step, done, networks }) {
+    if (run !== this.run) return; // of a run that has been left
+    this.at = step;
+    networks.forEach(({ seeds, look }, i) => {
+      const net = this.nets[i];
+      if (look) net.look = look;
+      seeds.forEach(({ points, stopped, values }, k) => {
+        net.seeds[k].points.push(...points);
+        net.seeds[k].values = values;
+        if (stopped && !net.seeds[k].stopped) {
+          net.seeds[k].stopped = stopped;
+          this.note(
+            `${letter(i)}${net.seeds.length > 1 ? `, seed ${this.state.both.seed + k},` : ""} stopped ${stopped}. Its curves stay.`,
+          );
+        }
+      });
+    });
+    if (done) this.finish();
+    this.redraw();
+  }
+
+  finish() {
+    this.running = false;
+    this.at = this.state.both.steps;
+    this.parts.train.textContent = this.small ? "Train both again" : "Train again";
+    this.say(`Done. ${this.summary()}`);
+    this.showResult();
+  }
+
+  summary() {
+    return this.nets
+      .map((net, i) => {
+        const final = (quantity) => curve(net, quantity).y.at(-1);
+        const modes = remembers(net) ? ` (${percent(final("batchAccuracy"))} with batch statistics)` : "";
+        return Number.isFinite(final("accuracy"))
+          ? `${letter(i)}: test accuracy ${percent(final("accuracy"))}${modes}.`
+          : "";
+      })
+      .join(" ");
+  }
+
+  // The guess beside what this run measured, and what ten seeds did.
+  showResult() {
+    const { preset, parts, data } = this;
+    const values = this.nets.map(({ seeds }) =>
+      seeds.map((seed) => seed.values?.[preset.measure]).filter(Number.isFinite),
+    );
+    const average = ([...list]) => list.reduce((sum, value) => sum + value, 0) / list.length;
+    const value = { A: average(values[0]), B: average(values[1]), "A - B": average(values[0]) - average(values[1]) }[
+      preset.of
+    ];
+    const right = preset.answers.findIndex(({ from = -Infinity, to = Infinity }) => value >= from && value <= to);
+    const lines = [];
+    const unit = preset.unit ? (preset.unit === "%" ? "%" : ` ${preset.unit}`) : "";
+    const changed = this.states.changes(this.state).length > 0;
+    if (Number.isFinite(value)) {
+      const guessed = this.guess === null ? "" : `You guessed: “${preset.answers[this.guess].text}”. `;
+      const verdict =
+        this.guess === null
+          ? `The answer in this run: “${preset.answers[right]?.text}”.`
+          : right === this.guess
+            ? "This run agrees."
+            : `This run says: “${preset.answers[right]?.text}”.`;
+      lines.push(
+        `${guessed}Measured: ${this.measureName()} ${tidy(value)}${unit}. ${verdict}${changed ? " (You have changed the preset.)" : ""}`,
+      );
+    } else lines.push("This run has no number for the question: a network stopped.");
+    const ten = data.measured[this.state.id];
+    if (ten) {
+      const text = `${tidy(ten.mean)}${unit} [${tidy(ten.low)}, ${tidy(ten.high)}]`;
+      lines.push(`On ${ten.count} seeds, unchanged: ${preset.sentence.replace("{value}", text)}`);
+    }
+    parts.result.replaceChildren(
+      ...lines.map((text) => element("p", { text })),
+      element("p", {}, element("b", { text: "Now try: " }), preset.comment),
+    );
+    parts.result.hidden = false;
+  }
+
+  measureName() {
+    const { measure, of } = this.preset;
+    return `${measure} (${of.replace("-", "minus")}):`;
+  }
+
+  say(text) {
+    if (this.parts.status.textContent !== text) this.parts.status.textContent = text;
+  }
+
+  note(text) {
+    const { notes } = this.parts;
+    notes.textContent = notes.hidden ? text : `${notes.textContent} ${text}`;
+    notes.hidden = false;
+  }
+
+  // Draws at the next frame; with reduced motion once a second while it trains.
+  redraw() {
+    if (this.waiting) return;
+    const draw = () => {
+      this.waiting = null;
+      this.draw();
+    };
+    this.waiting = this.still.matches && this.running ? setTimeout(draw, 1000) : requestAnimationFrame(draw);
+  }
+
+  draw() {
+    const { parts, nets, state } = this;
+    const { steps } = state.both;
+    parts.progress.textContent = `step ${Math.min(this.at, steps)} of ${steps}`;
+    drawAccuracy(parts.accuracy, nets, steps);
+    if (this.small) return this.describe();
+    drawLoss(parts.loss, nets, steps);
+    const view = Object.values(VIEWS)[parts.view.selectedIndex];
+    parts.says.textContent = looked(nets) ? view.says : `${view.says} Train first.`;
+    parts.layerLabel.hidden = !view.layer;
+    const count = Math.max(1, ...nets.map(({ look }) => look?.norms.length ?? 1));
+    if (parts.layer.options.length !== count)
+      parts.layer.replaceChildren(
+        ...Array.from({ length: count }, (_, i) => element("option", { text: String(i + 1) })),
+      );
+    if (this.insideShown.open && looked(nets)) {
+      const context = { steps, digits: this.digits, layer: parts.layer.selectedIndex };
+      view.draw(parts.inside, nets, context);
+      parts.inside.setAttribute("aria-label", `${view.label}. The numbers are in the table below.`);
+      if (!this.running) writeTable(parts.insideTable, view.table(nets, context), view.label);
+    } else if (this.insideShown.open) {
+      begin(parts.inside, 1);
+      parts.insideTable.replaceChildren();
+    }
+    if (this.numbersShown.open && !this.running)
+      writeTable(parts.table, runTable(nets), "Training loss and test accuracy by step");
+    this.describe();
+  }
+
+  describe() {
+    if (this.running) return;
+    const text = this.summary() || "Nothing trained yet.";
+    this.parts.accuracy.setAttribute("aria-label", `Test accuracy against the step. ${text}`);
+    const losses = this.nets.map((net, i) => `${letter(i)}: ${number(curve(net, "loss").y.at(-1))} nats`).join(", ");
+    this.parts.loss.setAttribute("aria-label", `Training loss against the step. At the end ${losses}.`);
+  }
+}
+
+const SPEEDS = {
+  "as fast as it can": Infinity,
+  "60 steps a second": 60,
+  "10 steps a second": 10,
+  "2 steps a second": 2,
+};
+const tidy = (value) =>
+  (Math.abs(value) < 1e-9
+    ? "0"
+    : Math.abs(value) >= 10
+      ? value.toFixed(1)
+      : String(Number(value.toPrecision(2)))
+  ).replace("-", "−");
+const labelled = (text, control) => element("label", {}, element("span", { text: `${text} ` }), control);
+
+function writeTable(place, { heads, rows }, label) {
+  place.tabIndex = 0; // wide tables scroll, by keyboard too
+  place.replaceChildren(
+    element(
+      "table",
+      { "aria-label": label },
+      element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { text, scope: "col" })))),
+      element(
+        "tbody",
+        {},
+        ...rows.map((cells) =>
+          element(
+            "tr",
+            {},
+            ...cells.map((text, i) =>
+              element(i ? "td" : "th", i ? { text: String(text) } : { text: String(text), scope: "row" }),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+for (const root of document.querySelectorAll(".bn-lab:not([data-live])")) {
+  const read = (name) => root.querySelector(`script.bn-lab-${name}`)?.textContent;
+  if (!read("data")) continue; // its script comes later
+  root.dataset.live = "";
+  root.querySelector(".bn-fallback")?.remove();
+  new Lab(root, JSON.parse(read("data")), { engine: read("engine"), worker: read("worker") });
+}

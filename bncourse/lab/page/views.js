@@ -1,0 +1,260 @@
+// What the lab shows of a run: each view draws on a canvas and says the same as a table {heads, rows}.
+// `nets` are the two networks: {name, settings, seeds: [{points, stopped}], look}.
+
+const T95 = { 2: 12.706, 3: 4.303, 5: 2.776, 10: 2.262 }; // Student's t, for the 95% interval of a mean
+const letter = (net) => "AB"[net];
+const percent = (value) => (Number.isFinite(value) ? `${value.toFixed(1)}%` : "–");
+const number = (value) => (Number.isFinite(value) ? short(value) : "–");
+
+// The mean over seeds of one quantity at every measured step, with the 95% interval of the mean.
+function curve({ seeds }, quantity) {
+  const steps = [...new Set(seeds.flatMap(({ points }) => points.map((point) => point.step)))].sort((a, b) => a - b);
+  const line = { x: [], y: [], low: seeds.length > 1 ? [] : null, high: seeds.length > 1 ? [] : null };
+  for (const step of steps) {
+    const values = seeds
+      .map(({ points }) => points.find((point) => point.step === step)?.[quantity])
+      .filter(Number.isFinite);
+    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+    line.x.push(step);
+    line.y.push(mean);
+    if (!line.low) continue;
+    const std = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1));
+    const reach = ((T95[values.length] ?? 2.3) * std) / Math.sqrt(values.length);
+    line.low.push(mean - reach);
+    line.high.push(mean + reach);
+  }
+  return line;
+}
+
+const remembers = ({ settings }) => settings.norm === "batch" || settings.norm === "ghost";
+
+function curves(nets, quantity, ofBatch = null) {
+  return nets.flatMap((net, i) => [
+    { ...curve(net, quantity), colour: i, name: letter(i) },
+    ...(ofBatch && remembers(net) ? [{ ...curve(net, ofBatch), low: null, colour: i, dash: true }] : []),
+  ]);
+}
+
+function drawAccuracy(canvas, nets, steps) {
+  drawLines(canvas, {
+    lines: curves(nets, "accuracy", "batchAccuracy"),
+    range: [0, 100],
+    x: [0, steps],
+    xLabel: "step",
+    yLabel: "test accuracy (%)",
+  });
+}
+
+function drawLoss(canvas, nets, steps) {
+  const lines = curves(nets, "loss");
+  const highest = Math.max(3, ...lines.flatMap(({ y }) => y.filter(Number.isFinite)));
+  drawLines(canvas, {
+    lines,
+    range: [0, Math.min(highest, 6)],
+    x: [0, steps],
+    xLabel: "step",
+    yLabel: highest > 6 ? "training loss (nats; more than 6 is off the plot)" : "training loss (nats)",
+  });
+}
+
+// At most eight of the layers, evenly chosen, the first and the last among them.
+function chosen(count, most = 8) {
+  if (count <= most) return Array.from({ length: count }, (_, i) => i);
+  return Array.from({ length: most }, (_, k) => Math.round((k * (count - 1)) / (most - 1)));
+}
+
+const looked = (nets) => nets.every(({ look }) => look);
+const layersOf = ({ look }) => look.layers.map((layer, i) => ({ ...layer, number: i + 1 }));
+const byLayer = (nets, quantity) =>
+  nets.map((net, i) => ({
+    x: layersOf(net).map((layer) => layer.number),
+    y: layersOf(net).map((layer) => layer[quantity]),
+    colour: i,
+    name: letter(i),
+  }));
+const deepest = (nets) => Math.max(...nets.map(({ look }) => look.layers.length));
+const layerAxis = (nets) => ({
+  x: [1, Math.max(2, deepest(nets))],
+  xTicks: chosen(deepest(nets), 6).map((i) => i + 1),
+  xLabel: "hidden layer",
+});
+
+function layerTable(nets, columns) {
+  const heads = ["layer", ...nets.flatMap((_, i) => columns.map(([title]) => `${letter(i)}: ${title}`))];
+  const rows = chosen(deepest(nets), 12).map((k) => [
+    k + 1,
+    ...nets.flatMap(({ look }) => columns.map(([, of]) => (look.layers[k] ? number(of(look.layers[k])) : ""))),
+  ]);
+  return { heads, rows };
+}
+
+const VIEWS = {
+  activations: {
+    label: "activations, layer by layer",
+    says: "What enters each layer's activation, for 128 training images; values beyond ±4 are in the outermost bars.",
+    draw: (canvas, nets) =>
+      drawHistograms(
+        canvas,
+        nets.map((net) => chosen(net.look.layers.length).map((k) => layersOf(net)[k])),
+      ),
+    table: (nets) =>
+      layerTable(nets, [
+        ["mean", (layer) => layer.mean],
+        ["std", (layer) => layer.std],
+      ]),
+  },
+  gradients: {
+    label: "gradients, layer by layer",
+    says: "The length of the gradient of each layer's weights, on a logarithmic axis: far up is exploding, far down is vanishing.",
+    draw: (canvas, nets) =>
+      drawLines(canvas, {
+        lines: byLayer(nets, "gradient"),
+        log: true,
+        dots: true,
+        ...layerAxis(nets),
+        yLabel: "length of the weights' gradient",
+      }),
+    table: (nets) => layerTable(nets, [["gradient", (layer) => layer.gradient]]),
+  },
+  statistics: {
+    label: "running against batch statistics",
+    says: "One point for each unit of a layer's BatchNorm: across, what 128 training images say now; up, what the layer remembers. On the diagonal they agree, and evaluation sees what training saw.",
+    layer: true,
+    draw: (canvas, nets, { layer }) => {
+      const panels = nets.flatMap(({ look }, colour) => {
+        const norm = look.norms[Math.min(layer, look.norms.length - 1)];
+        return norm
+          ? [
+              { title: `${letter(colour)}: means`, x: [...norm.batchMean], y: [...norm.runningMean], colour },
+              {
+                title: `${letter(colour)}: variances`,
+                x: [...norm.batchVariance],
+                y: [...norm.runningVariance],
+                colour,
+                log: true,
+              },
+            ]
+          : [];
+      });
+      if (panels.length) drawPoints(canvas, panels, "of the batch");
+      else begin(canvas, 1);
+    },
+    table: (nets) => ({
+      heads: [
+        "BatchNorm layer",
+        ...nets.flatMap((_, i) => [
+          `${letter(i)}: distance of the means (std)`,
+          `${letter(i)}: ratio of the variances`,
+        ]),
+      ],
+      rows: chosen(Math.max(0, ...nets.map(({ look }) => look.norms.length)), 12).map((k) => [
+        k + 1,
+        ...nets.flatMap(({ look }) => {
+          const norm = look.norms[k];
+          if (!norm) return ["–", "–"];
+          const units = [...norm.batchMean.keys()];
+          const average = (of) => units.reduce((sum, c) => sum + of(c), 0) / units.length;
+          return [
+            number(
+              average(
+                (c) => Math.abs(norm.runningMean[c] - norm.batchMean[c]) / Math.sqrt(norm.batchVariance[c] + 1e-12),
+              ),
+            ),
+            number(
+              Math.exp(average((c) => Math.log((norm.runningVariance[c] + 1e-12) / (norm.batchVariance[c] + 1e-12)))),
+            ),
+          ];
+        }),
+      ]),
+    }),
+  },
+  weights: {
+    label: "length of the weights, effective rate",
+    says: "A norm makes the length of the weights before it irrelevant to the output: what counts is the learning rate divided by the squared length (by the length, for Adam).",
+    draw: (canvas, nets, { steps }) =>
+      drawLines(canvas, {
+        lines: curves(nets, "effective"),
+        log: true,
+        x: [0, steps],
+        xLabel: "step",
+        yLabel: "effective learning rate",
+      }),
+    table: (nets) =>
+      pointTable(nets, [
+        ["length of the weights", "weights", number],
+        ["effective rate", "effective", number],
+      ]),
+  },
+  dead: {
+    label: "silent units",
+    says: "The share of each layer's units that give 0 for all of 128 training images.",
+    draw: (canvas, nets) =>
+      drawLines(canvas, {
+        lines: byLayer(nets, "dead"),
+        range: [0, 100],
+        dots: true,
+        ...layerAxis(nets),
+        yLabel: "silent units (%)",
+      }),
+    table: (nets) => layerTable(nets, [["silent units (%)", (layer) => layer.dead]]),
+  },
+  digits: {
+    label: "digits and what they are taken for",
+    says: "Test images with their class and each network's answer, with running statistics (r) and with those of the test batch (b). A cross marks a wrong answer.",
+    draw: (canvas, nets, { digits }) =>
+      drawDigits(
+        canvas,
+        shownDigits(nets, digits),
+        nets.flatMap(({ look, settings }, colour) => [
+          {
+            name: remembers({ settings }) ? `${letter(colour)} r` : letter(colour),
+            colour,
+            predictions: look.digits.map((one) => one.running),
+          },
+          ...(remembers({ settings })
+            ? [{ name: `${letter(colour)} b`, colour, predictions: look.digits.map((one) => one.batch) }]
+            : []),
+        ]),
+      ),
+    table: (nets, { digits }) => ({
+      heads: [
+        "digit",
+        ...nets.flatMap((_, i) => [`${letter(i)}: running statistics`, `${letter(i)}: batch statistics`]),
+      ],
+      rows: shownDigits(nets, digits).map(({ label }, i) => [
+        label,
+        ...nets.flatMap(({ look }) => [look.digits[i].running, look.digits[i].batch ?? "–"]),
+      ]),
+    }),
+  },
+};
+
+const shownDigits = ([{ look }], { images, labels }) =>
+  look.digits.map(({ position }) => ({
+    pixels: images.slice(64 * position, 64 * position + 64),
+    label: labels[position],
+  }));
+
+// Some of the measured steps, the last among them, with these quantities of A and B.
+function pointTable(nets, columns) {
+  const steps = [...new Set(nets.flatMap((net) => curve(net, "accuracy").x))].sort((a, b) => a - b);
+  const heads = ["step", ...nets.flatMap((_, i) => columns.map(([title]) => `${letter(i)}: ${title}`))];
+  const rows = chosen(steps.length, 11).map((k) => [
+    steps[k],
+    ...nets.flatMap((net) =>
+      columns.map(([, quantity, write]) => {
+        const line = curve(net, quantity);
+        const at = line.x.indexOf(steps[k]);
+        return at < 0 ? "–" : write(line.y[at]);
+      }),
+    ),
+  ]);
+  return { heads, rows };
+}
+
+const runTable = (nets) =>
+  pointTable(nets, [
+    ["training loss", "loss", number],
+    ["test accuracy, running statistics", "accuracy", percent],
+    ["with batch statistics", "batchAccuracy", percent],
+  ]);

@@ -1,0 +1,100 @@
+"""The lab in the book: ``{lab}`` opens it on a page, ``{lab-presets}`` lists its presets, which any page can link to.
+
+``[Try it](#lab-first)`` leads to a preset; the lab's own page keeps its state in the address.
+"""
+
+from html import escape
+from importlib.resources import files
+from typing import ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from bncourse import lab
+from bncourse.claims import statements
+
+PAGE = "lab"  # the lab's own
+
+
+def read_again_with_the_lab(env) -> None:
+    """The page is read anew when a file of the lab has changed."""
+    folder = files("bncourse.lab")
+    for part in (folder, folder / "engine", folder / "page"):
+        for file in part.iterdir():
+            if file.is_file():
+                env.note_dependency(str(file))
+
+
+def link(env, page: str, text: str, anchor: str = "") -> str:
+    address = env.app.builder.get_relative_uri(env.docname, page) + (f"#{anchor}" if anchor else "")
+    return f'<a class="reference internal" href="{address}">{escape(text)}</a>'
+
+
+def refute(env, statement: str) -> str:
+    """The ledger's button: the preset that may refute a statement, or why there is none; nothing without a lab."""
+    if PAGE not in env.found_docs:
+        return ""
+    preset, text = lab.link(statement)
+    return f'<p class="measured">{link(env, PAGE, text, f"lab-{preset}") if preset else escape(text)}</p>'
+
+
+class LabDirective(SphinxDirective):
+    """The lab with a preset, ``first`` by default; with ``:small:`` only the curves and the button that starts them."""
+
+    optional_arguments = 1
+    option_spec: ClassVar = {"small": directives.flag}
+
+    def run(self) -> list[nodes.Node]:
+        read_again_with_the_lab(self.env)
+        own = self.env.docname == PAGE
+        page = "" if own else self.env.app.builder.get_relative_uri(self.env.docname, PAGE)
+        preset = (self.arguments or ["first"])[0]
+        return [nodes.raw("", lab.html(preset, small="small" in self.options, address=own, page=page), format="html")]
+
+
+class PresetsDirective(SphinxDirective):
+    """All presets by chapter, each with its question; their anchors are what links to presets lead to."""
+
+    def run(self) -> list[nodes.Node]:
+        read_again_with_the_lab(self.env)
+        for preset in lab.presets():  # their anchors, for Sphinx
+            row = nodes.target("", "", ids=[f"lab-{preset}"], names=[f"lab-{preset}"])
+            self.state.document.note_explicit_target(row, row)
+        return [
+            nodes.raw(
+                "", "".join(map(self.group, sorted({one["chapter"] for one in lab.presets().values()}))), format="html"
+            )
+        ]
+
+    def group(self, chapter: int) -> str:
+        page = next((name for name in sorted(self.env.found_docs) if name.startswith(f"{chapter:02d}-")), None)
+        heading = link(self.env, page, f"Chapter {chapter}") if page else f"Chapter {chapter}"
+        rows = [
+            f'<li id="lab-{name}"><a href="#lab-{name}"><strong>{escape(one["title"])}</strong></a>: '
+            f"{escape(one['question'])}</li>"
+            for name, one in lab.presets().items()
+            if one["chapter"] == chapter
+        ]
+        return f'<p class="rubric">{heading}</p><ul>{"".join(rows)}</ul>'
+
+
+class NotShownDirective(SphinxDirective):
+    """The statements that the lab does not show, each with the reason."""
+
+    def run(self) -> list[nodes.Node]:
+        read_again_with_the_lab(self.env)
+        rows = [self.row(name) for name in statements() if lab.link(name).preset is None]
+        return [nodes.raw("", f"<ul>{''.join(rows)}</ul>", format="html")]
+
+    def row(self, name: str) -> str:
+        statement = link(self.env, "ledger", name, f"ledger-{name}")
+        return f"<li>{statement}: {escape(lab.link(name).text.removeprefix('Not in the lab: '))}</li>"
+
+
+def setup(app: Sphinx) -> dict:
+    app.add_directive("lab", LabDirective)
+    app.add_directive("lab-presets", PresetsDirective)
+    app.add_directive("lab-not-shown", NotShownDirective)
+    return {"parallel_read_safe": True}
