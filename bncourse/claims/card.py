@@ -214,7 +214,7 @@ def summary(statement: Statement, verdicts: Sequence[str]) -> str:
     conditions = dict.fromkeys(
         one.condition for one, had in zip(statement.findings, verdicts, strict=True) if had != HOLDS
     )
-    return f"{IF} {' and '.join(conditions)}"
+    return f"{IF} {', and '.join(conditions)}"
 
 
 def details(facts: Mapping[str, Any]) -> str:
