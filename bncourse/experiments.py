@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from bncourse.data import DataSet, load
+from bncourse.devices import best_device, seeded
 from bncourse.files import write_whole
 from bncourse.moved import names_of
 from bncourse.progress import progress
-from bncourse.training import best_device, quick
+from bncourse.training import quick
 
 __all__ = [
     "EXPLORATION",
@@ -288,8 +289,7 @@ def compare(
 
 @one_thread()
 def _run(variant: Callable[[int], Any], seed: int) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, best_device()):
         return variant(seed)
 
 

@@ -28,7 +28,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-from bncourse.training import best_device, quick
+from bncourse.devices import best_device
+from bncourse.training import quick
 from tools.claims import COMPARED, as_pinned, unexpected
 from tools.runs import Notebook, Run, hash_of, hash_of_file
 from tools.toc import ROOT, chapters

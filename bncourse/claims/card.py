@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bncourse.claims.rule import HOLDS, IF, NOT, NOT_MEASURABLE, UNDECIDED, overall, verdict
-from bncourse.claims.texts import Finding, Statement, expected, finding, replicated, statement_of, units
+from bncourse.claims.texts import Finding, Statement, expected, finding, places, replicated, statement_of, units
 from bncourse.experiments import EXPLORATION, Interval, Runs, exploring, interval
 from bncourse.training import quick
 
@@ -186,9 +186,22 @@ def _show(about: Finding, found: str, facts: dict[str, Any], dataset: str, base:
         f'margin: 0.6em 0"><strong>{statement.id}.</strong> The source says: '
         f"<em>{html.escape(statement.source)}</em><br>"
         f"We find: {html.escape(text)}<br>So: <strong>{html.escape(so)}</strong>. {html.escape(whole)}"
-        f"<details><summary>Details</summary><small>{html.escape(details(facts))}</small></details></div>"
+        f"<details><summary>Details</summary><small>{html.escape(details(facts))}{_who(statement)}</small></details></div>"
     )
     display({"text/html": card, "text/plain": plain}, metadata={"bncourse_claim": facts}, raw=True)
+
+
+def _who(statement: Statement) -> str:
+    """The public places that say, deny or qualify the statement, as links."""
+    found = places()[statement.id]
+    if isinstance(found, dict):
+        return ""
+    links = (
+        f'{html.escape(one["who"])}, <a href="{html.escape(one["url"])}">{html.escape(one["title"])}</a> '
+        f"({one['stance']} it)"
+        for one in found
+    )
+    return f"<br>Who else: {'; '.join(links)}."
 
 
 def _whole(statement: Statement) -> str:

@@ -103,6 +103,12 @@ def statement_of(about: Finding) -> Statement:
 
 
 @cache
+def places() -> dict[str, Any]:
+    """Who says it: for each statement up to three public places, or where we have looked."""
+    return tomllib.loads(files("bncourse").joinpath("sources.toml").read_text(encoding="utf-8"))
+
+
+@cache
 def expected() -> dict[str, str]:
     """The verdicts of the committed book by finding, which ``python -m tools.verdicts`` writes."""
     return _table("verdicts.toml")
