@@ -236,23 +236,19 @@ def details(facts: Mapping[str, Any]) -> str:
         return f"Exact: the difference is {rounded(facts['mean'])}; rounding explains up to {rounded(facts['d'])}."
     if facts["mean"] is None:
         return "Nothing that could be measured."
-    unit = units()[facts["unit"]]
-    shown = f" {unit.shown}" if unit.shown else ""
-    ends = f"{facts['mean']:.3g} [{facts['low']:.3g}, {facts['high']:.3g}]{shown}"
-    runs = f"{facts['count']} seeds"
-    if seeds := facts["seeds"]:
-        runs += f" ({seeds[0]} to {seeds[-1]})"
-    if facts["overlap"]:
-        runs += ", the data divided anew for each"
-    than = f" than {facts['than']:g}" if facts["than"] and facts["predicts"] != "same" else ""
-    predicted = (
-        f"the same, within {unit.d:g}{shown}"
-        if facts["predicts"] == "same"
-        else (f"{facts['predicts']}{than}, by at least {unit.d:g}{shown}")
-    )
-    if facts["than"] and facts["predicts"] == "same":
-        predicted = f"{facts['than']:g}, within {unit.d:g}{shown}"
-    return f"Measured: {ends}, a 95% interval; {runs}. Predicted: {predicted}."
+    unit, than = units()[facts["unit"]], facts["than"]
+
+    def amount(number: str) -> str:
+        return f"{number} {unit.shown}".strip()
+
+    if facts["predicts"] == "same":
+        predicted = f"{amount(f'{than:g}') if than else 'the same'}, within {amount(f'{unit.d:g}')}"
+    else:
+        predicted = f"{facts['predicts']}{f' than {than:g}' if than else ''}, by at least {amount(f'{unit.d:g}')}"
+    ends = amount(f"{facts['mean']:.3g} [{facts['low']:.3g}, {facts['high']:.3g}]")
+    seeds = f" ({facts['seeds'][0]} to {facts['seeds'][-1]})" if facts["seeds"] else ""
+    anew = ", the data divided anew for each" if facts["overlap"] else ""
+    return f"Measured: {ends}, a 95% interval; {facts['count']} seeds{seeds}{anew}. Predicted: {predicted}."
 
 
 def rounded(number: float, digits: int = 2) -> str:

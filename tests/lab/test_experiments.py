@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bncourse.experiments import Runs, Splits, compare, confirmation_seeds, interval, one_thread, share
-from bncourse.training import History
+from bncourse.exploration import choose
+from bncourse.training import History, fit
 
 
 def test_interval_is_students_t():
@@ -204,3 +205,32 @@ def test_the_variable_for_seeds_is_a_range(monkeypatch, wrong):
     monkeypatch.setenv("BNCOURSE_SEEDS", wrong)
     with pytest.raises(ValueError, match=f"BNCOURSE_SEEDS must be a range of seeds such as '100-109', got '{wrong}'"):
         confirmation_seeds()
+
+
+class Spy(torch.nn.Module):
+    """Notes which examples come, and may drop values besides."""
+
+    def __init__(self, drop):
+        super().__init__()
+        self.layers, self.seen = torch.nn.Sequential(torch.nn.Dropout(drop), torch.nn.Linear(1, 2)), []
+
+    def forward(self, x):
+        self.seen += x[..., 0].flatten().tolist()
+        return self.layers(x)
+
+
+def test_dropout_does_not_change_the_order_of_the_examples():
+    examples = torch.arange(12.0).view(12, 1), torch.zeros(12, dtype=torch.long)
+    orders = []
+    for drop in (0.0, 0.5):
+        spy = Spy(drop)
+        fit(spy, examples, epochs=3, batch_size=4, seed=3)
+        orders.append(spy.seen)
+    assert orders[0] == orders[1] and orders[0][:12] != orders[0][12:24]
+
+
+def test_nothing_chosen_is_an_error_that_says_what_to_do():
+    with pytest.raises(
+        ValueError, match=r"name must have been chosen among \[1, 2\] by tools.explore, got '99 nothing'"
+    ):
+        choose("99 nothing", {1: float, 2: float})
