@@ -110,7 +110,7 @@ def test_coverage_of_the_corrected_interval(n_train):
         return ((many(test[0]) == test[1]) * 1.0 - (few(test[0]) == test[1])).mean()
 
     truth = np.mean([difference(draw(n_train), draw(20_000)) for _ in range(40)])
-    for _ in range(100):
+    for _ in range(150):
         x, y = draw(1797)
         found = []
         for order in (random.permutation(1797) for _ in seeds):
