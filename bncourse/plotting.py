@@ -85,7 +85,7 @@ def band(axes: Axes, x, samples, norm: str | None = None, *, label: str = "", co
     """The mean of ``samples`` (seeds, len(x)) over the seeds as a line, and its 95% interval as a band around it."""
     from bncourse.experiments import interval
 
-    samples = np.asarray(samples, dtype=float)
+    samples = np.asanyarray(samples, dtype=float)  # which leaves Runs what they know
     intervals = [interval(column) for column in samples.T]
     style = NORM_STYLES[norm] if norm else NormStyle(label, colour or BLUE, "o")
     axes.plot(x, [i.mean for i in intervals], color=style.colour, marker=style.marker, label=label or style.label)

@@ -88,6 +88,8 @@ def fit(
 ) -> History:
     """Train ``model`` on cross-entropy; a function of ``seed``, which leaves the global random state alone.
 
+    The order of the examples has a generator of its own: dropout, and other noise in the model, does not change it.
+
     It trains on ``best_device()``, or where the model is if that is not the CPU; afterwards the model is in train mode
     where it was. A quick run (see ``quick``) makes at most 3 optimizer steps an epoch and 2 epochs.
 
@@ -133,10 +135,11 @@ def fit(
             history = History(kept["loss"], [Evaluation(*pair) for pair in kept["test"]], kept["diverged"])
             whole_number("epochs", epochs, at_least=math.ceil(len(history.loss) / steps))
         model.train()
+        orders = islice(_orders(len(labels), seed), len(history.loss) // steps, None)
         with progress(epochs * steps, "fit", "step") as bar:
             bar.update(len(history.loss))
             while len(history.loss) < epochs * steps and not history.diverged:
-                epoch = _epoch(model, optimizer, train, batch_size, accumulate, mixed_precision)
+                epoch = _epoch(model, optimizer, train, next(orders), batch_size, accumulate, mixed_precision)
                 for loss in islice(epoch, steps):
                     history.loss.append(loss)
                     bar.update()
@@ -153,13 +156,25 @@ def fit(
     return history
 
 
+def _orders(count: int, seed: int) -> Iterator[Tensor]:
+    """The examples of each epoch in its order."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randperm(count, generator=generator, device="cpu")
+
+
 def _epoch(
-    model: nn.Module, optimizer: Optimizer, examples, batch_size: int, accumulate: int, mixed_precision: bool
+    model: nn.Module,
+    optimizer: Optimizer,
+    examples,
+    order: Tensor,
+    batch_size: int,
+    accumulate: int,
+    mixed_precision: bool,
 ) -> Iterator[float]:
     """Train for one epoch; yields the loss of every optimizer step."""
     images, labels = examples
-    shuffled = torch.randperm(len(labels), device="cpu").to(images.device)
-    batches = shuffled[: len(labels) // batch_size * batch_size].split(batch_size)
+    batches = order.to(images.device)[: len(labels) // batch_size * batch_size].split(batch_size)
     for start in range(0, len(batches), accumulate):
         window = batches[start : start + accumulate]
         optimizer.zero_grad()

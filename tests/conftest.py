@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from filelock import FileLock
 
 hypothesis.settings.register_profile("same every time", derandomize=True)
 hypothesis.settings.load_profile("same every time")
+
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # the tests themselves run side by side
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,6 +1,9 @@
 """Run the notebooks, several side by side; a notebook whose kept run still holds does not run again.
 
-usage: python -m tools.notebooks [--uses]
+usage: python -m tools.notebooks [--uses] [CHAPTER ...]
+
+CHAPTER is how a notebook's name begins (default: all of them). It fails where a verdict is not the one that
+bncourse/claims/verdicts.toml expects.
 
 One process a core, one thread each, the longest first; then, alone and with all threads, those that measure time (their
 metadata has ``"bncourse": {"measures_time": true}``). ``traced/sitecustomize.py`` notes which files a kernel and the
@@ -25,6 +28,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
+from bncourse.devices import best_device
+from bncourse.training import quick
+from tools.claims import COMPARED, as_pinned, unexpected
 from tools.runs import Notebook, Run, hash_of, hash_of_file
 from tools.toc import ROOT, chapters
 
@@ -83,6 +89,7 @@ class Executor:
             "PYTHONPYCACHEPREFIX": "",  # elsewhere a module's file could not be told
             "OMP_NUM_THREADS": str(threads or ""),
             "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin make a busy machine five times slower
+            "LOKY_MAX_CPU_COUNT": str(threads or ""),  # the other cores run other notebooks
             "TQDM_DISABLE": "1",  # a page needs no progress bars
             "BNCOURSE_PROGRESS": "0",  # nobody learns here
             "BNCOURSE_TRACED_ROOT": str(self.root),
@@ -139,6 +146,7 @@ class Executor:
         executed = nbformat.writes(notebook).encode()
         if used is not None:
             used = {file.relative_to(self.root).as_posix(): before.get(file, "missing") for file in sorted(used)}
+            used = {file: was for file, was in used.items() if file not in COMPARED}
         one.keep(Run(conditions, used, round(seconds, 1), hash_of(executed)), executed)
 
     def stop(self) -> None:
@@ -148,20 +156,41 @@ class Executor:
                 getattr(os, "killpg", os.kill)(client.km.provisioner.pid, signal.SIGTERM)
 
 
-def execute(paths: Iterable[Path], root: Path = ROOT) -> None:
+def execute(paths: Iterable[Path], root: Path = ROOT, *, check: bool = True) -> None:
     """Run those notebooks of which no kept run holds; afterwards each one's first kept run is the one that does.
 
     Raises:
-        NotebookFailed: a notebook failed; the others were stopped.
+        NotebookFailed: a notebook failed; the others were stopped. Or a verdict is not the expected one.
     """
-    due = []
-    for one in (Notebook(path, root) for path in paths):
+    due, every = [], [Notebook(path, root) for path in paths]
+    for one in every:
         if run := one.holding():
             one.keep(run)
         else:
             due.append(one)
-    if not due:
+    if due:
+        run_all(due, root)
+    if check:
+        compare_verdicts(every, root)
+
+
+def compare_verdicts(notebooks: Iterable[Notebook], root: Path) -> None:
+    """Fail where a verdict is not the expected one; on another device or other versions say so.
+
+    Raises:
+        NotebookFailed: verdicts differ, on a CPU and with the pinned versions.
+    """
+    if quick() or "BNCOURSE_SEEDS" in os.environ:
         return
+    differing = [f"{one.name}.ipynb, {text}" for one in notebooks for text in unexpected(one)]
+    if differing and best_device().type == "cpu" and as_pinned(root):
+        advice = "If it is right, python -m tools.verdicts writes what was found."
+        raise NotebookFailed("\n".join(["verdicts have changed", *differing, advice]))
+    for text in differing:
+        print(f"Not as in the committed book: {text}", flush=True)
+
+
+def run_all(due: list[Notebook], root: Path) -> None:
     due.sort(key=lambda one: -max((run.seconds for run in one.runs()), default=TIMEOUT))
     timed = [one for one in due if nbformat.read(one.path, 4).metadata.get("bncourse", {}).get("measures_time")]
     executor = Executor(root, Progress(len(due)))
@@ -210,13 +239,14 @@ def short_name(path: Path) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapters", nargs="*", default=[""], metavar="CHAPTER")
     parser.add_argument("--uses", action="store_true", help="print what uses each file of the package")
-    print_uses = parser.parse_args().uses
+    options = parser.parse_args()
     try:
-        execute(chapters())
+        execute(path for path in chapters() if path.stem.startswith(tuple(options.chapters)))
     except NotebookFailed as failure:
         sys.exit(str(failure))
-    if print_uses:
+    if options.uses:
         print(
             "# Which notebooks run again when a file changes. Made by python -m tools.notebooks --uses",
             *uses(),

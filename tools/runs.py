@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 KEPT = 3  # of a notebook, so that going back to an earlier version of the package is quick
-VARIABLES = ("BNCOURSE_DEVICE", "BNCOURSE_QUICK")
+VARIABLES = ("BNCOURSE_DEVICE", "BNCOURSE_QUICK", "BNCOURSE_SEEDS")
 
 
 class Run(NamedTuple):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bncourse.devices import device_of, moved, seeded, training_device
+from bncourse.experiments import one_thread
 from bncourse.layers import BatchNorm1d, GhostBatchNorm, GroupNorm
 from bncourse.models import Dropout
 from bncourse.standardize import standardize
@@ -133,6 +134,7 @@ def _linear_layers(sizes: Sequence[int], seed: int) -> list[nn.Linear]:
         return [nn.Linear(features, out_features) for features, out_features in pairwise(sizes)]
 
 
+@one_thread()
 def train_many(
     networks: ManyNetworks,
     examples: tuple[Tensor, Tensor],
@@ -150,7 +152,7 @@ def train_many(
         examples: images (N, ...) and labels (N,) for all networks alike, or (S, N, ...) and (S, N).
         batch_size: examples of each network in one forward pass, and so in its batch statistics.
         learning_rate: a number, or one for each network.
-        steps: so many steps, each with a batch drawn anew, the same positions for all networks.
+        steps: so many steps, each with a batch that each network draws anew.
         epochs: instead of ``steps``: each network goes through the examples in random orders of its own. What does not
             fill a step is left out.
         accumulate: forward passes whose gradients are averaged into one step.
@@ -182,17 +184,20 @@ def train_many(
 
 
 def _draws(seeds: Sequence[int], count: int, size: int, steps: int | None, epochs: int | None) -> Iterator[Tensor]:
-    """The examples of each step, (S, size)."""
-    if steps is not None:
-        for _ in range(steps):
-            yield torch.randperm(count, device="cpu")[:size].expand(len(seeds), -1)
-        return
+    """The examples of each step, (S, size), from generators of their own: dropout does not change them."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    for _ in range(epochs):
-        orders = torch.stack([torch.randperm(count, generator=generator) for generator in generators])
-        yield from orders[:, : count // size * size].split(size, dim=1)
+
+    def orders() -> Tensor:
+        return torch.stack([torch.randperm(count, generator=generator, device="cpu") for generator in generators])
+
+    if steps is not None:
+        yield from (orders()[:, :size] for _ in range(steps))
+    else:
+        for _ in range(epochs):
+            yield from orders()[:, : count // size * size].split(size, dim=1)
 
 
+@one_thread()
 @torch.no_grad()
 def evaluate_many(networks: ManyNetworks, examples: tuple[Tensor, Tensor]) -> Evaluation:
     """The loss in nats and the accuracy of each network in eval mode, (S,) each and on the CPU.

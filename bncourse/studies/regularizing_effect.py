@@ -1,6 +1,6 @@
 """Chapter 4: the noise of batch statistics, and small training sets on which it can matter."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,30 +47,34 @@ def with_wrong_labels(
 
 
 def small_sets(
-    data: DataSet, seeds: Sequence[int], count: int, wrong: float = 0.0
+    split: Callable[[int], DataSet], seeds: Sequence[int], count: int, wrong: float = 0.0
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """A small training set for each seed, some of its labels wrong, and the one clean test set, as thumbnails.
+    """A small training set for each seed, some of its labels wrong, and a clean test set for each, as thumbnails.
 
     Args:
-        count: the examples that each seed draws from ``data.train``.
+        split: the data as each seed divides them, such as ``bncourse.experiments.Splits``.
+        count: the examples that each seed draws from its training images.
         wrong: the share of them (on average) whose label becomes one of the other classes, at random.
 
     Returns:
         train: images (seeds, count, features), standardized, and labels (seeds, count).
-        test: images (M, features) and labels (M,).
+        test: images (seeds, M, features) and labels (seeds, M).
 
     Raises:
         ValueError: fewer training examples than ``count``.
     """
-    images, labels = thumbnails(data.train), data.train.labels
-    if count > len(labels):
-        raise ValueError(f"count must be at most the {len(labels)} training examples of {data.name}, got {count}")
-    mean, std, classes = images.mean(), images.std(), int(labels.max()) + 1
-    train_images, train_labels = [], []
+    train, test = [], []
     for seed in seeds:
+        data = split(seed)
+        images, labels = thumbnails(data.train), data.train.labels
+        if count > len(labels):
+            raise ValueError(f"count must be at most the {len(labels)} training examples of {data.name}, got {count}")
+        mean, std, classes = images.mean(), images.std(), int(labels.max()) + 1
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(labels), generator=generator)[:count]
-        train_images.append((images[chosen] - mean) / std)
-        train_labels.append(with_wrong_labels(labels[chosen], wrong, classes, generator))
-    test = (thumbnails(data.test) - mean) / std, data.test.labels
-    return (torch.stack(train_images), torch.stack(train_labels)), test
+        train.append(((images[chosen] - mean) / std, with_wrong_labels(labels[chosen], wrong, classes, generator)))
+        test.append(((thumbnails(data.test) - mean) / std, data.test.labels))
+    (train_images, train_labels), (test_images, test_labels) = (
+        tuple(map(torch.stack, zip(*part, strict=True))) for part in (train, test)
+    )
+    return (train_images, train_labels), (test_images, test_labels)

@@ -1,7 +1,7 @@
 """The ledger: every statement of the source with the verdict that the executed notebooks gave it.
 
 Claims are taken from the executed notebooks before any page is read, and the pages that show them are read anew in
-every build: they can never be older than the chapters.
+every build: they can never be older than the chapters. ``ledger.json`` beside the pages has all of it.
 """
 
 import json
@@ -15,8 +15,8 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from bncourse.claims import statements
-from tools.other_data import claims_in
+from bncourse.claims import Statement, details, holm, overall, rounded, statements, summary, units
+from tools.claims import claims_in
 
 logger = logging.getLogger(__name__)
 
@@ -26,21 +26,24 @@ def read_claims(app: Sphinx, env, *_) -> list[str]:
     env.bncourse_claims = []
     for page, chapter in sorted(executed(app).items()):
         if run := chapter.newest():
-            for number, claim in claims_in(json.loads(chapter.result(run).read_text(encoding="utf-8"))):
-                if not claim["supported"]:  # the chapter was run on other data than the book's
-                    claim["verdict"] = f"not so on {claim['dataset']}"
-                place = {"page": page, "number": number, "anchor": anchor(claim["id"], number)}
-                env.bncourse_claims.append(claim | place)
+            for claim in claims_in(json.loads(chapter.result(run).read_text(encoding="utf-8"))):
+                env.bncourse_claims.append(claim | {"page": page, "anchor": anchor(claim["name"])})
+    levels = {one["name"]: one["level"] for one in env.bncourse_claims if one["level"] is not None}
+    adjusted = holm(levels)
+    for claim in env.bncourse_claims:
+        claim["holm"] = adjusted.get(claim["name"])
     return [name for name, data in env.metadata.items() if "shows_claims" in data]
 
 
-def anchor(id: str, number: int) -> str:
-    """That of a page's first, second ... claim on a statement."""
-    return f"claim-{id}" + (f"-{number}" if number > 1 else "")
+def anchor(name: str) -> str:
+    """That of a finding's card."""
+    return f"claim-{name.replace('.', '-')}"
 
 
-def claims_on(env, id: str) -> list[dict]:
-    return [claim for claim in env.bncourse_claims if claim["id"] == id]
+def claims_on(env, statement: Statement) -> list[dict]:
+    """The statement's findings, the decisive one first."""
+    found = {claim["name"]: claim for claim in env.bncourse_claims}
+    return [found[one.name] for one in statement.findings if one.name in found]
 
 
 def shown(env, html: str) -> nodes.raw:
@@ -59,70 +62,122 @@ class LedgerDirective(SphinxDirective):
         return [shown(self.env, ledger(self.env))]
 
 
+class UnitsDirective(SphinxDirective):
+    """``{units}``: the smallest effect that matters in each unit, and why."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [
+            f"<tr><td><p>{escape(unit.name)}</p></td><td><p>{unit.d:g}</p></td><td><p>{escape(unit.reason)}</p></td></tr>"
+            for unit in units().values()
+        ]
+        return [nodes.raw("", table("units", ["Unit", "d", "What it is, and why"], rows), format="html")]
+
+
 class VerdictRole(SphinxRole):
-    """The role ``verdict`` on "P1 P2": each statement's id with the verdicts of its claims, linked to the ledger."""
+    """The role ``verdict`` on "P1 P2": each statement's id with its verdict, linked to the ledger."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         parts = []
         for id in self.text.split():
             if id not in statements():
                 logger.warning(f"verdict role: no statement has the id {id!r}", location=self.get_location())
-            found = dict.fromkeys(claim["verdict"] for claim in claims_on(self.env, id)) or ["not examined yet"]
-            parts.append(f"{id} " + ", ".join(badge(self.env, one, "ledger", f"ledger-{id}", one) for one in found))
+                continue
+            found = verdict_of(self.env, statements()[id]) or "not examined yet"
+            parts.append(f"{id} " + badge(self.env, found, "ledger", f"ledger-{id}", found))
         return [shown(self.env, "; ".join(parts))], []
+
+
+def verdict_of(env, statement: Statement) -> str:
+    """A statement's verdict; nothing while findings are missing or could not be measured."""
+    claims = claims_on(env, statement)
+    if len(claims) < len(statement.findings) or not claims:
+        return ""
+    verdicts = [claim["verdict"] for claim in claims]
+    return "" if "not measurable" in verdicts else overall(verdicts, [one.condition for one in statement.findings])
 
 
 def ledger(env) -> str:
     """A summary and one table for each chapter."""
     chapters = {int(match[1]): name for name in sorted(env.found_docs) if (match := re.fullmatch(r"(\d\d)-.*", name))}
     examined = [statement for statement in statements().values() if statement.chapter in chapters]
-    missing = [f"{one.id} ({chapters[one.chapter]})" for one in examined if not claims_on(env, one.id)]
-    if missing:
-        logger.warning(f"no claim settles {', '.join(missing)}", location=env.docname)
-    verdicts = [overall(claims) for id in statements() if (claims := claims_on(env, id))]
-    counts = [f"{verdicts.count(verdict)} “{verdict}”" for verdict in dict.fromkeys(verdicts)]
-    result = f"<p>{len(verdicts)} statements examined: {', '.join(counts) or 'none yet'}.</p>"
+    found = {claim["name"] for claim in env.bncourse_claims}
+    for statement in examined:
+        if missing := [one.name for one in statement.findings if one.name not in found] or not statement.findings:
+            lacks = ", ".join(missing) if isinstance(missing, list) else statement.id
+            logger.warning(f"no claim settles {lacks} ({chapters[statement.chapter]})", location=env.docname)
+    result = sums(env, examined)
     for chapter in sorted({statement.chapter for statement in examined}):
-        rows = [
-            f'<tr id="ledger-{one.id}">'
-            f"<td><p><strong>{one.id}</strong></p></td>"
-            f"<td><p>{escape(one.source)}</p></td>"
-            f"<td>{describe_claims(env, claims_on(env, one.id))}</td></tr>"
-            for one in examined
-            if one.chapter == chapter
-        ]
+        rows = [row for one in examined if one.chapter == chapter for row in rows_of(env, one)]
         result += chapter_heading(env, chapters[chapter])
-        result += table("ledger", ["", "The source says", "We find"], rows)
+        result += table("ledger", ["", "The source says", "We find", "Holm"], rows)
     return result
 
 
-def overall(claims: list[dict]) -> str:
-    """A statement's verdict: its claims' if they agree, the first if that says no, else that it holds if."""
-    verdicts = [claim["verdict"] for claim in claims]
-    decided = [verdict for verdict in verdicts if verdict != "undecided here"] or verdicts
-    return decided[0] if len(set(verdicts)) == 1 or decided[0] == "does not hold" else "holds if"
+def sums(env, examined: list[Statement]) -> str:
+    """How many statements have which verdict, and how many findings can be wrong by chance."""
+    verdicts = [verdict for one in examined if (verdict := verdict_of(env, one))]
+    counts = [f"{verdicts.count(verdict)} “{verdict}”" for verdict in dict.fromkeys(verdicts)]
+    result = f"<p>{len(verdicts)} statements examined: {', '.join(counts) or 'none yet'}.</p>"
+    measured = [claim for claim in env.bncourse_claims if claim["kind"] != "exact"]
+    decided = [claim for claim in measured if claim["verdict"] in ("holds", "does not hold")]
+    after = [claim for claim in decided if claim["holm"] is not None and claim["holm"] <= 0.05]
+    count = len(env.bncourse_claims)
+    return result + (
+        f"<p>They rest on {count} findings. {count - len(measured)} are exact: algebra, or a fact about code. "
+        f"{len(measured)} rest on a 95% interval; by chance about {rounded(0.05 * len(measured))} of these intervals "
+        f"should miss the true value. {len(decided)} of these findings are decided, and {len(after)} of those would be "
+        "after Holm’s correction for all of them, too.</p>"
+    )
 
 
-def describe_claims(env, claims: list[dict]) -> str:
-    result = ""
-    if len({claim["verdict"] for claim in claims}) > 1:
-        verdict = overall(claims)
-        result += f'<p><strong class="{colour(verdict)}">All in all: {verdict}.</strong></p>'
-    for claim in claims:
-        verdict = badge(env, claim["verdict"], claim["page"], claim["anchor"], claim["verdict"])
-        result += f'<p>{verdict} {escape(claim["text"])}</p><p class="measured">{escape(describe(claim))}</p>'
-    return result or "<p>not examined yet</p>"
+def rows_of(env, statement: Statement) -> list[str]:
+    """A statement's rows: its words and verdict beside its findings."""
+    claims = claims_on(env, statement)
+    found = verdict_of(env, statement)
+    whole = ""
+    if len(claims) > 1 and found:
+        words = summary(statement, [claim["verdict"] for claim in claims])
+        whole = f'<p><strong class="{colour(found)}">All in all: it {escape(words)}.</strong></p>'
+    says = (
+        f'<td rowspan="{max(1, len(claims))}"><p><strong>{statement.id}</strong></p></td>'
+        f'<td rowspan="{max(1, len(claims))}"><p>{escape(statement.source)}</p>{whole}</td>'
+    )
+    cells = [describe_claim(env, claim) for claim in claims] or ["<td><p>not examined yet</p></td><td></td>"]
+    first, *others = cells
+    return [f'<tr id="ledger-{statement.id}">{says}{first}</tr>', *(f"<tr>{cell}</tr>" for cell in others)]
 
 
-def describe(claim: dict) -> str:
-    """The effect with its interval, the number of seeds and the margin to the threshold."""
-    unit = f" {claim['unit']}" if claim["unit"] else ""
-    if claim["count"] == 1:
-        return f"{float(claim['mean']):.4g}{unit} (one exact or fixed run; asserted {claim['condition']})"
-    text = f"{with_interval(claim)}{unit}, {claim['count']} seeds"
-    margin = claim["margin"]
-    margin = "" if margin is None else f", margin {margin:.1f} standard errors" if margin < 100 else ", margin over 100"
-    return f"{text} (asserted {claim['condition']}{margin})"
+def describe_claim(env, claim: dict) -> str:
+    verdict = badge(env, claim["verdict"], claim["page"], claim["anchor"], claim["verdict"])
+    remark = f" ({escape(claim['remark'])})" if claim["remark"] else ""
+    there = "" if claim["dataset"] == "digits" else f" on {escape(claim['dataset'])}"
+    text = f'<p>{verdict}{there}{remark}. {escape(claim["text"])}</p><p class="measured">{escape(details(claim))}</p>'
+    return f"<td>{text}</td><td><p>{after_holm(claim)}</p></td>"
+
+
+def after_holm(claim: dict) -> str:
+    """Whether the verdict would stand if the chance of even one wrong one among all were to be 5%."""
+    if claim["kind"] == "exact":
+        return "exact"
+    if claim["holm"] is None or claim["verdict"] not in ("holds", "does not hold"):
+        return "–"
+    level = "&lt; 0.001" if claim["holm"] < 0.001 else rounded(claim["holm"])
+    return level if claim["holm"] <= 0.05 else f"undecided ({level})"
+
+
+def write_json(app: Sphinx, exception: Exception | None) -> None:
+    """All that the ledger shows, for programs."""
+    if exception is not None or app.builder.format != "html":
+        return
+    env = app.env
+    found = [
+        {"id": one.id, "chapter": one.chapter, "source": one.source, "verdict": verdict_of(env, one) or None}
+        | {"findings": [{k: v for k, v in claim.items() if k != "statement"} for claim in claims_on(env, one)]}
+        for one in statements().values()
+    ]
+    content = {"units": {name: unit._asdict() for name, unit in units().items()}, "statements": found}
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    Path(app.outdir, "ledger.json").write_text(text, encoding="utf-8")
 
 
 def with_interval(measured: dict) -> str:
@@ -159,6 +214,8 @@ def table(classes: str, heads: list[str], rows: list[str]) -> str:
 
 def setup(app: Sphinx) -> dict:
     app.add_directive("ledger", LedgerDirective)
+    app.add_directive("units", UnitsDirective)
     app.add_role("verdict", VerdictRole())
     app.connect("env-get-outdated", read_claims)
-    return {"parallel_read_safe": True, "env_version": 4}
+    app.connect("build-finished", write_json)
+    return {"parallel_read_safe": True, "env_version": 5}

@@ -33,8 +33,13 @@ class Renderer(NbElementRenderer):
         claim = data.output_metadata.get("bncourse_claim")
         if claim is None:
             return shown
-        number = 1 + self.renderer.sphinx_env.new_serialno(f"claim-{claim['id']}")
-        name = anchor(claim["id"], number)
+        env, name = self.renderer.sphinx_env, anchor(claim["name"])
+        if "ledger" in env.found_docs:  # its id leads there
+            address = f"{env.app.builder.get_relative_uri(env.docname, 'ledger')}#ledger-{claim['id']}"
+            strong = f"<strong>{claim['id']}.</strong>"
+            for node in shown:
+                text = node.astext().replace(strong, f'<a class="reference internal" href="{address}">{strong}</a>', 1)
+                shown[shown.index(node)] = nodes.raw("", text, format="html", classes=node.get("classes", []))
         container = nodes.container("", *shown, ids=[name], names=[name.lower()])
         self.renderer.document.note_explicit_target(container, container)
         return [container]

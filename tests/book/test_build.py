@@ -1,5 +1,6 @@
 """The build, on small books of our own: what its pages say, what it refuses, what an interrupted one leaves behind."""
 
+import json
 import os
 import re
 import shutil
@@ -12,30 +13,31 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from bncourse.claims import statements
+from tools import verdicts
+from tools.notebooks import NotebookFailed, execute
 from tools.repository import place, set_repository
+from tools.runs import Notebook
 from tools.toc import ROOT
 
 CHAPTER = "01-small"
-CLAIM = """from bncourse.claims import claim
-claim("{id}", "{verdict}", "{text}", 2.0, above=1)"""
-OVER_SEEDS = """from bncourse.claims import claim
-from bncourse.experiments import interval
-for id in ("P1", "P2", "P3", "P4"):
-    claim(id, "holds", "So it is.", interval([2, 3, 4, 5, 6]), above=1)"""
+START = """from bncourse.claims import claim, exact, less, more, same
+from bncourse.experiments import Runs
+runs = Runs([2, 3, 4, 5, 6], range(10, 15))"""
 FIGURE = """from bncourse.plotting import figure
 from bncourse.notebook import show
 show(figure()[0], alt="An empty pair of axes from zero to one", caption="Nothing, *yet*.", name="fig-empty")"""
 ELSEWHERE = f"""\
-dataset,chapter,id,number,condition,count,mean,low,high,supported
-mnist,{CHAPTER},P1,1,above 1,5,1.4,1.2,1.6,True
-fashion_mnist,{CHAPTER},P1,1,above 1,5,1.4,0.8,2.0,True
-cifar10,{CHAPTER},P1,1,above 1,5,0.5,0.4,0.6,False
-mnist,{CHAPTER},P2,1,above 1,5,nan,nan,nan,False
-mnist,{CHAPTER},P3,1,above 1,5,2,1.9,2.1,True
-mnist,{CHAPTER},P4,1,above 2,5,2,1.9,2.1,True
+dataset,chapter,name,unit,predicts,than,count,mean,low,high
+mnist,{CHAPTER},P3.rates,powers of ten,more,0.0,10,1.4,1.2,1.6
+fashion_mnist,{CHAPTER},P3.rates,powers of ten,more,0.0,10,1.4,-0.8,3.6
+cifar10,{CHAPTER},P3.rates,powers of ten,more,0.0,10,-0.5,-0.6,-0.4
+mnist,{CHAPTER},P1.plain,powers of ten,more,0.0,10,nan,nan,nan
+mnist,{CHAPTER},P5.plain,powers of ten,more,0.0,10,4,3.9,4.1
+mnist,{CHAPTER},P5.with-batch-norm,powers of ten,more,1.0,10,2,1.9,2.1
 """
-LEDGER = "# Ledger\n\n```{ledger}\n```\n\n[P1](#ledger-P1) [the cell](#claim-P1)\n"
-OTHER_DATA = f"# Other data\n\nThere: {{elsewhere}}`cifar10 {CHAPTER} P1 1`.\n\n```{{other-data}} other-data.csv\n```\n"
+LEDGER = "# Ledger\n\n```{ledger}\n```\n\n[P1](#ledger-P1) [the cell](#claim-P1-plain)\n"
+OTHER_DATA = "# Other data\n\nThere: {elsewhere}`cifar10 P3.rates`.\n\n```{other-data} other-data.csv\n```\n"
 
 
 @pytest.fixture
@@ -67,8 +69,16 @@ def write(root: Path, *sources: str) -> None:
     nbformat.write(notebook, root / "book" / f"{CHAPTER}.ipynb")
 
 
-def claims(*ids: str, verdict: str = "holds", text: str = "So it is.") -> list[str]:
-    return [CLAIM.format(id=id, verdict=verdict, text=text) for id in ids]
+def names(*ids: str) -> list[str]:
+    return [finding.name for id in ids for finding in statements()[id].findings]
+
+
+def claims(*names: str, prediction: str = "more(runs)") -> str:
+    """A cell that claims each of the findings: they hold, unless the prediction is another."""
+    return "\n".join([START, *(f'claim("{name}", "powers of ten", {prediction})' for name in names)])
+
+
+ALL = ("P1", "P2", "P3", "P4", "P5", "P6")
 
 
 def build(root: Path) -> tuple[bool, str]:
@@ -86,36 +96,44 @@ def text(root: Path, name: str) -> str:
 
 
 def test_pages_say_what_the_chapter_found_and_follow_it(small):
-    write(small, OVER_SEEDS, *claims("P5", "P6"), *claims("P1", text="Said twice."), FIGURE)
+    write(small, claims(*names(*ALL)), FIGURE)
     succeeded, output = build(small)
     assert succeeded and f"running {CHAPTER}" in output, output
     assert output.splitlines()[-1] == f"Open: {small / '_build' / 'html' / 'index.html'}"
 
     ledger, chapter = html(small, "ledger"), html(small, CHAPTER)
     assert "6 statements examined: 6 “holds”." in ledger
-    assert f'href="{CHAPTER}.html#claim-P1"' in ledger and f'href="{CHAPTER}.html#claim-P1-2"' in ledger
+    assert "15 rest on a 95% interval; by chance about 0.75 of these intervals should miss the true value." in ledger
+    assert f'href="{CHAPTER}.html#claim-P1-plain"' in ledger and f'href="{CHAPTER}.html#claim-P2-noise"' in ledger
     assert ledger.count('id="ledger-P1"') == 1, "a link must lead to the row"
-    assert 'id="claim-P1"' in chapter and 'id="claim-P1-2"' in chapter
+    assert 'id="claim-P1-plain"' in chapter and 'href="ledger.html#ledger-P1"' in chapter, "linked both ways"
+    assert "All in all, P4 holds." in text(small, CHAPTER)
     assert text(small, "index").count("Verdicts: P1 holds; P6 holds.") == 1
+    found = json.loads((small / "_build" / "html" / "ledger.json").read_text())
+    p2 = next(one for one in found["statements"] if one["id"] == "P2")
+    assert p2["verdict"] == "holds" and len(p2["findings"]) == 5
+    assert p2["findings"][0].keys() >= {"id", "text", "verdict", "low", "high", "count", "dataset", "holm", "anchor"}
 
     assert 'alt="An empty pair of axes from zero to one"' in chapter
     assert 'id="fig-empty"' in chapter and "Figure 3.1" in chapter and "<em>yet</em>" in chapter
     assert f'href="{CHAPTER}.html#fig-empty"' in html(small, "index")
     assert "colab.research" not in chapter
 
-    page = text(small, "other-data")  # the interval decides; a row whose threshold is another one is not that claim's
-    assert "There: 0.5 [0.4, 0.6]." in page
-    assert "MNIST, holds: 1.4" in page and "Fashion-MNIST, open: 1.4" in page and "CIFAR-10, not so: 0.5" in page
+    page = text(small, "other-data")  # a row whose prediction is another one is not that claim's
+    assert "There: -0.5 [-0.6, -0.4]." in page
+    assert "MNIST, holds: 1.4" in page and "Fashion-MNIST, undecided here: 1.4" in page
+    assert "CIFAR-10, does not hold: -0.5" in page
     assert "MNIST, not measurable" in page and "digits, holds: 4" in page
-    assert "Other claims that hold on every data set: 1." in page
-    assert "Claims that have changed since, and were not measured again: 4." in page
+    assert "Other claims with the same verdict on every data set: 1." in page
+    assert "Claims that have changed since, and were not measured again: 12." in page
 
-    write(small, OVER_SEEDS, *claims("P5"), *claims("P6", verdict="does not hold", text="It is otherwise."), FIGURE)
+    other = claims("P6.plain", prediction="less(runs)")
+    write(small, claims(*names(*ALL[:5]), *names("P6")[1:]), other, FIGURE)
     set_repository("https://github.com/someone/somewhere", small)
     succeeded, output = build(small)
     assert succeeded, output
     ledger = html(small, "ledger")
-    assert "5 “holds”, 1 “does not hold”" in ledger and "It is otherwise." in ledger and "Said twice." not in ledger
+    assert "5 “holds”, 1 “does not hold”" in ledger and "(the opposite)" in ledger
     assert "P6 does not hold." in text(small, "index") and 'href="ledger.html#ledger-P6"' in html(small, "index")
     assert f"github/someone/somewhere/blob/{place()['branch']}/book/{CHAPTER}.ipynb" in html(small, CHAPTER)
 
@@ -126,21 +144,34 @@ def test_pages_say_what_the_chapter_found_and_follow_it(small):
     assert "An empty pair of axes" in html(small, CHAPTER)
 
 
+def test_a_verdict_that_changes_stops_the_build_until_it_is_accepted(small, capsys):
+    """Also where the chapter has run before, and nothing of it is run again."""
+    path, expected = small / "book" / f"{CHAPTER}.ipynb", small / "bncourse" / "claims" / "verdicts.toml"
+    expected.parent.mkdir(parents=True)
+    expected.write_text('"P3.rates" = "holds"\n')
+    write(small, claims("P3.rates"))
+    execute([path], small)
+    expected.write_text('"P3.rates" = "does not hold"\n')
+    with pytest.raises(
+        NotebookFailed, match=f"{CHAPTER}.ipynb, P3.rates: the book expects 'does not hold', got 'holds'"
+    ):
+        execute([path], small)
+    assert capsys.readouterr().out.count(f"running {CHAPTER}") == 1
+    assert verdicts.write([Notebook(path, small)], small) == ["P3.rates: does not hold -> holds"]
+    execute([path], small)
+
+
 @pytest.mark.parametrize(
     ("ids", "page", "warning"),
     [
-        (["P1", "P2", "P3", "P4", "P5"], OTHER_DATA, f"no claim settles P6 ({CHAPTER})"),
-        (
-            ["P1", "P2", "P3", "P4", "P5", "P6"],
-            "# Other data\n\n{elsewhere}`cifar10 nowhere P1 1`\n",
-            "has no row 'cifar10 nowhere P1 1'",
-        ),
+        (ALL[:5], OTHER_DATA, f"no claim settles P6.plain, P6.with-batch-norm, P6.deeper ({CHAPTER})"),
+        (ALL, "# Other data\n\n{elsewhere}`cifar10 P9.nothing`\n", "has no row 'cifar10 P9.nothing'"),
     ],
     ids=["a statement without a claim", "a number that is not there"],
 )
 def test_a_warning_fails_every_time(small, ids, page, warning):
     (small / "book" / "other-data.md").write_text(page)
-    write(small, *claims(*ids), FIGURE)
+    write(small, claims(*names(*ids)), FIGURE)
     for _ in range(2):
         succeeded, output = build(small)
         assert not succeeded and warning in output

@@ -1,0 +1,49 @@
+"""Designs that are found on other seeds than those that confirm them: what was chosen stands in ``chosen.toml``."""
+
+import json
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from bncourse.experiments import EXPLORATION, Splits, compare, exploring
+
+__all__ = ["choose"]
+
+
+def choose(name: str, candidates: Mapping[Any, Callable[[int], float]], *, splits: Splits | None = None) -> Any:
+    """The candidate that did best on the seeds of the exploration.
+
+    In the book this reads what was chosen and runs nothing. ``python -m tools.explore CHAPTER`` runs every candidate
+    with the seeds 0 to 4 and writes the one with the largest mean, with all the means, to ``chosen.toml``.
+
+    Args:
+        name: under which the choice is kept.
+        candidates: for each value a function of the seed that returns what should be large, as in ``compare``.
+        splits: as in ``compare``.
+
+    Raises:
+        ValueError: nothing has been chosen under that name, or among other candidates.
+    """
+    if exploring():
+        means = {
+            value: float(compare({value: run}, EXPLORATION, splits=splits)[value].mean())
+            for value, run in candidates.items()
+        }
+        best = max(means, key=means.__getitem__)
+        print(f"{name}: {best} of {', '.join(f'{value} ({mean:.3g})' for value, mean in means.items())}")
+        if found := os.environ.get("BNCOURSE_CHOSEN"):
+            with open(found, "a", encoding="utf-8") as file:
+                choice = {"name": name, "value": best, "among": list(means), "means": list(means.values())}
+                file.write(json.dumps(choice) + "\n")
+        return best
+    if _chosen().get(name, {}).get("among") != list(candidates):
+        raise ValueError(f"name must have been chosen among {list(candidates)} by tools.explore, got {name!r}")
+    return _chosen()[name]["value"]
+
+
+@cache
+def _chosen() -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath("chosen.toml").read_text(encoding="utf-8"))
