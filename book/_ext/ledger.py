@@ -11,6 +11,7 @@ from pathlib import Path
 
 from docutils import nodes
 from execution import executed
+from lab import refute
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -140,7 +141,7 @@ def rows_of(env, statement: Statement) -> list[str]:
         whole = f'<p><strong class="{colour(found)}">All in all: it {escape(words)}.</strong></p>'
     says = (
         f'<td rowspan="{max(1, len(claims))}"><p><strong>{statement.id}</strong></p></td>'
-        f'<td rowspan="{max(1, len(claims))}"><p>{escape(statement.source)}</p>{whole}</td>'
+        f'<td rowspan="{max(1, len(claims))}"><p>{escape(statement.source)}</p>{whole}{refute(env, statement.id)}</td>'
     )
     cells = [describe_claim(env, claim) for claim in claims] or ["<td><p>not examined yet</p></td><td></td>"]
     first, *others = cells
