@@ -8,7 +8,7 @@ READY := .venv/.ready
 SLOW := %compile.py %onnx.py %sync.py
 CORE := $(filter-out $(SLOW),$(wildcard tests/layers/test_*.py)) # nothing that compiles, exports or starts processes
 
-.PHONY: help book test check bench exercises repository colab test-colab test-oldest test-newest lint clean
+.PHONY: help book test check bench explore verdicts replicate exercises repository colab test-colab test-oldest test-newest lint clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,6 +35,15 @@ check: lint ## the inner loop, in less than a minute: style, types, the layers' 
 
 bench: $(READY) ## measure the layers' speed for the README's table
 	$(VENV)/python benchmarks/run.py
+
+explore: $(READY) ## run a chapter on the exploration's seeds: make explore CHAPTER=06
+	@$(VENV)/python -m tools.explore $(CHAPTER)
+
+verdicts: $(READY) ## write the verdicts that the book expects; review the diff
+	@$(VENV)/python -m tools.verdicts
+
+replicate: $(READY) ## judge every claim again on other seeds: make replicate SEEDS=100-109
+	@$(VENV)/python -m tools.replicate $(if $(SEEDS),--seeds $(SEEDS))
 
 exercises: $(READY) ## make the student notebooks from the instructor's sources
 	$(VENV)/python instructor/make.py
