@@ -1,13 +1,13 @@
 """One gradebook over all sets, and the file that a learning platform takes.
 
-The columns are those that the platforms' help pages name (read in November 2026; no platform has been tried):
+No platform has been tried. In November 2026 these pages were read, in copies:
 
-- Canvas: the exported gradebook with its columns Student, ID, SIS User ID, SIS Login ID, Section, and one for each
-  assignment; https://community.canvaslms.com/t5/Instructor-Guide/How-do-I-import-grades-in-the-Gradebook/ta-p/807
 - Moodle: any CSV with a column that identifies a student (Email address, ID number), mapped when it is imported;
-  https://docs.moodle.org/en/Grade_import
-- Blackboard: Last Name, First Name, Username, and one for each column of the Grade Center;
-  https://help.blackboard.com/Learn/Instructor/Original/Grade/Grading_Tasks/Work_Offline_With_Grade_Data
+  https://docs.moodle.org/311/en/Grade_import
+- Blackboard: a student is known by the user name, and the columns are those of the file that its Grade Center exports;
+  http://library.blackboard.com/ref/3ea64795-6ecc-4abd-b595-0a9a8dfdec94/Content/_instructor_grade_center/grade_center_upload_download.htm
+- Canvas: the exported gradebook with its columns Student, ID, SIS User ID, SIS Login ID, Section, and one for each
+  assignment. Its page was not at hand: compare with your own export.
 - Gradescope takes scores from its autograder (``bncourse autograder``), not from a file.
 """
 

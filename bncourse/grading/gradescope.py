@@ -2,7 +2,7 @@
 
 Gradescope unpacks it to /autograder/source, runs setup.sh once, and for each submission run_autograder, which reads
 /autograder/submission and writes /autograder/results/results.json
-(https://gradescope-autograders.readthedocs.io/en/latest/specs/, read in November 2026; not tried there).
+(https://gradescope-autograders.readthedocs.io/en/latest/specs/). It has not been tried there.
 """
 
 import json
