@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import platform
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -25,18 +24,19 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import torch
-from networks import NETWORKS
+from networks import NETWORKS as OTHERS
 from torch import nn
 
 import bncourse
 from bncourse.models import CNNWithBatchNorm
-from bncourse.studies.fast_layers import saved_bytes
+from bncourse.studies.fast_layers import page_faults, saved_bytes
 
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
 ROUND_SECONDS = 0.02  # a variant runs at least so long in a round
 MAPS = [(64, 64, 32, 32), (8, 256, 56, 56)]
 FLAT, TEXT = (256, 512), (8, 512, 768)
+NETWORKS = {**OTHERS, "the text's CNN": (CNNWithBatchNorm, (64, 3, 32, 32))}
 LAYERS = [  # the layer's name, its arguments, the input's shape
     *[("BatchNorm2d", (shape[1],), shape) for shape in MAPS],
     ("BatchNorm1d", (FLAT[1],), FLAT),
@@ -115,16 +115,16 @@ def install_peers() -> None:
 
 
 def measure(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, dict]:
-    """Of each step: median and longest milliseconds, page faults, and its ratios to the first step of the same round."""
+    """Of each step: median and longest milliseconds, page faults, and its ratios to the first step in a round."""
 
     def once(step: Callable[[], None], calls: int = 1) -> tuple[float, float]:
         synchronize()
-        faults, start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
+        faults, start = page_faults(), time.perf_counter()
         for _ in range(calls):
             step()
         synchronize()
         seconds = time.perf_counter() - start
-        return 1000 * seconds / calls, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) / calls
+        return 1000 * seconds / calls, (page_faults() - faults) / calls
 
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     calls, found = {}, {name: [] for name in steps}
@@ -181,7 +181,8 @@ def rows_of_layer(name, arguments, shape, options, device, dtype="float32", chan
     if channels_last:
         return [row("channels last", measure(steps, options.rounds))]
     other = peer(name, arguments) if options.peers else None
-    rows = [row("training", measure(steps | ({"labml-nn": training_step(other.to(device), x)} if other else {}), options.rounds))]
+    others = {"labml-nn": training_step(other.to(device), x)} if other else {}
+    rows = [row("training", measure(steps | others, options.rounds))]
     leaf = x.detach().requires_grad_()
     ours, theirs = (saved_bytes(partial(build(module), leaf)) for module in (bncourse, nn))
     rows[0]["kept"] = ours / theirs
@@ -252,14 +253,15 @@ def tables(result: dict) -> str:
     """The results as Markdown."""
     machine = result["machine"]
     lines = [
-        f"Time of ours relative to `torch.nn`'s in the same run: median, quartiles in brackets, ~ where a busy machine "
+        "Time of ours relative to `torch.nn`'s in the same run: median, quartiles in brackets, ~ where a busy machine "
         f"makes them worthless. {machine['device']}, {machine['threads']} threads, torch {machine['torch']}, "
-        f"{result['rounds']} rounds; load average {machine['load_before']:.1f} before, {machine['load_after']:.1f} after "
-        f"({machine['cores']} cores). Training is forward and backward; evaluation runs under `no_grad`; *compiled* is "
-        "relative to `torch.nn` compiled. *GB/s*: the share of this machine's copying speed at which the bytes that a "
-        "step must move pass. *faults*: pages brought in for each step. *kept*: bytes kept for backward.",
+        f"{result['rounds']} rounds; load average {machine['load_before']:.1f} before and {machine['load_after']:.1f} "
+        f"after ({machine['cores']} cores). Training is forward and backward; evaluation runs under `no_grad`; "
+        "*compiled* is relative to `torch.nn` compiled. *GB/s*: the share of this machine's copying speed at which the "
+        "bytes that a step must move pass. *faults*: pages brought in for each step (torch.nn, ours). *kept*: bytes "
+        "kept for backward, relative to torch's.",
         "",
-        "| | input | torch.nn, ms | ours / torch.nn | GB/s: torch.nn, ours | faults: torch.nn, ours | kept | labml-nn |",
+        "| | input | torch.nn, ms | ours / torch.nn | GB/s: torch.nn, ours | faults: both | kept | labml-nn |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(result["rows"], key=lambda row: list(MODES).index(row["mode"])):
@@ -270,14 +272,19 @@ def tables(result: dict) -> str:
         extra = "" if row["dtype"] == "float32" else f", {row['dtype']}"
         longest = ""
         if row["mode"] == "beside a busy process":
-            longest = f"; longest {ours['longest'] / ours['ms']:.0f} medians, torch's {theirs['longest'] / theirs['ms']:.0f}"
+            longest = (
+                f"; longest {ours['longest'] / ours['ms']:.0f} medians, torch's {theirs['longest'] / theirs['ms']:.0f}"
+            )
         lines.append(
             f"| {row['what']}{extra}, {row['mode']} | {tuple(row['shape'])} | {theirs['ms']:.3g} | "
-            f"{cell(ours, goal_of(row))}{longest} | {share} | {theirs['faults']:.0f}, {ours['faults']:.0f} | {kept} | {other} |"
+            f"{cell(ours, goal_of(row))}{longest} | {share} | {theirs['faults']:.0f}, {ours['faults']:.0f} | {kept} | "
+            f"{other} |"
         )
     lines.append("")
     for mode, goal in GOALS_NETWORKS.items():
-        ratios = [row["variants"]["ours"]["ratio"] for row in result["rows"] if "whole" in row["what"] and row["mode"] == mode]
+        ratios = [
+            row["variants"]["ours"]["ratio"] for row in result["rows"] if "whole" in row["what"] and row["mode"] == mode
+        ]
         if ratios:
             mark = "✓" if median(ratios) <= goal else f"(goal {goal})"
             lines.append(f"{len(ratios)} whole networks, {mode}: median {median(ratios):.2f} {mark}  ")
@@ -301,7 +308,9 @@ def write_readme(text: str, readme: Path = HERE.parent / "README.md") -> None:
 def cases(cuda: bool) -> list[list]:
     layouts = [("float32", True)] + ([("bfloat16", False), ("bfloat16", True)] if cuda else [])
     found = [["layer", *layer, "float32", False] for layer in LAYERS]
-    found += [["layer", *layer, *layout] for layout in layouts for layer in LAYERS if len(layer[2]) == 4 or not layout[1]]
+    found += [
+        ["layer", *layer, *layout] for layout in layouts for layer in LAYERS if len(layer[2]) == 4 or not layout[1]
+    ]
     return found + [["network", name] for name in NETWORKS]
 
 

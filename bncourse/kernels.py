@@ -3,7 +3,7 @@
 A processor computes faster than its memory delivers. So the input is centred once, everything else happens in that
 buffer, and a large input is worked through in chunks that fit the cache: each of the many steps then finds its data
 there. One channel's statistics do not depend on another's, so a chunk of the channels is a smaller problem of the
-same kind (for layer, group and instance norm: a chunk of the samples).
+same kind (for layer, group and instance norm: a chunk of the samples), and several threads work on a chunk each.
 """
 
 import functools
@@ -123,10 +123,13 @@ def chunks(dims, x: Tensor, *others: Tensor | None) -> tuple[int, Iterable[tuple
     """
     axis = next((d for d in range(x.dim()) if d not in dims), 0)
     length, nbytes = x.size(axis), x.numel() * x.element_size()
-    if nbytes <= CHUNK_BYTES or axis in dims or not x.is_cpu or x.stride(axis) == 1:
+    pieces = -(-nbytes // CHUNK_BYTES)  # rounded up
+    if nbytes > CHUNK_BYTES // 4:
+        pieces = max(pieces, torch.get_num_threads())
+    pieces = min(pieces, length)
+    if pieces == 1 or axis in dims or not x.is_cpu or x.stride(axis) == 1:
         return axis, [(x, *others)]
     others = [full_rank(tensor, x.dim()) for tensor in others]
-    pieces = -(-length // max(1, CHUNK_BYTES * length // nbytes))  # rounded up
     cut = [
         [tensor] * pieces if tensor is None or tensor.dim() == 0 or tensor.size(axis) == 1
         else tensor.tensor_split(pieces, axis)
