@@ -3,16 +3,20 @@
 A processor computes faster than its memory delivers. So the input is centred once, everything else happens in that
 buffer, and a large input is worked through in chunks that fit the cache: each of the many steps then finds its data
 there. One channel's statistics do not depend on another's, so a chunk of the channels is a smaller problem of the
-same kind (for layer, group and instance norm: a chunk of the samples).
+same kind (for layer, group and instance norm: a chunk of the samples), and several threads work on a chunk each.
 """
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 4 * 2**20  # about what a processor keeps close to its cores
+CHUNK_BYTES = 2 * 2**20  # about what a processor keeps close to its cores
 ROW = 4096  # values that float32 adds up one by one without losing more than the last digit
 
 
@@ -26,9 +30,8 @@ def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, 
     if statistics:
         return scaled(x, *statistics, weight, bias, eps), *statistics
     output, precision = torch.empty_like(x), precision_for(x)
-    means, variances = [], []
-    axis, parts = chunks(dims, x, output, full_rank(weight, x.dim()), full_rank(bias, x.dim()))
-    for x, y, gamma, beta in parts:
+
+    def work(x, y, gamma, beta):
         if x.dtype != precision:
             x = x.to(precision)
         buffer = y if y.dtype == precision else torch.empty_like(x)
@@ -52,8 +55,10 @@ def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, 
             scale_and_shift(buffer, gamma, beta, buffer)
         if buffer is not y:
             y.copy_(buffer)
-        means.append(mean)
-        variances.append(variance)
+        return mean, variance
+
+    axis, parts = chunks(dims, x, output, full_rank(weight, x.dim()), full_rank(bias, x.dim()))
+    means, variances = side_by_side(work, parts)
     return output, join(means, axis), join(variances, axis)
 
 
@@ -82,9 +87,8 @@ def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Te
     outside = [d for d in shared if d not in dims]
     remaining = [d for d in dims if d not in inside]
     count = math.prod([x.shape[d] for d in dims])
-    dweights, dbiases = [], []
-    axis, parts = chunks(dims, x, dx, dy, gamma, *statistics)
-    for x, dx_part, dy, gamma, mean, variance in parts:
+
+    def work(x, dx_part, dy, gamma, mean, variance):
         if x.dtype != precision:
             x, dy = x.to(precision), dy.to(precision)
         buffer = dx_part if dx_part.dtype == precision else torch.empty_like(x)
@@ -92,9 +96,7 @@ def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Te
         scale = inverse_std if gamma is None else inverse_std * gamma
         centred = torch.sub(x, mean, out=buffer) if center else x
         dot = sum_over(dy * centred, inside).mul_(inverse_std)
-        dweights.append(sum_over(dot, outside))
         sum_dy = sum_over(dy, inside) if center else None
-        dbiases.append(sum_over(sum_dy, outside) if center else None)
         if given:
             torch.mul(dy, scale, out=buffer)
         else:
@@ -103,6 +105,10 @@ def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Te
             scale_and_shift(centred, slope, shift, buffer).addcmul_(dy, scale)
         if buffer is not dx_part:
             dx_part.copy_(buffer)
+        return sum_over(dot, outside), sum_over(sum_dy, outside) if center else None
+
+    axis, parts = chunks(dims, x, dx, dy, gamma, *statistics)
+    dweights, dbiases = side_by_side(work, parts)
     if weight is None:
         return dx, None, None
     dbias = join(dbiases, axis).sum_to_size(weight.shape) if center else None
@@ -117,16 +123,62 @@ def chunks(dims, x: Tensor, *others: Tensor | None) -> tuple[int, Iterable[tuple
     """
     axis = next((d for d in range(x.dim()) if d not in dims), 0)
     length, nbytes = x.size(axis), x.numel() * x.element_size()
-    if nbytes <= CHUNK_BYTES or axis in dims or not x.is_cpu or x.stride(axis) == 1:
+    pieces = -(-nbytes // CHUNK_BYTES)  # rounded up
+    if nbytes > CHUNK_BYTES // 4:
+        pieces = max(pieces, torch.get_num_threads())
+    pieces = min(pieces, length)
+    if pieces == 1 or axis in dims or not x.is_cpu or x.stride(axis) == 1:
         return axis, [(x, *others)]
     others = [full_rank(tensor, x.dim()) for tensor in others]
-    pieces = -(-length // max(1, CHUNK_BYTES * length // nbytes))  # rounded up
     cut = [
         [tensor] * pieces if tensor is None or tensor.dim() == 0 or tensor.size(axis) == 1
         else tensor.tensor_split(pieces, axis)
         for tensor in (x, *others)
     ]  # fmt: skip
     return axis, zip(*cut, strict=True)
+
+
+MODES = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)  # how many modes look at what torch does
+
+
+def side_by_side(work: Callable[..., tuple], parts: Iterable[tuple]) -> list[tuple]:
+    """``work(*part)`` for each part, several at a time; the first results of all, and the second ones.
+
+    Left to itself, torch divides each small step among its threads and waits for the last of them. Beside another
+    process that is long. Here a thread does all the steps of one part, and nobody waits before the end.
+    """
+    parts, threads = list(parts), torch.get_num_threads()
+    if len(parts) == 1 or threads == 1 or MODES() > 0:  # which see one thread only
+        return list(zip(*(work(*part) for part in parts), strict=True))
+    inference = torch.is_inference_mode_enabled()
+
+    def guarded(part):
+        with torch.inference_mode(inference), torch.no_grad():
+            return work(*part)
+
+    return list(zip(*workers(threads).map(guarded, parts), strict=True))
+
+
+@functools.cache
+def workers(threads: int) -> ThreadPoolExecutor:
+    """Threads within which torch uses no further ones."""
+    started = threading.Barrier(threads + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # the first call in a thread sets the number that all have
+        torch.set_num_threads(1)  # now that of this thread, and of those that start later, which is undone below
+        started.wait()
+
+    pool = ThreadPoolExecutor(threads, "bncourse", initializer=start)
+    for _ in range(threads):
+        pool.submit(int)
+    started.wait()
+    torch.set_num_threads(threads)
+    return pool
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=workers.cache_clear)  # threads do not survive a fork
 
 
 def precision_for(x: Tensor) -> torch.dtype:

@@ -1,5 +1,8 @@
 """Chapter 15: what a training step costs: the bytes it moves, the bytes it keeps, and its time beside others."""
 
+import ctypes
+import random
+import sys
 import time
 from collections.abc import Callable
 
@@ -10,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from bncourse.training import quick
 
-__all__ = ["TrafficCounter", "milliseconds", "saved_bytes", "traffic"]
+__all__ = ["TrafficCounter", "keep_freed_memory", "milliseconds", "page_faults", "saved_bytes", "traffic"]
 
 
 class TrafficCounter(TorchDispatchMode):
@@ -57,7 +60,7 @@ def saved_bytes(forward: Callable[[], object]) -> int:
 def milliseconds(
     steps: dict[str, Callable[[], object]], rounds: int = 9, round_seconds: float = 0.0
 ) -> dict[str, list[float]]:
-    """The time of one call of each step, for each round. Every round runs all steps, one after the other.
+    """The time of one call of each step, for each round. Every round runs all steps, in random order.
 
     Args:
         round_seconds: how long a step runs in a round: it is called as often as that takes, and at least once.
@@ -80,6 +83,25 @@ def milliseconds(
         seconds(step)  # warm up; compile
         calls[name] = max(1, round(round_seconds / seconds(step)))
     for _ in range(2 if quick() else rounds):
-        for name, step in steps.items():
-            times[name].append(1000 * seconds(step, calls[name]))
+        for name in random.sample(list(steps), len(steps)):
+            times[name].append(1000 * seconds(steps[name], calls[name]))
     return times
+
+
+def page_faults() -> int:
+    """How many pages the operating system has had to bring in for this process so far; 0 where it does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def keep_freed_memory() -> None:
+    """From now on freed memory stays with this process, so that no step pays for new pages (Linux with glibc only)."""
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            trim_threshold, mmap_max = -1, -4  # the names of malloc.h
+            mallopt(trim_threshold, 2**31 - 1)
+            mallopt(mmap_max, 0)

@@ -38,7 +38,8 @@ def test_saved_bytes():
 def test_milliseconds_has_every_round_of_every_step():
     calls = []
     times = milliseconds({"one": lambda: calls.append(1), "two": lambda: calls.append(2)}, rounds=3)
-    assert calls[-6:] == [1, 2] * 3
+    last = calls[-6:]
+    assert all(sorted(last[start : start + 2]) == [1, 2] for start in (0, 2, 4))  # in random order
     assert [len(values) for values in times.values()] == [3, 3]
 
 
