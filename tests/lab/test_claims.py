@@ -37,6 +37,7 @@ def cards(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, metadata, raw: shown.append((data, metadata)))
     monkeypatch.setattr(card, "session", {})
+    monkeypatch.setattr(card, "replicated", lambda: {"seeds": "100-109", "verdicts": {}})
     return shown
 
 
