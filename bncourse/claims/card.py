@@ -7,6 +7,8 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from bncourse.claims.rule import HOLDS, IF, NOT, NOT_MEASURABLE, UNDECIDED, overall, verdict
 from bncourse.claims.texts import Finding, Statement, expected, finding, places, replicated, statement_of, units
 from bncourse.experiments import EXPLORATION, Interval, Runs, exploring, interval
@@ -108,18 +110,20 @@ def claim(name: str, unit: str, prediction: Prediction, *, dataset: str = BOOK_D
     _show(about, found, facts, dataset, chosen.base)
 
 
-def exact(name: str, difference: float, *, rounding: float = 0.0, dataset: str = BOOK_DATA) -> None:
+def exact(name: str, difference: float | Tensor, *, rounding: float = 0.0, dataset: str = BOOK_DATA) -> None:
     """Judge what is algebra, and does not depend on chance: it holds if the difference is rounding.
 
     Args:
         name: of one of the statement's findings.
-        difference: between what the source says and what was computed; a count, or 1 for "no", where nothing rounds.
+        difference: a number or a tensor of one, between what the source says and what was computed; a count, or 1 for
+            "no", where nothing rounds.
         rounding: the difference that was seen when the cell was written; ten times as much is allowed.
 
     Raises:
         ValueError: an unknown finding, an outcome without a sentence, or a difference that is not finite.
     """
-    about, difference = finding(name), abs(float(difference))
+    about = finding(name)
+    difference = abs(float(difference.detach() if isinstance(difference, Tensor) else difference))
     if not math.isfinite(difference):
         raise ValueError(f"{name}: difference must be finite, got {difference}")
     facts = {"unit": "difference", "predicts": "exact", "than": 0.0, "d": 10 * rounding, "remark": ""}

@@ -1,9 +1,11 @@
 """The rule for verdicts, cell by cell; what a claim says; and what it refuses, each time by its name."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from bncourse.claims import (
     card,
@@ -174,6 +176,13 @@ def test_exact_allows_ten_times_the_rounding_seen(cards):
     for difference in (0, 9e-7, -9e-7, 1.1e-6):
         exact("T4.eval", difference, rounding=1e-7)
     assert [metadata["bncourse_claim"]["verdict"] for _, metadata in cards] == ["holds"] * 3 + ["does not hold"]
+
+
+def test_exact_takes_a_difference_that_carries_a_gradient_without_a_warning(cards):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a warning on a page stops the build
+        exact("T4.eval", torch.zeros((), requires_grad=True), rounding=1e-7)
+    assert cards[0][1]["bncourse_claim"]["verdict"] == "holds"
 
 
 def test_on_other_data_a_difference_is_shown_and_nothing_is_raised(cards):
