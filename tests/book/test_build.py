@@ -145,8 +145,9 @@ def test_pages_say_what_the_chapter_found_and_follow_it(small):
     assert "An empty pair of axes" in html(small, CHAPTER)
 
 
-def test_a_verdict_that_changes_stops_the_build_until_it_is_accepted(small, capsys):
+def test_a_verdict_that_changes_stops_the_build_until_it_is_accepted(small, capsys, monkeypatch):
     """Also where the chapter has run before, and nothing of it is run again."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the folder that is made here must not pass for the package
     path, expected = small / "book" / f"{CHAPTER}.ipynb", small / "bncourse" / "claims" / "verdicts.toml"
     expected.parent.mkdir(parents=True)
     expected.write_text('"P3.rates" = "holds"\n')
