@@ -36,7 +36,7 @@ function powers(low, high) {
   const step = Math.max(1, Math.ceil((last - first) / 5));
   const found = [];
   for (let power = first; power <= last; power += step) found.push(10 ** power);
-  return found;
+  return found.length > 1 ? found : [low, high];
 }
 
 // A number as people write it: 0.05, 1.4, 3·10⁻⁷, with a true minus.

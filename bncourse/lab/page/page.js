@@ -255,13 +255,18 @@ class Lab {
 
   legend() {
     const name = (side) => {
-      const { norm, place, optimizer, rate, batch, depth } = this.state[side];
+      const { norm, place, optimizer, rate, batch, depth, ...others } = this.state[side];
       const setting = (key, value) => shown(this.data.settings[key], value);
+      const unusual = (key) =>
+        others[key] !== this.data.settings[key].start || this.state.a[key] !== this.state.b[key];
+      const rest = Object.keys(others).filter(unusual);
       const layers = `${depth} hidden layer${depth === 1 ? "" : "s"}`;
       return [
         element("span", { className: `bn-key bn-${side}`, "aria-hidden": "true" }),
         element("b", { text: side.toUpperCase() }),
-        `: ${norm === "none" ? "no norm" : setting("norm", norm)}${norm !== "none" && place === "after" ? " after the activation" : ""}, ${layers}, ${optimizer} at rate ${setting("rate", rate)}, batches of ${batch}. `,
+        `: ${norm === "none" ? "no norm" : setting("norm", norm)}${norm !== "none" && place === "after" ? " after the activation" : ""}, ${layers}, ${optimizer} at rate ${setting("rate", rate)}, batches of ${batch}` +
+          rest.map((key) => `; ${this.data.settings[key].label}: ${setting(key, others[key])}`).join("") +
+          ". ",
       ];
     };
     const dashed = ["a", "b"].some((side) => ["batch", "ghost"].includes(this.state[side].norm));

@@ -105,7 +105,7 @@ const VIEWS = {
   },
   gradients: {
     label: "gradients, layer by layer",
-    says: "The length of the gradient of each layer's weights, on a logarithmic axis: far up is exploding, far down is vanishing.",
+    says: "The length of the gradient of each layer's weights, on a logarithmic axis: far up is exploding, far down is vanishing. A gradient of exactly 0 has no place there; the table has it.",
     draw: (canvas, nets) =>
       drawLines(canvas, {
         lines: byLayer(nets, "gradient"),
