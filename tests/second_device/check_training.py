@@ -66,11 +66,14 @@ def expected_runs():
 
 
 def assert_same(model, history, expected, expected_history):
-    """Up to rounding: convolutions there are computed in another way."""
+    """Up to rounding, which may wake a ReLU at its edge: convolutions and norms are computed in another way there.
+
+    Other masks, noise or order would change the losses by a hundredth at least.
+    """
     values = {name: value.cpu() for name, value in model.state_dict().items()}
-    torch.testing.assert_close(values, dict(expected.state_dict()))
-    np.testing.assert_allclose(history.loss, expected_history.loss, rtol=1e-5)
-    np.testing.assert_allclose(history.test, expected_history.test, rtol=1e-5)
+    torch.testing.assert_close(values, dict(expected.state_dict()), rtol=1e-3, atol=5e-4)
+    np.testing.assert_allclose(history.loss, expected_history.loss, rtol=1e-4)
+    np.testing.assert_allclose(history.test, expected_history.test, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)
