@@ -144,4 +144,4 @@ ORIGINAL_BUILTINS = dict(vars(builtins))
 
 
 def _nothing(line: str = "", cell: str = "") -> None:
-    """Do nothing: there is no front end."""
+    """Do nothing, since the grader has no front end."""
