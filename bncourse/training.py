@@ -14,6 +14,7 @@ the same network on every device, up to rounding.
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from bncourse.checks import whole_number
 from bncourse.devices import best_device, device_of, moved, seeded, training_device
 from bncourse.progress import progress
 
-__all__ = ["Evaluation", "History", "best_device", "evaluate", "fit", "quick"]
+__all__ = ["Evaluation", "History", "best_device", "evaluate", "fit", "in_evaluation", "quick"]
 
 OPTIMIZERS = {
     "sgd": torch.optim.SGD,
@@ -203,19 +204,26 @@ def evaluate(model: nn.Module, examples, batch_size: int = 256) -> Evaluation:
     images, labels = _examples("examples", examples)
     batch_size = whole_number("batch_size", batch_size)
     device = device_of(model)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     losses, right = [], []
-    try:
+    with in_evaluation(model):
         for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             scores, y = model(x.to(device)).float(), y.to(device)
             losses.append(functional.cross_entropy(scores, y, reduction="sum"))
             right.append((scores.argmax(1) == y).sum())
+    loss, count = (sum(torch.stack(parts).tolist()) for parts in (losses, right))
+    return Evaluation(loss / len(labels), count / len(labels))
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Until the block ends, ``model`` is in eval mode; then each of its modules is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
-    loss, count = (sum(torch.stack(parts).tolist()) for parts in (losses, right))
-    return Evaluation(loss / len(labels), count / len(labels))
 
 
 def quick() -> bool:

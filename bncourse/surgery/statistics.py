@@ -19,6 +19,7 @@ from bncourse.standardize import mean_and_variance, pooled
 from bncourse.surgery.inputs import Call, call_with, convert
 from bncourse.surgery.norms import is_frozen, names_of_norms, plain_model
 from bncourse.surgery.report import Report
+from bncourse.training import in_evaluation
 
 __all__ = ["batch_statistics", "recalibrate"]
 
@@ -72,8 +73,13 @@ def recalibrate(
     plain, device, seen = plain_model(model), device_of(model), 0
     total: Any = len(loader) if count is None and isinstance(loader, Sized) else count
     shown = progress_bar(total, "recalibrate", "batch") if progress else nullcontext()
-    with _left_as_found(model, layers), batch_statistics(layers) as moments, as_written(model), shown as bar:
-        model.eval()
+    with (
+        in_evaluation(model),
+        _left_as_found(layers),
+        batch_statistics(layers) as moments,
+        as_written(model),
+        shown as bar,
+    ):
         for batch in islice(loader, count):
             call(plain, convert(batch, lambda tensor: tensor.to(device)))
             seen += 1
@@ -99,15 +105,12 @@ def recalibrate(
 
 
 @contextmanager
-def _left_as_found(model: nn.Module, layers: dict[str, nn.Module]) -> Iterator[None]:
-    """After the block, all modules have the modes and the layers the statistics that they had before."""
-    modes = [(module, module.training) for module in model.modules()]
+def _left_as_found(layers: dict[str, nn.Module]) -> Iterator[None]:
+    """After the block, the layers have the statistics that they had before."""
     statistics = [(norm, norm.running_mean.clone(), norm.running_var.clone()) for norm in layers.values()]
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for norm, mean, variance in statistics:
             norm.running_mean.copy_(mean)
             norm.running_var.copy_(variance)

@@ -15,6 +15,7 @@ from bncourse.surgery.norms import KNOWN, plain_model
 from bncourse.surgery.pairs import Pair, fold_pairs
 from bncourse.surgery.tracing import has_hooks, is_hooked
 from bncourse.surgery.watching import Watch, close, has_statistics
+from bncourse.training import in_evaluation
 
 __all__ = ["difference", "tried_pairs"]
 
@@ -76,14 +77,8 @@ def difference(model: nn.Module, other: nn.Module, example: Any, call: Call) -> 
 def _run(model: nn.Module, example: Any, call: Call) -> Any:
     """What the model gives in evaluation, with the same random numbers each time; compiled parts run as written."""
     device = device_of(model)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with as_written(model), seeded(0, device):
-            return call(plain_model(model), convert(example, lambda tensor: tensor.to(device)))
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with in_evaluation(model), as_written(model), seeded(0, device):
+        return call(plain_model(model), convert(example, lambda tensor: tensor.to(device)))
 
 
 def _watched(model: nn.Module, example: Any, call: Call, tolerance: float) -> tuple[Watch, list[Tensor]]:
