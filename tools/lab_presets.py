@@ -9,21 +9,18 @@ Needs Debian's chromium.
 
 import argparse
 import json
-import math
 import shutil
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 
-from scipy import stats
-
 from bncourse import lab
+from bncourse.claims import verdict
+from bncourse.experiments import Runs, Splits, interval
 from tools.toc import ROOT
 
 FIRST_SEED = 20
 KEPT = ROOT / "bncourse" / "lab" / "measured.json"
-OVERLAP = 397 / 1797  # each seed divides the digits anew: a test set shares this part of another's images
 
 RUN = """({states, measure}) => states.map((state) => {
     const experiment = new Experiment(state, digits, 1);
@@ -42,38 +39,21 @@ def state(preset: dict, seed: int) -> dict:
     return {"a": base | preset.get("a", {}), "b": base | preset.get("b", {}), "shared": shared}
 
 
-def measure(evaluate: Callable, preset: dict) -> list[float]:
+def measure(evaluate: Callable, preset: dict) -> Runs:
     """The preset's number for each of its ten seeds, from a page that has the engine and the digits."""
     first = preset.get("seeds", FIRST_SEED)
     seeds = range(first, first + 10)
     pairs = evaluate(RUN, {"states": [state(preset, seed) for seed in seeds], "measure": preset["measure"]})
-    return [{"A": a, "B": b, "A - B": a - b}[preset["of"]] for a, b in pairs]
+    values = [{"A": a, "B": b, "A - B": a - b}[preset["of"]] for a, b in pairs]
+    return Runs(values, seeds, Splits("digits").overlap)  # each seed divides the digits anew
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and ends of the 95% interval of Student's t, wider where splits overlap (Nadeau and Bengio 2003)."""
-    mean, count = statistics.fmean(values), len(values)
-    error = statistics.stdev(values) * math.sqrt(1 / count + OVERLAP / (1 - OVERLAP))
-    reach = float(stats.t.ppf(0.975, count - 1)) * error
-    return mean, mean - reach, mean + reach
-
-
-def verdict(predicts: str, low: float, high: float, d: float) -> str:
-    """The book's rule, for an effect with this interval."""
-    if predicts == "less":
-        low, high = -high, -low
-    if predicts == "the same":
-        return "holds" if -d < low and high < d else "does not hold" if low >= d or high <= -d else "undecided"
-    return "holds" if low >= d else "does not hold" if high < d else "undecided"
-
-
-def judge(preset: dict, values: Sequence[float]) -> dict:
+def judge(preset: dict, values: Runs) -> dict:
     """What ``measured.json`` keeps of a preset."""
-    mean, low, high = interval(values)
-    than = preset.get("than", 0)
-    found = verdict(preset["predicts"], low - than, high - than, preset["d"])
-    ends = {name: float(f"{end:.4g}") for name, end in (("mean", mean), ("low", low), ("high", high))}
-    return ends | {"count": len(values), "verdict": found}
+    measured, than = interval(values), preset.get("than", 0)
+    found, _ = verdict(preset["predicts"], measured.low - than, measured.high - than, preset["d"])
+    ends = {name: float(f"{getattr(measured, name):.4g}") for name in ("mean", "low", "high")}
+    return ends | {"count": measured.count, "verdict": found}
 
 
 def main(names: Sequence[str]) -> int:
