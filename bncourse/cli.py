@@ -1,6 +1,7 @@
 """The command line. What a command needs is imported only when it is called."""
 
 import argparse
+import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_gradebook(commands)
     add_autograder(commands)
     chosen = parser.parse_args(arguments)
-    return chosen.run(chosen)
+    return pkgutil.resolve_name(chosen.run)(chosen)
 
 
 def add_grade(commands: argparse._SubParsersAction) -> None:
@@ -38,7 +39,7 @@ def add_grade(commands: argparse._SubParsersAction) -> None:
     grade.add_argument("--megabytes", type=float, default=4096, help="memory limit per submission (default: 4096)")
     grade.add_argument("--anonymous", action="store_true", help="no names in the report about the class")
     grade.add_argument("--retry", action="store_true", help="grade again what timed out, ran out of memory or crashed")
-    grade.set_defaults(run=run_grade)
+    grade.set_defaults(run="bncourse.grading.command:run")
 
 
 def add_gradebook(commands: argparse._SubParsersAction) -> None:
@@ -51,7 +52,7 @@ def add_gradebook(commands: argparse._SubParsersAction) -> None:
     gradebook.add_argument("--out", type=Path, required=True, help="the file to write")
     gradebook.add_argument("--roster", type=Path, action="append", default=[], help="the class list, as for grading")
     gradebook.add_argument("--platform", choices=["canvas", "moodle", "blackboard"], help="in that platform's columns")
-    gradebook.set_defaults(run=run_gradebook)
+    gradebook.set_defaults(run="bncourse.grading.command:gradebook")
 
 
 def add_autograder(commands: argparse._SubParsersAction) -> None:
@@ -62,25 +63,7 @@ def add_autograder(commands: argparse._SubParsersAction) -> None:
     )
     autograder.add_argument("--assignment", required=True, help="a name, such as ex-01-..., or an autograder.json")
     autograder.add_argument("--out", type=Path, required=True, help="the zip to write")
-    autograder.set_defaults(run=run_autograder)
-
-
-def run_gradebook(chosen: argparse.Namespace) -> int:
-    from bncourse.grading.command import gradebook
-
-    return gradebook(chosen)
-
-
-def run_autograder(chosen: argparse.Namespace) -> int:
-    from bncourse.grading.command import autograder
-
-    return autograder(chosen)
-
-
-def run_grade(chosen: argparse.Namespace) -> int:
-    from bncourse.grading.command import run
-
-    return run(chosen)
+    autograder.set_defaults(run="bncourse.grading.command:autograder")
 
 
 if __name__ == "__main__":
