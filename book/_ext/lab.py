@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from links import link
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -25,11 +26,6 @@ def read_again_with_the_lab(env) -> None:
         for file in part.iterdir():
             if file.is_file():
                 env.note_dependency(str(file))
-
-
-def link(env, page: str, text: str, anchor: str = "") -> str:
-    address = env.app.builder.get_relative_uri(env.docname, page) + (f"#{anchor}" if anchor else "")
-    return f'<a class="reference internal" href="{address}">{escape(text)}</a>'
 
 
 def refute(env, statement: str) -> str:

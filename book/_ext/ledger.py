@@ -12,6 +12,7 @@ from pathlib import Path
 from docutils import nodes
 from execution import executed
 from lab import refute
+from links import link
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -183,11 +184,6 @@ def write_json(app: Sphinx, exception: Exception | None) -> None:
 
 def with_interval(measured: dict) -> str:
     return f"{float(measured['mean']):.3g} [{float(measured['low']):.3g}, {float(measured['high']):.3g}]"
-
-
-def link(env, page: str, text: str, anchor: str = "") -> str:
-    uri = env.app.builder.get_relative_uri(env.docname, page) + (f"#{anchor}" if anchor else "")
-    return f'<a class="reference internal" href="{uri}">{escape(text)}</a>'
 
 
 def badge(env, verdict: str, page: str, anchor: str, text: str) -> str:

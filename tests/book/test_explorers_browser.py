@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from explorer_cases import explorer
+from notebook_output import insert
 
 from bncourse import explorers
 
@@ -237,21 +238,9 @@ def test_without_scripts_the_first_frame_stands_with_its_text(open_page, name):
 
 
 def test_it_lives_where_a_notebook_inserts_it_later(open_page):
-    """JupyterLab sets an output's HTML first and then puts new copies of its scripts in their places."""
+    """Its HTML comes first, and new copies of its scripts then."""
     made = explorer("variance_shift")
     page = open_page()
-    page.evaluate(
-        """html => {
-            const output = document.querySelector("article").appendChild(document.createElement("div"));
-            output.innerHTML = html;
-            for (const old of output.querySelectorAll("script")) {
-                const script = document.createElement("script");
-                for (const {name, value} of old.attributes) script.setAttribute(name, value);
-                script.textContent = old.textContent;
-                old.replaceWith(script);
-            }
-        }""",
-        made.html,
-    )
+    insert(page, "article", made.html)
     roots(page).locator("input").press("End")
     check_shows(roots(page), made, (made.grid["order"][0], made.grid["inputs"][0], 0.7))

@@ -5,6 +5,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from notebook_output import insert
 
 from bncourse import lab
 from bncourse.claims import statements, verdict
@@ -301,22 +302,10 @@ def test_a_small_lab_starts_with_one_button(visit):
 
 
 def test_two_labs_on_one_page_and_one_inserted_later(visit):
-    """JupyterLab sets an output's HTML first and then puts new copies of its scripts in their places."""
+    """Its HTML comes first, and new copies of its scripts then."""
     one = lab.html("two", small=True)
     page = visit(content=lab.html("first", small=True) + one)
-    page.evaluate(
-        """html => {
-            const output = document.querySelector("main").appendChild(document.createElement("div"));
-            output.innerHTML = html;
-            for (const old of output.querySelectorAll("script")) {
-                const script = document.createElement("script");
-                for (const {name, value} of old.attributes) script.setAttribute(name, value);
-                script.textContent = old.textContent;
-                old.replaceWith(script);
-            }
-        }""",
-        lab.html("eps"),
-    )
+    insert(page, "main", lab.html("eps"))
     assert page.locator(".bn-title").all_text_contents() == [
         lab.presets()[name]["title"] for name in ("first", "two", "eps")
     ]
