@@ -183,11 +183,11 @@ def _show(about: Finding, found: str, facts: dict[str, Any], dataset: str, base:
     wanted = expected().get(about.name)
     if wanted not in (None, found) and not settles_nothing:
         so += f"; in the book, on {BOOK_DATA}: {wanted}"
-    heading, whole = f"{statement.id}. The source says: {statement.source}", _whole(statement)
+    heading, whole = f"{statement.id}. {statement.speaker}: {statement.source}", _whole(statement)
     plain = f"{heading}\nWe find: {text}\nSo: {so}.{whole and ' ' + whole}\n{details(facts)}"
     card = (
         f'<div class="bn-claim bn-{found.replace(" ", "-")}" style="border-left: 4px solid; padding: 0.3em 0.9em; '
-        f'margin: 0.6em 0"><strong>{statement.id}.</strong> The source says: '
+        f'margin: 0.6em 0"><strong>{statement.id}.</strong> {statement.speaker}: '
         f"<em>{html.escape(statement.source)}</em><br>"
         f"We find: {html.escape(text)}<br>So: <strong>{html.escape(so)}</strong>. {html.escape(whole)}"
         f"<details><summary>Details</summary><small>{html.escape(details(facts))}{_who(statement)}</small></details></div>"

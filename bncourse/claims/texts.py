@@ -1,6 +1,7 @@
 """What a claim may say: the statements of the source with our sentences, the units, and the verdicts that are expected.
 
-A file for each chapter's statements, ``P.toml`` to ``M.toml``; ``units.toml``, the smallest effect that matters in each
+A file for each chapter's statements, ``P.toml`` to ``M.toml``, and ``F.toml`` for what others say that the source does
+not; ``units.toml``, the smallest effect that matters in each
 unit; ``verdicts.toml``, what the committed book found; ``replicated.toml``, what other seeds gave.
 """
 
@@ -14,7 +15,7 @@ from bncourse.claims.rule import HOLDS, NOT, UNDECIDED
 
 __all__ = ["Finding", "Statement", "Unit", "expected", "finding", "replicated", "statements", "units"]
 
-CHAPTERS = "PATRILVSDM"  # the letters of the statements, in the source's order
+CHAPTERS = "PATRILVSDMF"  # the letters of the statements: the source's, in its order, then F for the literature
 SENTENCES = {HOLDS: "holds", NOT: "not", UNDECIDED: "undecided"}  # their names in the files
 
 
@@ -53,6 +54,11 @@ class Statement(NamedTuple):
     chapter: int
     source: str
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def speaker(self) -> str:
+        """Who says it: the text that the course tests or, with an id F, papers and documentation."""
+        return "The literature says" if self.id.startswith("F") else "The source says"
 
 
 def _table(name: str) -> dict[str, Any]:

@@ -109,9 +109,10 @@ def ledger(env) -> str:
             logger.warning(f"no claim settles {lacks} ({chapters[statement.chapter]})", location=env.docname)
     result = sums(env, examined)
     for chapter in sorted({statement.chapter for statement in examined}):
-        rows = [row for one in examined if one.chapter == chapter for row in rows_of(env, one)]
+        here = [one for one in examined if one.chapter == chapter]
         result += chapter_heading(env, chapters[chapter])
-        result += table("ledger", ["", "The source says", "We find", "Holm"], rows)
+        rows = [row for one in here for row in rows_of(env, one)]
+        result += table("ledger", ["", here[0].speaker, "We find", "Holm"], rows)
     return result
 
 
