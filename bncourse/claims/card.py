@@ -250,9 +250,9 @@ def details(facts: Mapping[str, Any]) -> str:
     else:
         predicted = f"{facts['predicts']}{f' than {than:g}' if than else ''}, by at least {amount(f'{unit.d:g}')}"
     ends = amount(f"{facts['mean']:.3g} [{facts['low']:.3g}, {facts['high']:.3g}]")
-    seeds = f" ({facts['seeds'][0]} to {facts['seeds'][-1]})" if facts["seeds"] else ""
+    seeds = f"seeds ({facts['seeds'][0]} to {facts['seeds'][-1]})" if facts["seeds"] else "runs"
     anew = ", the data divided anew for each" if facts["overlap"] else ""
-    return f"Measured: {ends}, a 95% interval; {facts['count']} seeds{seeds}{anew}. Predicted: {predicted}."
+    return f"Measured: {ends}, a 95% interval; {facts['count']} {seeds}{anew}. Predicted: {predicted}."
 
 
 def rounded(number: float, digits: int = 2) -> str:

@@ -145,24 +145,26 @@ def exit_before_forward(network: nn.Module, images: Tensor) -> None:
     SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))(images)
 
 
-def wait_for_a_missing_rank(network: nn.Module, images: Tensor, seconds: float) -> tuple[float, str] | None:
+def wait_for_a_missing_rank(network: nn.Module, images: Tensor, limit: float) -> tuple[float, str] | None:
     """To be launched: the last process lives and never calls the norm, where the others wait for it.
 
     Args:
-        seconds: for which the missing process stays alive: more than the time limit of the group.
+        limit: seconds after which a message of the norms ends with an error.
 
     Returns:
         how many seconds the wait took and the error that ended it; None in the process that did not come.
     """
-    if dist.get_rank() == dist.get_world_size() - 1:
-        time.sleep(seconds)
-        return None
-    start = time.monotonic()
-    try:
-        SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))(images)
-    except RuntimeError as error:
-        return time.monotonic() - start, str(error)
-    raise AssertionError("the norm did not wait for the missing process")
+    dist.barrier()  # so that nobody waits for a process that is still starting
+    group = dist.new_group(timeout=timedelta(seconds=limit))
+    waited = None
+    if dist.get_rank() < dist.get_world_size() - 1:
+        start = time.monotonic()
+        try:
+            SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network), group)(images)
+        except RuntimeError as error:
+            waited = time.monotonic() - start, str(error)
+    dist.barrier()  # alive until the others have given up
+    return waited
 
 
 def buffers_copied(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, bool]:
