@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from bncourse.experiments import EXPLORATION, Splits, compare, exploring
+from bncourse.experiments import BOOK_DATA, EXPLORATION, Splits, compare, exploring
 
 __all__ = ["choose"]
 
@@ -17,16 +17,19 @@ def choose(name: str, candidates: Mapping[Any, Callable[[int], float]], *, split
     """The candidate that did best on the seeds of the exploration.
 
     In the book this reads what was chosen and runs nothing. ``python -m tools.explore CHAPTER`` runs every candidate
-    with the seeds 0 to 4 and writes the one with the largest mean, with all the means, to ``chosen.toml``.
+    with the seeds 0 to 4 and writes the one with the largest mean, with all the means, to ``chosen.toml``. Each data
+    set has choices of its own (``--data``); where nobody has made them, those of the book's data are taken.
 
     Args:
         name: under which the choice is kept.
         candidates: for each value a function of the seed that returns what should be large, as in ``compare``.
-        splits: as in ``compare``.
+        splits: as in ``compare``; their data set is the one that the choice is for.
 
     Raises:
         ValueError: nothing has been chosen under that name, or among other candidates.
     """
+    of_the_book, dataset = name, splits.dataset if splits else BOOK_DATA
+    name = name if dataset == BOOK_DATA else f"{name}, {dataset}"
     if exploring():
         means = {
             value: float(compare({value: run}, EXPLORATION, splits=splits)[value].mean())
@@ -39,6 +42,9 @@ def choose(name: str, candidates: Mapping[Any, Callable[[int], float]], *, split
                 choice = {"name": name, "value": best, "among": list(means), "means": list(means.values())}
                 file.write(json.dumps(choice) + "\n")
         return best
+    if name not in _chosen() and name != of_the_book:
+        print(f"{of_the_book}: chosen on {BOOK_DATA}; nothing was chosen on {dataset}")
+        name = of_the_book
     if _chosen().get(name, {}).get("among") != list(candidates):
         raise ValueError(f"name must have been chosen among {list(candidates)} by tools.explore, got {name!r}")
     return _chosen()[name]["value"]

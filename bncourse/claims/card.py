@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bncourse.claims.rule import HOLDS, IF, NOT, NOT_MEASURABLE, UNDECIDED, overall, verdict
 from bncourse.claims.texts import Finding, Statement, expected, finding, places, replicated, statement_of, units
-from bncourse.experiments import EXPLORATION, Interval, Runs, exploring, interval
+from bncourse.experiments import BOOK_DATA, EXPLORATION, Interval, Runs, exploring, interval
 from bncourse.training import quick
 
 __all__ = [
@@ -27,8 +27,6 @@ __all__ = [
     "same",
     "summary",
 ]
-
-BOOK_DATA = "digits"
 
 
 class Prediction(NamedTuple):

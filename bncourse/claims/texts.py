@@ -2,8 +2,8 @@
 
 A file for each chapter's statements, ``P.toml`` to ``M.toml``, and ``F.toml`` for what others say that the source does
 not; ``units.toml``, the smallest effect that matters in each unit; ``verdicts.toml``, what the committed book found;
-``replicated.toml``, what other seeds gave; ``last_edition.toml`` and ``changes.toml``, what the edition before found, and
-why that has changed.
+``replicated.toml``, what other seeds gave; ``last_edition.toml`` and ``changes.toml``, what the edition before
+found, and why that has changed.
 """
 
 import tomllib
