@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from bncourse.claims import statements
+from bncourse.claims import changes, expected, last_edition, statements
 from tools import verdicts
 from tools.notebooks import NotebookFailed, execute
 from tools.repository import place, set_repository
@@ -43,12 +43,12 @@ OTHER_DATA = "# Other data\n\nThere: {elsewhere}`cifar10 P3.rates`.\n\n```{other
 
 @pytest.fixture
 def small(tmp_path) -> Path:
-    """A course with our configuration and extensions, of one chapter, which is to be written, and three pages."""
+    """A course with our configuration and extensions, of one chapter, which is to be written, and four pages."""
     shutil.copytree(ROOT / "book" / "_ext", tmp_path / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
     for name in ("_config.yml", "requirements.txt", "book/references.bib"):
         shutil.copy(ROOT / name, tmp_path / name)
-    pages = ("ledger", "other-data", CHAPTER)
+    pages = ("ledger", "other-data", "changes", CHAPTER)
     entries = "".join(f"  - file: {name}\n" for name in pages)
     (tmp_path / "_toc.yml").write_text(
         f"format: jb-book\nroot: index\noptions: {{numbered: true}}\nchapters:\n{entries}"
@@ -57,6 +57,7 @@ def small(tmp_path) -> Path:
         "index.md": "# A course\n\nVerdicts: {verdict}`P1 P6`. [see](#fig-empty)\n",
         "ledger.md": LEDGER,
         "other-data.md": OTHER_DATA,
+        "changes.md": "# Changes\n\n```{changes}\n```\n",
         "other-data.csv": ELSEWHERE,
     }.items():
         (tmp_path / "book" / name).write_text(text)
@@ -127,6 +128,10 @@ def test_pages_say_what_the_chapter_found_and_follow_it(small):
     assert "MNIST, not measurable" in page and "digits, holds: 4" in page
     assert "Other claims with the same verdict on every data set: 1." in page
     assert "Claims that have changed since, and were not measured again: 12." in page
+
+    page = text(small, "changes")
+    assert f"New in this edition: {len(expected().keys() - last_edition().keys())} findings." in page
+    assert all(one.finding in page and one.why in page.replace("&#x27;", "'") for one in changes())
 
     other = claims("P6.plain", prediction="less(runs)")
     write(small, claims(*names(*ALL[:5]), *names("P6")[1:]), other, FIGURE)
