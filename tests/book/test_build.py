@@ -48,7 +48,7 @@ def small(tmp_path) -> Path:
     shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
     for name in ("_config.yml", "requirements.txt", "book/references.bib"):
         shutil.copy(ROOT / name, tmp_path / name)
-    pages = ("ledger", "other-data", "changes", CHAPTER)
+    pages = ("ledger", "other-data", CHAPTER, "changes")
     entries = "".join(f"  - file: {name}\n" for name in pages)
     (tmp_path / "_toc.yml").write_text(
         f"format: jb-book\nroot: index\noptions: {{numbered: true}}\nchapters:\n{entries}"
