@@ -22,13 +22,13 @@ def redundant_bias(patient: Patient) -> Iterator[Sign]:
     bias gets no gradient and costs its memory. (``torch.fx`` finds the pairs; models that it cannot follow are not
     looked at.) Before a frozen norm a bias matters."""
     try:
-        pairs, _ = traced_pairs(patient.model)
+        pairs, _ = traced_pairs(patient.copy)
     except Exception:
         return
     found = [
         pair.layer
         for name, pair in pairs.items()
-        if patient.model.get_submodule(pair.layer).bias is not None and not frozen(patient.model.get_submodule(name))
+        if patient.copy.get_submodule(pair.layer).bias is not None and not frozen(patient.copy.get_submodule(name))
     ]
     if found:
         yield Sign(
