@@ -384,7 +384,7 @@ def unfitting(patient: Patient) -> Iterator[Sign]:
 @rule("BN-F02", "warning", "The data are not those that the first norm was trained on", 3)
 def other_data(patient: Patient) -> Iterator[Sign]:
     """No other norm's statistics come before the first norm, so that what reaches it depends on the data and on the
-    weights alone. If its statistics are off by a standard deviation or a factor of four, the inputs are scaled or
+    weights alone. If its statistics are off by half a standard deviation or a factor of two, the inputs are scaled or
     normalized in another way than in training, or come from another domain, or it was trained on several in turn."""
     if not patient.real:
         return
@@ -394,11 +394,13 @@ def other_data(patient: Patient) -> Iterator[Sign]:
     if norm is None or not tracks(norm) or initial(norm) or initial_share(norm) > 0.05 or norm.training:
         return
     for one in misfits(patient, seen):
-        if one.name == first and (one.shift > 1 or one.factor > 4):
+        if one.name == first and one.matters:
+            far = one.shift > 1 or one.factor > 4 or damage(patient).severity is not None
             yield Sign(
                 [first],
                 f"in the first batch norm {one}",
                 "prepare inputs as in training; for a new domain, surgery.recalibrate(model, loader)",
+                None if far else "note",
             )
 
 
@@ -410,7 +412,7 @@ def trained_in_evaluation(patient: Patient) -> Iterator[Sign]:
     norms = moving(patient)
     found = [name for name, norm in norms.items() if initial(norm) and affine_moved(norm)]
     own = patient.own_statistics
-    if found and own is not None and patient.real and patient.evaluation.loss < 0.8 * own.loss:
+    if found and own is not None and patient.real and patient.evaluation.loss < own.loss:
         yield Sign(
             found,
             f"loss {number(patient.evaluation.loss)} with mean 0 and variance 1, {number(own.loss)} with the batch's "

@@ -326,7 +326,7 @@ def borrowed():
     torch.manual_seed(0)
     model = trained(True)
     sick, good = torch.optim.swa_utils.AveragedModel(model), average(model)
-    optimizer = torch.optim.SGD(model.parameters(), 0.8)
+    optimizer = torch.optim.SGD(model.parameters(), 2.0)
     for _ in range(8):
         steps(model, optimizer, 4)
         sick.update_parameters(model)
@@ -462,6 +462,7 @@ def eps_of_keras():
 
     model = make(1e-3)
     model[1].weight.data.mul_(1e-2)
+    model[1].requires_grad_(False)
     steps(model, torch.optim.SGD(model.parameters(), 0.05), 60)
     recalibrate(model, [data().images])
     wrong = make(1e-5)
@@ -627,7 +628,7 @@ RUN = {}
 
 @pytest.mark.parametrize("id", CASES)
 def test_a_rule_fires_on_the_sick_and_not_on_the_healthy(id):
-    sick, good = (RUN[CASES[id]] if CASES[id] in RUN else RUN.setdefault(CASES[id], CASES[id]()))
+    sick, good = RUN[CASES[id]] if CASES[id] in RUN else RUN.setdefault(CASES[id], CASES[id]())
     found = [finding for finding in sick.findings if finding.rule == id]
     assert found, f"{sick}"
     assert found[0].measured and found[0].fix
