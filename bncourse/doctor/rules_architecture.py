@@ -182,7 +182,6 @@ def _tried(name: str, norm: nn.Module, shape: torch.Size) -> Sign | None:
             [name],
             f"{kind} averages the biased variance: {number(unbiased)} times too small for {values} values per channel",
             "var(correction=1) for the running variance, as torch; the biased one for the output",
-            "note",
         )
     if abs(seen - unbiased) > 0.1 * unbiased and abs(seen**0.5 - 1) > 0.01:
         says = f"{kind} puts {number(seen)} times the batch's variance into its running variance"

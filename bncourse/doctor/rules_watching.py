@@ -222,7 +222,7 @@ def few_values(record: Any) -> Iterator[Sign]:
             found,
             f"{plural(count, 'value')} per channel in a training pass ({of(found, fewest)} had fewer than 8)",
             "larger batches, drop_last=True, or surgery.convert_norms(model, 'group')",
-            "warning" if count <= 2 else None,
+            {1: "error", 2: "warning"}.get(count),
         )
 
 

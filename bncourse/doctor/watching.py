@@ -160,7 +160,7 @@ def _hooked(
         for norm in record.norms.values():
             if not isinstance(norm, torch.jit.ScriptModule):
                 handles.append(norm.register_forward_pre_hook(norm_called, with_kwargs=True))
-                handles.append(norm.register_forward_hook(norm_returned, with_kwargs=True))
+                handles.append(norm.register_forward_hook(norm_returned, with_kwargs=True, always_call=True))
         if optimizer is not None:
             handles.append(optimizer.register_step_post_hook(stepped))
         yield

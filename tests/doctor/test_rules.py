@@ -324,15 +324,26 @@ def never_trained():
 @case("BN-S27", "BN-F15")
 def borrowed():
     torch.manual_seed(0)
-    model = trained(True)
+    model = small_cnn(channels=1, width=8)
     sick, good = torch.optim.swa_utils.AveragedModel(model), average(model)
-    optimizer = torch.optim.SGD(model.parameters(), 2.0)
-    for _ in range(8):
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    for _ in range(20):
         steps(model, optimizer, 4)
         sick.update_parameters(model)
         good.update_parameters(model)
     recalibrate(good, [data().images])
     return tuple(diagnose(model, batch(), averaged=one) for one in (sick, good))
+
+
+@case("BN-S33")
+def teacher():
+    model, good, sick = trained(True), trained().requires_grad_(False), trained(True).requires_grad_(False)
+    return tuple(diagnose(model, averaged=one) for one in (sick, good))
+
+
+@case("BN-S34")
+def switched_off():
+    return changed(lambda norm: setattr(norm, "track_running_stats", False))
 
 
 @case("BN-S28")
@@ -377,7 +388,9 @@ def other_inputs():
 def trained_in_evaluation():
     torch.manual_seed(0)
     model = small_cnn(channels=1, width=8).eval()
-    return diagnose(steps(model, torch.optim.SGD(model.parameters(), 0.1), 60), batch()), diagnose(trained(), batch())
+    return diagnose(steps(model, torch.optim.SGD(model.parameters(), 0.1, 0.9), 100), batch()), diagnose(
+        trained(), batch()
+    )
 
 
 @case("BN-F05")
@@ -458,16 +471,19 @@ def eps_of_keras():
     torch.manual_seed(0)
 
     def make(eps):
-        return nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.BatchNorm1d(32, eps), nn.ReLU(), nn.Linear(32, 10))
+        sizes = (784, 32), (32, 32)
+        blocks = [layer for size in sizes for layer in (nn.Linear(*size), nn.BatchNorm1d(size[1], eps), nn.ReLU())]
+        return nn.Sequential(nn.Flatten(), *blocks, nn.Linear(32, 10))
 
     model = make(1e-3)
-    model[1].weight.data.mul_(1e-2)
-    model[1].requires_grad_(False)
-    steps(model, torch.optim.SGD(model.parameters(), 0.05), 60)
+    for index in (1, 4):
+        model[index].weight.data.mul_(0.1)
+        model[index].requires_grad_(False)
+    steps(model, torch.optim.SGD([value for value in model.parameters() if value.requires_grad], 0.1, 0.9), 100)
     recalibrate(model, [data().images])
     wrong = make(1e-5)
     wrong.load_state_dict(model.state_dict())
-    return diagnose(wrong, batch()), diagnose(model, batch())
+    return diagnose(wrong, batch()), diagnose(model.requires_grad_(True), batch())
 
 
 @case("BN-F13")
@@ -644,6 +660,19 @@ def test_every_rule_has_a_case():
 @pytest.mark.parametrize("wrong", ["reversed", "biased", "std", "still", "batch", "moves"])
 def test_norms_written_by_hand_are_tried(wrong):
     assert "BN-F14" in {finding.rule for finding in by_hand(wrong).findings}
+
+
+def test_statistics_of_other_names_are_found():
+    layer = nn.Identity()
+    layer.moving_mean = torch.zeros(3)
+    assert [finding.rule for finding in diagnose(nn.Sequential(layer)).findings] == ["BN-S10"]
+
+
+def test_a_batch_of_one_in_the_loop_is_told():
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    with pytest.raises(ValueError, match="more than 1 value"), watch(model) as diagnosis:
+        model(torch.randn(1, 3))
+    assert ("BN-W11", "error") in {(finding.rule, finding.severity) for finding in diagnosis.findings}
 
 
 @pytest.mark.parametrize("wrong", ["plain", "not saved", "graph"])
