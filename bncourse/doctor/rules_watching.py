@@ -108,17 +108,27 @@ def kinds_of_batches(record: Any) -> Iterator[Sign]:
         kept = [event for event in events if event.moments is not None and event.grad and not event.again][:64]
         if len(kept) < 2 or not kept[0].training:
             return
-        # neighbours in time: the weights before the first norm hardly move between two batches
         gaps = [distance(one.moments, other.moments) for one, other in pairwise(kept)]
-        far = sum(gap > 0.5 for gap in gaps)
+        far = sum(_another_kind(kept, place, gap) for place, gap in enumerate(gaps))
         if far * 3 >= len(gaps):
             yield Sign(
                 [name],
                 f"the means of batches that follow each other differ by up to {number(max(gaps))} standard deviations "
-                f"({far} of {len(gaps)} times by more than 0.5)",
+                f"({far} of {len(gaps)} times by more than 0.5, and not by training)",
                 "a norm for each kind, or both kinds in one batch, shuffled",
             )
         return  # the first norm only: later ones see what training changes
+
+
+def _another_kind(events: list, place: int, gap: float) -> bool:
+    """Whether a batch and the next are of two kinds, rather than before and after a long step of the weights.
+
+    Either there was no step between them, or a later batch is like the first one again.
+    """
+    if gap <= 0.5 or events[place].step == events[place + 1].step:
+        return gap > 0.5
+    later = events[place + 2 : place + 8]
+    return any(distance(events[place].moments, event.moments) < gap / 3 for event in later)
 
 
 @rule("BN-W06", "warning", "Training in evaluation mode", 3)
