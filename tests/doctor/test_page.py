@@ -41,3 +41,9 @@ def test_answers_are_made_by_the_build(page):
     assert healthy.startswith("2 batch norms: 1 note") and "BN-S20" in healthy
     assert re.search(r"error\s+BN-F01\s+0.1 and 1 more\s+loss", copied) and "BN-S04" in copied
     assert "watched for 2 forward passes and 1 step: 1 error" in watched and "BN-W01" in watched
+
+
+def test_rules_that_pages_name_exist():
+    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "book").glob("*.ipynb")]
+    named = {id for path in pages for id in re.findall(r"BN-[SFW]\d\d", path.read_text(encoding="utf-8"))}
+    assert len(named) > 20 and named <= {rule.id for rule in RULES}
