@@ -12,16 +12,26 @@ from torch.optim import Optimizer
 
 from bncourse.data import Examples, digits
 from bncourse.devices import seeded
+from bncourse.museum.specimen import Patient
+from bncourse.surgery import recalibrate
 from bncourse.training import in_evaluation
 
 __all__ = [
     "accuracy",
+    "accuracy_as_left",
     "batches_of",
     "cnn",
+    "disagreement",
+    "excess_variance",
     "images_and_labels",
+    "kept_and_right",
     "mean_loss",
     "mlp",
+    "offset",
     "residual",
+    "share_right",
+    "shuffled",
+    "sorted_by_class",
     "train",
     "trained",
 ]
@@ -138,18 +148,61 @@ def _trained(network: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 @torch.no_grad()
-def accuracy(patient_or_model: Any, batches: Iterable[tuple[Any, Tensor]] | None = None) -> float:
-    """Share of the test digits that the model gets right in evaluation mode, in %."""
-    model = getattr(patient_or_model, "model", patient_or_model)
-    with in_evaluation(model):
-        right = [model(inputs).argmax(1) == labels for inputs, labels in batches or [images_and_labels("test")]]
+def share_right(model: Callable[[Any], Tensor], batches: Iterable[tuple[Any, Tensor]]) -> float:
+    """Share of the examples that the model gets right, in the mode that it is in, in %."""
+    right = [model(inputs).argmax(1) == labels for inputs, labels in batches]
     return 100 * torch.cat(right).float().mean().item()
 
 
-@torch.no_grad()
-def mean_loss(patient_or_model: Any) -> float:
-    """Cross-entropy of the test digits in evaluation mode, in nats."""
-    model = getattr(patient_or_model, "model", patient_or_model)
+def accuracy(patient: Patient) -> float:
+    """Accuracy of the patient's model on the test digits in evaluation mode, in %."""
+    with in_evaluation(patient.model):
+        return share_right(patient.model, [images_and_labels("test")])
+
+
+def sorted_by_class(size: int = 4) -> list[tuple[Tensor, Tensor]]:
+    """The test digits sorted by class, in batches of ``size``, as a folder for each class gives them."""
     images, labels = images_and_labels("test")
-    with in_evaluation(model):
-        return functional.cross_entropy(model(images), labels).item()
+    order = labels.argsort(stable=True)
+    return list(zip(images[order].split(size), labels[order].split(size), strict=True))[:-1]
+
+
+def accuracy_as_left(patient: Patient) -> float:
+    """Accuracy on the sorted test digits in %, in whatever mode the model is: as its owner runs it."""
+    return share_right(copy.deepcopy(patient.model), sorted_by_class())
+
+
+def disagreement(one: nn.Module, other: nn.Module) -> float:
+    """Share of the test digits for which two models give different answers in evaluation mode, in %."""
+    images, _ = images_and_labels("test")
+    with in_evaluation(one), in_evaluation(other), torch.no_grad():
+        return 100 * (one(images).argmax(1) != other(images).argmax(1)).float().mean().item()
+
+
+@torch.no_grad()
+def mean_loss(patient: Patient) -> float:
+    """Cross-entropy of the test digits in evaluation mode, in nats."""
+    images, labels = images_and_labels("test")
+    with in_evaluation(patient.model):
+        return functional.cross_entropy(patient.model(images), labels).item()
+
+
+def kept_and_right(patient: Patient) -> list[tuple[nn.Module, nn.Module]]:
+    """Each batch norm of the patient, with one whose statistics are taken anew from the patient's batches."""
+    right = copy.deepcopy(patient.model)
+    recalibrate(right, [inputs for inputs, _ in patient.batches])
+    pairs = zip(patient.model.modules(), right.modules(), strict=True)
+    return [(one, two) for one, two in pairs if getattr(one, "running_mean", None) is not None]
+
+
+def offset(patient: Patient) -> float:
+    """How far the running mean of any channel is from the mean over the patient's batches, in standard deviations."""
+    pairs = kept_and_right(patient)
+    return max(
+        ((one.running_mean - two.running_mean) / two.running_var.sqrt()).abs().max().item() for one, two in pairs
+    )
+
+
+def excess_variance(patient: Patient) -> float:
+    """The running variance over that of the patient's batches in evaluation: the median channel of the worst norm."""
+    return max((one.running_var / two.running_var).median().item() for one, two in kept_and_right(patient))

@@ -10,8 +10,8 @@ ALL = [*SPECIMENS, *HELD_OUT]
 
 @pytest.mark.parametrize("specimen", ALL, ids=lambda one: one.name)
 def test_damage_is_beyond_noise(specimen):
-    """The two numbers lie apart by more than either of them varies over three seeds."""
-    broken, fixed = torch.tensor([specimen.measured(seed) for seed in range(3)], dtype=torch.float64).nan_to_num(1e9).T
+    """The two numbers lie apart by more than either of them varies over two seeds."""
+    broken, fixed = torch.tensor([specimen.measured(seed) for seed in range(2)], dtype=torch.float64).nan_to_num(1e9).T
     spread = max((broken.max() - broken.min()).item(), (fixed.max() - fixed.min()).item())
     gap = max(broken.min() - fixed.max(), fixed.min() - broken.max()).item()
     assert gap > 0 and abs(broken.mean() - fixed.mean()) > spread
