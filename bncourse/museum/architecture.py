@@ -29,6 +29,7 @@ def _idle_parameters(patient: Patient) -> float:
         ("https://github.com/4uiiurz1/pytorch-nested-unet/issues/39", "2021-01-24"),
         ("https://github.com/milesial/Pytorch-UNet/pull/325", "2021-12-13"),
     ],
+    rules=("BN-S20",),
 )
 def bias_before_the_norm(fixed: bool) -> Patient:
     """Some parameters never get a gradient worth the name.
@@ -55,6 +56,7 @@ def bias_before_the_norm(fixed: bool) -> Patient:
     measure="running variance over the variance in evaluation",
     chapter=9,
     threads=[("https://github.com/luigibonati/mlcolvar/pull/205", "2025-08-25")],
+    rules=("BN-F09",),
 )
 def dropout_before_the_norm(fixed: bool) -> Patient:
     """The evaluation is worse than the training curve promises, and dropout seems to be to blame.
@@ -91,6 +93,7 @@ class Forgetful(nn.Module):
     measure="parameters without a gradient",
     chapter=10,
     threads=[("https://github.com/Lightning-AI/pytorch-lightning/issues/17245",)],
+    rules=("BN-S07", "BN-W12"),
 )
 def norm_that_is_never_called(fixed: bool) -> Patient:
     """A tool that goes through the batch norms stops with an error, or the norm makes no difference to anything.
@@ -98,7 +101,9 @@ def norm_that_is_never_called(fixed: bool) -> Patient:
     The layer is made in ``__init__`` and missing in ``forward``: no batch is ever counted.
     """
     model = Forgetful(fixed)
-    return Patient(train(model, 60), batches_of(), torch.optim.Adam(model.parameters(), lr=0.003))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    train(model, 60, optimizer=optimizer)
+    return Patient(model, batches_of(), optimizer, session=lambda patient: train(patient.model, 5, optimizer=optimizer))
 
 
 def _idle_norms(patient: Patient) -> float:
@@ -132,6 +137,7 @@ class SharedNorm(nn.Module):
         ("https://github.com/keras-team/keras/pull/2944", "2016-06-10"),
         ("https://github.com/keras-team/keras/issues/8794", "2017-12-15"),
     ],
+    rules=("BN-F10", "BN-W03", "BN-W05"),
 )
 def one_norm_in_two_places(fixed: bool) -> Patient:
     """Sharing a batch norm between layers trains without trouble and fails in evaluation.

@@ -26,7 +26,7 @@ def _accuracy_of_the_average(patient: Patient) -> float:
 
 @specimen(
     before="for e, p in zip(ema.parameters(), model.parameters()): e.lerp_(p, 0.05)",
-    after="... and for e, b in zip(ema.buffers(), model.buffers()): e.copy_(b)",
+    after="... and the same for the floating-point buffers: surgery.average(model, decay=0.95)",
     damage=_accuracy_of_the_average,
     measure="accuracy of the averaged model, %",
     chapter=13,
@@ -35,6 +35,7 @@ def _accuracy_of_the_average(patient: Patient) -> float:
         ("https://github.com/huggingface/pytorch-image-models/issues/245",),
         ("https://github.com/pytorch/ignite/issues/2590", "2022-06-03"),
     ],
+    rules=("BN-S27", "BN-F15"),
 )
 def average_of_the_parameters_only(fixed: bool) -> Patient:
     """The exponential average of the weights is much worse than the weights themselves.
@@ -50,7 +51,7 @@ def average_of_the_parameters_only(fixed: bool) -> Patient:
             kept.lerp_(new, 0.05)
         if fixed:
             for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-                kept.copy_(new)
+                kept.copy_(torch.lerp(kept.float(), new.float(), 0.05) if kept.is_floating_point() else new)
 
     train(model, 150, after_step=follow)
     return Patient(model.eval(), batches_of(), averaged=average.eval())
@@ -66,6 +67,7 @@ def average_of_the_parameters_only(fixed: bool) -> Patient:
         ("https://github.com/leela-zero/leela-zero/pull/1064", "2018-03-20"),
         ("https://github.com/timgaripov/swa/issues/8", "2019-01-29"),
     ],
+    rules=("BN-S27", "BN-F15"),
 )
 def average_with_the_last_statistics(fixed: bool) -> Patient:
     """Averaging the weights of the last epochs makes the model worse instead of better.
@@ -95,6 +97,7 @@ def average_with_the_last_statistics(fixed: bool) -> Patient:
         ("https://github.com/Stable-Baselines-Team/stable-baselines3-contrib/pull/99", "2022-08-25"),
         ("https://github.com/UoA-CARES/cares_reinforcement_learning/pull/242", "2025-01-21"),
     ],
+    rules=("BN-S27", "BN-F15"),
 )
 def target_network_without_statistics(fixed: bool) -> Patient:
     """A reinforcement learner with batch norm is unstable, although its target network is a copy.
@@ -124,6 +127,7 @@ def target_network_without_statistics(fixed: bool) -> Patient:
         ("https://github.com/owkin/FLamby/issues/260", "2022-11-25"),
         ("https://github.com/TsingZ0/PFLlib/issues/260", "2025-12-15"),
     ],
+    rules=("BN-S28",),
 )
 def federated_average_of_the_parameters(fixed: bool) -> Patient:
     """The federated model is poor and unstable, the more the clients' data differ.
@@ -133,8 +137,8 @@ def federated_average_of_the_parameters(fixed: bool) -> Patient:
     images = images_and_labels().images
     start = train(mlp(), 60)
     clients = []
-    for number in range(2):  # one takes pictures in the dark, the other in the sun
-        lit = images + (4, -4)[number]
+    lights = (images - 1, images + 1)  # one takes pictures in the dark, the other in the sun
+    for lit in lights:
         clients.append(train(copy.deepcopy(start), 40, batches=shuffled(64, lit)).eval())
     server = copy.deepcopy(clients[0])
     states = [client.state_dict() for client in clients]
@@ -156,6 +160,7 @@ def federated_average_of_the_parameters(fixed: bool) -> Patient:
         ("https://github.com/torch/nn/issues/1165", "2017-03-08"),
         ("https://github.com/TengdaHan/DPC/issues/10", "2019-11-20"),
     ],
+    rules=("BN-S04", "BN-S06"),
 )
 def statistics_not_in_the_checkpoint(fixed: bool) -> Patient:
     """The model was good when it was saved and is bad when it is loaded.
@@ -179,6 +184,7 @@ def statistics_not_in_the_checkpoint(fixed: bool) -> Patient:
         ("https://github.com/shicai/MobileNet-Caffe/issues/87", "2021-05-31"),
         ("https://github.com/facebookresearch/detectron2/pull/3160", "2021-06-17"),
     ],
+    rules=("BN-S29",),
 )
 def eps_subtracted_from_the_variance(fixed: bool) -> Patient:
     """A model is fine until it is saved and loaded; then its output is NaN.

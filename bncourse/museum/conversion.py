@@ -13,13 +13,14 @@ from bncourse.surgery import convert_norms, fold
 @specimen(
     before="torch.jit.trace(model, example)",
     after="torch.jit.trace(model.eval(), example)",
-    damage=accuracy_as_left,
+    damage=lambda patient: accuracy_as_left(Patient(patient.averaged)),
     measure="accuracy on the test digits, sorted by class, %",
     chapter=13,
     threads=[
         ("https://github.com/gmalivenko/pytorch2keras/issues/13", "2018-04-08"),
         ("https://github.com/apache/tvm/pull/17752", "2025-03-16"),
     ],
+    rules=("BN-F16", "BN-F11", "BN-F04"),
 )
 def exported_in_training_mode(fixed: bool) -> Patient:
     """The exported network gives other answers than the original, and ``eval()`` on it changes nothing.
@@ -28,7 +29,7 @@ def exported_in_training_mode(fixed: bool) -> Patient:
     """
     model = trained().train(not fixed)
     exported = torch.jit.trace(model, batches_of()[0][0], check_trace=False)
-    return Patient(exported.eval(), batches_of("test"))
+    return Patient(model.eval(), batches_of("test"), averaged=exported.eval())
 
 
 def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
@@ -44,10 +45,11 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 @specimen(
     before="if bias is not None: bias = (bias - mean) * scale + shift",
     after="bias = ((0 if bias is None else bias) - mean) * scale + shift",
-    damage=accuracy,
+    damage=lambda patient: accuracy(Patient(patient.averaged)),
     measure="accuracy on the test digits, %",
     chapter=13,
     threads=[("https://github.com/tenstorrent/tt-metal/pull/5317",)],
+    rules=("BN-F16",),
 )
 def folded_without_the_shift(fixed: bool) -> Patient:
     """After folding the network is wrong, but only where the convolutions have no bias.
@@ -57,10 +59,11 @@ def folded_without_the_shift(fixed: bool) -> Patient:
     """
     model = trained().eval()
     if fixed:
-        return Patient(fold(model), batches_of())
+        return Patient(model, batches_of(), averaged=fold(model))
+    folded = copy.deepcopy(model)
     for place in (0, 3):
-        model[place], model[place + 1] = _folded(model[place], model[place + 1]), nn.Identity()
-    return Patient(model, batches_of())
+        folded[place], folded[place + 1] = _folded(model[place], model[place + 1]), nn.Identity()
+    return Patient(model, batches_of(), averaged=folded)
 
 
 class NormAndActivation(nn.BatchNorm2d):
@@ -77,13 +80,14 @@ def _network() -> nn.Sequential:
 @specimen(
     before="SyncBatchNorm.convert_sync_batchnorm(model)  # norms that also activate",
     after='surgery.convert_norms(model, "sync")  # leaves what it does not know, and says so',
-    damage=accuracy,
+    damage=lambda patient: accuracy(Patient(patient.averaged)),
     measure="accuracy on the test digits after the conversion, %",
     chapter=14,
     threads=[
         ("https://github.com/huggingface/pytorch-image-models/issues/1254", "2022-05-08"),
         ("https://github.com/pytorch/pytorch/issues/187298", "2026-06-15"),
     ],
+    rules=("BN-F16",),
 )
 def conversion_drops_the_activation(fixed: bool) -> Patient:
     """After the conversion to synchronized norms a trained network gives garbage.
@@ -92,12 +96,13 @@ def conversion_drops_the_activation(fixed: bool) -> Patient:
     conversion for a single device does not bring it back.
     """
     model = train(_network(), 150).eval()
+    converted = copy.deepcopy(model)
     if fixed:
-        convert_norms(model, "sync")
-        return Patient(model, batches_of())
+        convert_norms(converted, "sync")
+        return Patient(model, batches_of(), averaged=converted)
     for place, module in enumerate(model):
         if isinstance(module, nn.BatchNorm2d):
             plain = nn.BatchNorm2d(module.num_features)
             plain.load_state_dict(module.state_dict())
-            model[place] = plain.eval()
-    return Patient(model, batches_of())
+            converted[place] = plain.eval()
+    return Patient(model, batches_of(), averaged=converted)

@@ -21,6 +21,7 @@ from bncourse.museum.specimen import Patient, specimen
         ("https://github.com/yu-changqian/TorchSeg/issues/95", "2019-11-29"),
         ("https://github.com/fundamentalvision/BEVFormer/issues/136", "2022-12-08"),
     ],
+    rules=("BN-F05", "BN-W11", "BN-S32"),
 )
 def two_samples_on_each_device(fixed: bool) -> Patient:
     """On 16 devices the model trains worse than on one, with the same total batch.

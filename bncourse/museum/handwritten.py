@@ -79,6 +79,7 @@ class AlwaysTheBatch(OwnBatchNorm):
         ("https://github.com/ml-explore/mlx/issues/1960", "2025-03-13"),
         ("https://github.com/paiml/aprender/pull/2166", "2026-06-21"),
     ],
+    rules=("BN-S08", "BN-F14"),
 )
 def statistics_never_written_back(fixed: bool) -> Patient:
     """A layer of one's own trains as torch's does, and evaluates as if it had never been trained.
@@ -101,6 +102,7 @@ def statistics_never_written_back(fixed: bool) -> Patient:
         ("https://github.com/ml-explore/mlx/pull/3817", "2026-07-08"),
         ("https://github.com/tenstorrent/tt-metal/issues/55438", "2026-09-04"),
     ],
+    rules=("BN-F14",),
 )
 def biased_running_variance(fixed: bool) -> Patient:
     """With small batches the activations are larger in evaluation than in training.
@@ -128,6 +130,7 @@ def _memory_over_data(patient: Patient) -> float:
     measure="share of the training outputs that are not finite, %",
     chapter=12,
     threads=[("https://github.com/tenstorrent/tt-metal/issues/45968", "2026-06-03")],
+    rules=("BN-F14",),
 )
 def variance_by_two_large_numbers(fixed: bool) -> Patient:
     """Inputs with a large mean turn into NaN in the norm.
@@ -154,6 +157,7 @@ def _share_not_finite(patient: Patient) -> float:
     measure="accuracy on the test digits, sorted by class, %",
     chapter=3,
     threads=[("https://github.com/hyseob/Batch-Instance-Normalization/issues/4", "2024-01-05")],
+    rules=("BN-F14", "BN-F11", "BN-F04"),
 )
 def training_mode_written_into_the_layer(fixed: bool) -> Patient:
     """``model.eval()`` makes no difference.

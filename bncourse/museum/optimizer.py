@@ -30,6 +30,7 @@ def _median_gamma(patient: Patient) -> float:
         ("https://github.com/huggingface/transformers/issues/42754", "2025-12-10"),
         ("https://github.com/ServiceNow/Fast-LLM/issues/542", "2026-06-17"),
     ],
+    rules=("BN-S23",),
 )
 def weight_decay_on_the_norms(fixed: bool) -> Patient:
     """After a refactoring, or with another kind of norm, the same recipe trains worse.
@@ -56,6 +57,7 @@ def _largest_change(patient: Patient) -> float:
     measure="largest change of a gamma in training",
     chapter=13,
     threads=[("https://github.com/NVIDIA/apex/issues/88", "2018-11-29")],
+    rules=("BN-S24", "BN-S26"),
 )
 def norms_missing_in_the_optimizer(fixed: bool) -> Patient:
     """The new norms' parameters have gradients and never change.
@@ -104,6 +106,7 @@ def _difference_of_gradients(patient: Patient) -> float:
         ("https://github.com/andreped/GradientAccumulator/issues/6", "2022-06-03"),
         ("https://github.com/giotto-ai/giotto-deep/issues/75", "2022-05-05"),
     ],
+    rules=("BN-W04",),
 )
 def accumulation_for_a_larger_batch(fixed: bool) -> Patient:
     """Gradients are accumulated over 16 batches of 4, and training is not that of a batch of 64.

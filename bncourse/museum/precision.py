@@ -21,6 +21,7 @@ from bncourse.museum.specimen import Patient, specimen
         ("https://github.com/pytorch/pytorch/issues/88474", "2022-11-04"),
         ("https://github.com/pytorch/pytorch/issues/115500", "2023-12-10"),
     ],
+    rules=("BN-S29", "BN-W07"),
 )
 def one_batch_that_overflows(fixed: bool) -> Patient:
     """Training in mixed precision goes on without trouble, and the evaluation is NaN for ever.
@@ -55,6 +56,7 @@ class Half(nn.Module):
     measure="accuracy on the test digits, %",
     chapter=13,
     threads=[("https://github.com/apple/coreai-torch/pull/54", "2026-08-04")],
+    rules=("BN-S29", "BN-S31"),
 )
 def variance_too_large_for_half(fixed: bool) -> Patient:
     """In half precision the network gives the same answer for every input, without any NaN.
@@ -63,7 +65,7 @@ def variance_too_large_for_half(fixed: bool) -> Patient:
     enough for that.
     """
     network = cnn()
-    train(network, 150, batches=shuffled(64, 500 * images_and_labels().images))
+    train(network, 150, batches=shuffled(64, 1500 * images_and_labels().images))
     statistics = {place: network[place].state_dict() for place in (1, 4)}
     statistics = copy.deepcopy(statistics)
     network.half()
@@ -71,7 +73,7 @@ def variance_too_large_for_half(fixed: bool) -> Patient:
         for norm, source in ((network[1], statistics[1]), (network[4], statistics[4])):
             norm.float().load_state_dict(source)
     images, labels = images_and_labels("test")
-    batches = list(zip((500 * images).split(64), labels.split(64), strict=True))
+    batches = list(zip((1500 * images).split(64), labels.split(64), strict=True))
     return Patient(Half(network).eval(), batches)
 
 

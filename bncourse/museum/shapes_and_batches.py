@@ -38,6 +38,7 @@ class Pooled(nn.Sequential):
         ("https://github.com/zhanghang1989/ResNeSt/issues/46", "2020-05-05"),
         ("https://github.com/chenjun2hao/DDRNet.pytorch/issues/29", "2023-10-23"),
     ],
+    rules=("BN-F05", "BN-W11"),
 )
 def norm_after_global_pooling(fixed: bool) -> Patient:
     """With large images, two of them in a batch, the branch with the global pooling learns almost nothing.
@@ -61,6 +62,7 @@ def norm_after_global_pooling(fixed: bool) -> Patient:
         ("https://github.com/YudeWang/deeplabv3plus-pytorch/issues/34", "2019-08-18"),
         ("https://github.com/openvinotoolkit/nncf/pull/379", "2020-12-29"),
     ],
+    rules=("BN-F17", "BN-F05"),
 )
 def last_batch_of_one(fixed: bool) -> Patient:
     """Training stops in the last batch of the first epoch: "Expected more than 1 value per channel when training".
@@ -132,6 +134,7 @@ def _spread_of_features(patient: Patient) -> float:
             "2021-09-26",
         ),
     ],
+    rules=("BN-F07",),
 )
 def features_on_the_last_axis(fixed: bool) -> Patient:
     """The norm is there, the shapes fit, and the features keep their different scales.
@@ -194,6 +197,7 @@ def _variance_of_valid_steps(patient: Patient) -> float:
         ("https://github.com/pytorch/pytorch/issues/70529", "2021-12-30"),
         ("https://github.com/Tomiinek/Multilingual_Text_to_Speech/issues/81", "2022-10-14"),
     ],
+    rules=("BN-F08",),
 )
 def padding_in_the_statistics(fixed: bool) -> Patient:
     """The longer the longest sequence of a batch, the louder the others come out of the norm.
@@ -285,6 +289,7 @@ def future_leaks_through_the_norm(fixed: bool) -> Patient:
         ("https://github.com/pytorch/pytorch/issues/19250", "2019-04-14"),
         ("https://github.com/meta-pytorch/opacus/issues/567",),
     ],
+    rules=("BN-F06",),
 )
 def one_value_in_each_group(fixed: bool) -> Patient:
     """After BatchNorm was replaced by GroupNorm the model gives the same answer for every input.
@@ -330,6 +335,7 @@ def _influence_of_other_tokens(patient: Patient) -> float:
         ("https://github.com/reczoo/FuxiCTR/issues/23", "2022-05-12"),
         ("https://github.com/Qualcomm-AI-research/geometric-algebra-transformer/pull/8", "2024-08-26"),
     ],
+    rules=("BN-S22",),
 )
 def layer_norm_over_the_tokens(fixed: bool) -> Patient:
     """The baseline transformer is worse than published, and takes only one length of input.

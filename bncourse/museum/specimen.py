@@ -25,8 +25,8 @@ class Patient:
         batches: pairs (inputs, targets) of the data at hand; inputs are what the model takes (a tensor, a tuple of
             tensors, or a dict). Empty where the bug shows without data.
         optimizer: the one that trains the model, if there is one.
-        averaged: a second model whose weights follow the first one's (EMA, SWA, a teacher), or the models of several
-            clients.
+        averaged: a second model that was made of the first: its weights' average (EMA, SWA), a target network, a folded
+            or exported one. Or the models of several clients.
         loss: of (outputs, targets); None means cross-entropy.
         session: trains or evaluates the patient as its owner did; called with the patient while a doctor watches.
             None where nothing has to run.

@@ -38,6 +38,7 @@ ACCURACY = "accuracy on the test digits, %"
         ("https://github.com/fxia22/pointnet.pytorch/pull/19", "2018-08-18"),
         ("https://github.com/princeton-vl/pytorch_stacked_hourglass/issues/44", "2023-05-10"),
     ],
+    rules=("BN-W01",),
 )
 def validation_in_training_mode(fixed: bool) -> Patient:
     """The validation score depends on the batch size, and validating changes the model.
@@ -61,6 +62,7 @@ def validation_in_training_mode(fixed: bool) -> Patient:
     measure="distance of a running mean from its data, standard deviations",
     chapter=10,
     threads=[("https://github.com/HuiZeng/Grid-Anchor-based-Image-Cropping-Pytorch/issues/2", "2019-12-02")],
+    rules=("BN-W06", "BN-F03"),
 )
 def training_goes_on_in_evaluation_mode(fixed: bool) -> Patient:
     """After the first epoch the running statistics never change again.
@@ -90,6 +92,7 @@ def training_goes_on_in_evaluation_mode(fixed: bool) -> Patient:
         ("https://github.com/Lightning-AI/pytorch-lightning/issues/14866", "2022-09-23"),
         ("https://github.com/svishwa/crowdcount-mcnn/issues/64", "2020-11-24"),
     ],
+    rules=("BN-S01",),
 )
 def momentum_zero(fixed: bool) -> Patient:
     """Training looks fine, and the accuracy falls towards chance as soon as the model is evaluated.
@@ -112,6 +115,7 @@ def momentum_zero(fixed: bool) -> Patient:
         ("https://github.com/fastestimator/fastestimator/pull/1201", "2022-01-18"),
         ("https://github.com/ludwig-ai/ludwig/pull/2100", "2022-06-06"),
     ],
+    rules=("BN-S02",),
 )
 def momentum_of_another_framework(fixed: bool) -> Patient:
     """The test loss jumps from epoch to epoch, although the training loss falls smoothly.
@@ -131,6 +135,7 @@ def momentum_of_another_framework(fixed: bool) -> Patient:
     measure=ACCURACY,
     chapter=3,
     threads=[("https://github.com/facebookresearch/schedule_free/issues/60", "2025-01-30")],
+    rules=("BN-S03",),
 )
 def statistics_not_warmed_up(fixed: bool) -> Patient:
     """A short run ends with a good training loss and a useless model.
@@ -152,6 +157,7 @@ def statistics_not_warmed_up(fixed: bool) -> Patient:
         ("https://github.com/gzuidhof/nn-transfer/pull/3", "2017-12-06"),
         ("https://github.com/qqwweee/keras-yolo3/issues/451", "2019-05-15"),
     ],
+    rules=("BN-F12", "BN-S13"),
 )
 def eps_of_another_framework(fixed: bool) -> Patient:
     """A converted network gives other outputs than the original, although all weights were copied.
@@ -189,6 +195,7 @@ def _difference(patient: Patient) -> float:
         ("https://github.com/xu-ji/IIC/issues/10", "2019-05-08"),
         ("https://github.com/TengdaHan/DPC/issues/21", "2020-12-21"),
     ],
+    rules=("BN-S09", "BN-F04"),
 )
 def no_running_statistics(fixed: bool) -> Patient:
     """A sample's prediction changes with the other samples in its batch, in evaluation mode too.
@@ -214,6 +221,7 @@ def _brighter(part: str = "train") -> Tensor:
         ("https://github.com/pytorch/pytorch/issues/86590", "2022-10-10"),
         ("https://github.com/lightly-ai/lightly/issues/1438", "2023-11-29"),
     ],
+    rules=("BN-S14", "BN-W02"),
 )
 def frozen_parameters_moving_statistics(fixed: bool) -> Patient:
     """The backbone is frozen, and yet the old task gets worse while the new head trains.
@@ -247,6 +255,7 @@ def frozen_parameters_moving_statistics(fixed: bool) -> Patient:
         ("https://github.com/jfzhang95/pytorch-deeplab-xception/issues/140", "2019-11-26"),
         ("https://github.com/pgniewko/gt-pyg/issues/112", "2026-09-05"),
     ],
+    rules=("BN-S14", "BN-W02", "BN-W09"),
 )
 def freezing_undone_by_train(fixed: bool) -> Patient:
     """Frozen batch norms move after all, and the check for frozen layers still says yes.
@@ -297,6 +306,7 @@ class Distillation(nn.Module):
         ("https://github.com/jbwang1997/CrossKD/issues/13", "2024-07-02"),
         ("https://github.com/vrvlive/knowlege-distillation/issues/2", "2024-09-10"),
     ],
+    rules=("BN-W01",),
 )
 def teacher_in_training_mode(fixed: bool) -> Patient:
     """The fixed teacher gets worse while the student learns from it.
@@ -334,6 +344,7 @@ def _teacher_after(patient: Patient) -> float:
     measure="accuracy of the mean of 5 samples, sorted digits in batches of 2, %",
     chapter=9,
     threads=[("https://github.com/lightning-uq-box/lightning-uq-box/pull/173", "2024-08-13")],
+    rules=("BN-W01",),
 )
 def monte_carlo_dropout_switches_the_norm(fixed: bool) -> Patient:
     """Uncertainty estimates by dropout depend on the batch, and each prediction changes the model.
@@ -378,6 +389,7 @@ class NormPerDomain(nn.Module):
         ("https://github.com/adapt-python/adapt/issues/92", "2022-12-15"),
         ("https://github.com/scikit-adaptation/skada/issues/252", "2024-10-15"),
     ],
+    rules=("BN-F10", "BN-W05"),
 )
 def one_norm_for_two_domains(fixed: bool) -> Patient:
     """Both domains train well, and in evaluation both are worse than either alone.
@@ -436,6 +448,7 @@ class PartlyFrozen(nn.Module):
     measure="accuracy on the sorted test digits after model.eval(), %",
     chapter=10,
     threads=[("https://github.com/roytseng-tw/Detectron.pytorch/issues/104", "2018-07-07")],
+    rules=("BN-S16", "BN-S15"),
 )
 def eval_that_does_not_arrive(fixed: bool) -> Patient:
     """``model.eval()`` was called and ``model.training`` is False, but the scores still depend on the batch.
@@ -453,6 +466,7 @@ def eval_that_does_not_arrive(fixed: bool) -> Patient:
     measure="accuracy of the deployed model, %",
     chapter=13,
     threads=[("https://github.com/bearpaw/pytorch-pose/issues/4", "2017-07-07")],
+    rules=("BN-F02",),
 )
 def inputs_prepared_in_another_way(fixed: bool) -> Patient:
     """Validation in training mode is fine, in evaluation mode the network fails.

@@ -1,0 +1,100 @@
+"""What ``diagnose`` is given to run a model with: batches with or without targets."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bncourse.surgery.inputs import tensors_in
+
+__all__ = ["Batch", "Loss", "batches_of", "class_loss", "scores_in", "size_of"]
+
+AT_MOST = 8  # batches taken from a loader
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+class Batch(NamedTuple):
+    """Inputs of a model, as its call takes them, and targets; None if there are none."""
+
+    inputs: Any
+    targets: Any = None
+
+
+def batches_of(batch: Any) -> list[Batch]:
+    """A batch, a list of them, or the first ones of a loader, in one form.
+
+    Raises:
+        TypeError: not one of these.
+        ValueError: there are none.
+    """
+    if isinstance(batch, list) and not _is_pair(batch):
+        found = [_split(each) for each in batch]
+    elif isinstance(batch, Tensor | tuple | list | Mapping):
+        found = [_split(batch)]
+    elif isinstance(batch, Iterable):
+        found = [_split(each) for each in islice(batch, AT_MOST)]
+    else:
+        raise TypeError(f"batch must be inputs, a pair (inputs, targets) or a list of them, got {type(batch).__name__}")
+    if not found or not all(tensors_in(each.inputs) for each in found):
+        raise ValueError("batch must have tensors in it, got none")
+    return found
+
+
+def _is_pair(batch: list) -> bool:
+    """Whether a list is one batch, inputs and targets as a ``DataLoader`` collates them, rather than several."""
+    if len(batch) != 2 or not all(isinstance(each, Tensor) for each in batch):
+        return False
+    inputs, targets = batch
+    return len(inputs) == len(targets) and (not targets.is_floating_point() or inputs.shape != targets.shape)
+
+
+def _split(batch: Any) -> Batch:
+    if isinstance(batch, Batch):
+        return batch
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        return Batch(*batch)
+    return Batch(batch)
+
+
+def size_of(batch: Batch) -> int:
+    return len(tensors_in(batch.inputs)[0])
+
+
+def scores_in(output: Any) -> Tensor | None:
+    """The tensor of an output that matters most: its logits, or its first tensor of numbers."""
+    if is_dataclass(output) and not isinstance(output, type):
+        output = vars(output)
+    if isinstance(output, Mapping) and isinstance(output.get("logits", output.get("out")), Tensor):
+        return output.get("logits", output.get("out"))
+    return next((each for each in tensors_in(output) if each.is_floating_point()), None)
+
+
+def class_loss(output: Any, targets: Any) -> Tensor | None:
+    """Cross-entropy, where targets are whole numbers and an output has scores for them; else None."""
+    scores = scores_in(output)
+    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.dtype == torch.bool or scores is None:
+        return None
+    if targets.dim() == 2 and scores.dim() == 2 and targets.size(1) == 1:
+        targets = targets[:, 0]
+    if scores.dim() < 2 or targets.shape != scores.shape[:1] + scores.shape[2:]:
+        if scores.dim() == 3 and targets.shape == scores.shape[:2]:  # (N, L, classes), as language models have it
+            scores = scores.movedim(-1, 1)
+        else:
+            return None
+    if targets.numel() == 0 or targets.max() >= scores.size(1):
+        return None
+    return functional.cross_entropy(scores.float(), targets.long())
+
+
+def takes_pair(model: nn.Module, batch: Batch) -> bool:
+    """Whether what looks like targets is a second input of the model."""
+    import inspect
+
+    parameters = inspect.signature(model.forward).parameters.values()
+    required = [each for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD]
+    return isinstance(batch.inputs, Tensor) and batch.targets is not None and len(required) >= 2

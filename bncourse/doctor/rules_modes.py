@@ -1,0 +1,163 @@
+"""A: training and evaluation mode, and norms that no mode reaches."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from bncourse.doctor.norms import batch_norms, frozen, hidden_norms, kind_of, named, norm_parameters, tracks
+from bncourse.doctor.patient import Patient
+from bncourse.doctor.rule import Sign, rule
+from bncourse.doctor.words import of, plural
+
+
+@rule("BN-S14", "warning", "Frozen parameters, moving statistics", 13)
+def frozen_but_moving(patient: Patient) -> Iterator[Sign]:
+    """``requires_grad=False`` stops gamma and beta. The statistics are buffers: they move with every forward pass in
+    training mode, and the network drifts with all weights where they were. ``norm.eval()`` stops them until the next
+    ``model.train()``."""
+    model = patient.model
+    parameters = list(model.parameters())
+    if not model.training and not any(parameter.requires_grad for parameter in parameters):
+        return  # a model for inference
+    owners = {child: module for module in model.modules() for child in module.children()}
+    modes = patient.norms if model.training else _in_training(patient)
+    found = []
+    for name, norm in modes.items():
+        own = norm_parameters(norm)
+        # without parameters of its own a norm belongs to the layers around it
+        around = own or list(owners[norm].parameters() if norm in owners else ())
+        stopped = around and not any(each.requires_grad for each in around)
+        if norm.training and tracks(norm) and not frozen(norm) and stopped:
+            found.append(name)
+    if found:
+        when = "they move in training mode" if model.training else "they would move after model.train()"
+        yield Sign(
+            found,
+            f"{of(found, patient.norms)} have parameters without gradients, but statistics that are not frozen: {when}",
+            "surgery.freeze(model), of the frozen part: surgery.freeze(model, where='backbone')",
+            None if model.training else "note",
+        )
+
+
+def _in_training(patient: Patient) -> dict[str, nn.Module]:
+    """The batch norms of the copy after ``train()``."""
+    try:
+        patient.copy.train()
+        names = batch_norms(patient.copy)
+        return {name: norm for name, norm in names.items() if norm.training}
+    except Exception:
+        return {}
+
+
+@rule("BN-S15", "error", "A norm in training mode in a model in evaluation mode", 3)
+def training_inside_evaluation(patient: Patient) -> Iterator[Sign]:
+    """The model is in evaluation mode, this norm is not: it normalizes with the statistics of the batch and moves its
+    own. That is what an incomplete MC dropout, a ``train()`` of a part, or a wrapper that keeps its own flag leave."""
+    if patient.model.training:
+        return
+    found = [name for name, norm in patient.norms.items() if norm.training and tracks(norm)]
+    if found:
+        yield Sign(
+            found,
+            f"{of(found, patient.norms)} are in training mode while the model is in evaluation mode",
+            "model.eval(); for MC dropout set the dropout layers alone to train()",
+        )
+
+
+@rule("BN-S16", "error", "model.eval() does not reach a norm", 3)
+def eval_does_not_reach(patient: Patient) -> Iterator[Sign]:
+    """A copy of the model was set to evaluation, and this norm stayed in training mode: a ``train`` or ``eval`` method
+    that was overridden does not pass the mode on."""
+    try:
+        patient.copy.eval()
+    except Exception:
+        return
+    found = [name for name, norm in batch_norms(patient.copy).items() if norm.training and tracks(norm)]
+    if found:
+        yield Sign(
+            found,
+            f"after model.eval() {of(found, patient.norms)} are still in training mode",
+            "in an own train(self, mode=True): return super().train(mode)",
+        )
+
+
+@rule("BN-S17", "error", "A norm that torch does not know of", 5)
+def hidden(patient: Patient) -> Iterator[Sign]:
+    """A norm in a Python list or dictionary is not a part of the model: ``eval()`` and ``to(device)`` do not reach it,
+    ``state_dict()`` does not save it, and ``parameters()`` does not give it to the optimizer."""
+    found = [name for name, _ in hidden_norms(patient.model)]
+    if found:
+        yield Sign(
+            found,
+            f"{plural(len(found), 'norm')} in a list or dictionary: eval(), state_dict() and parameters() miss it",
+            "nn.ModuleList(...) or nn.ModuleDict(...) around them",
+        )
+
+
+@rule("BN-S18", "note", "InstanceNorm with running statistics", 7)
+def tracking_instance_norm(patient: Patient) -> Iterator[Sign]:
+    """An InstanceNorm normalizes each sample by itself in training. With ``track_running_stats=True`` it uses averages
+    in evaluation: another function than the one that was trained."""
+    norms = {name: module for name, module in named(patient.model) if kind_of(module) == "instance"}
+    found = [name for name, norm in norms.items() if tracks(norm)]
+    if found:
+        yield Sign(
+            found,
+            f"{of(found, norms, 'instance norm')} keep running statistics and use them in evaluation",
+            "track_running_stats=False, its default",
+        )
+
+
+@rule("BN-S19", "note", "Norms in evaluation while the model trains", 13)
+def evaluation_inside_training(patient: Patient) -> Iterator[Sign]:
+    """The model is in training mode and these norms are not: gamma and beta train with fixed statistics. That is right
+    for fine-tuning, if it is meant, and lasts until the next ``model.train()``."""
+    if not patient.model.training:
+        return
+    found = [
+        name
+        for name, norm in patient.norms.items()
+        if not norm.training and not frozen(norm) and any(each.requires_grad for each in norm_parameters(norm))
+    ]
+    if found:
+        yield Sign(
+            found,
+            f"{of(found, patient.norms)} are in evaluation mode while the model is in training mode",
+            "surgery.freeze(model, affine=False) lasts; model.train() undoes it",
+        )
+
+
+@rule("BN-F04", "error", "Evaluation depends on the batch", 3)
+def depends_on_batch(patient: Patient) -> Iterator[Sign]:
+    """The model was evaluated on whole batches and on their first halves alone. The outputs of the same samples differ,
+    and these norms used the batch's statistics: a prediction depends on the other samples in the batch."""
+    calls = patient.evaluation.seen.of_kind("batch")
+    found = [name for name, seen in calls.items() if any(call.uses_batch for call in seen)]
+    if not found:
+        return
+    change = patient.relative_change(patient.halves)
+    norms = batch_norms(patient.copy)
+    training = any(norms[name].training for name in found if name in norms)
+    said = f"; outputs change by {change:.0%} without the other half of the batch" if change == change else ""
+    if change != change or change > 1e-4:
+        yield Sign(
+            found,
+            f"{of(found, calls)} use the batch's statistics in evaluation{said}",
+            "make model.eval() reach them" if training else "track_running_stats=True and train on, or GroupNorm",
+            "error" if training else "warning",
+        )
+
+
+@rule("BN-F11", "error", "batch_norm called as a function, in training mode", 3)
+def functional_in_training(patient: Patient) -> Iterator[Sign]:
+    """``torch.nn.functional.batch_norm`` was called outside any norm layer with ``training=True`` while the model was
+    in evaluation: the call ignores the mode. (The function's flag must be ``self.training``.)"""
+    calls = patient.evaluation.seen.functional
+    if any(calls):
+        change = patient.relative_change(patient.halves)
+        said = f"; outputs change by {change:.0%} without the other half of the batch" if change == change else ""
+        yield Sign(
+            [],
+            f"{sum(calls)} of {len(calls)} calls of functional.batch_norm have training=True in evaluation{said}",
+            "training=self.training, or a layer",
+        )

@@ -1,0 +1,119 @@
+"""D: what the optimizer does with gamma and beta."""
+
+from collections.abc import Iterator
+
+import torch
+
+from bncourse.doctor.norms import affine_moved, batches_counted, initial, kind_of, named, norm_parameters, tracks
+from bncourse.doctor.patient import Patient
+from bncourse.doctor.rule import Sign, rule
+from bncourse.doctor.words import number, of
+
+
+def affine(patient: Patient) -> dict[str, list[torch.nn.Parameter]]:
+    """Gamma and beta of all norms that have them."""
+    norms = {name: norm_parameters(module) for name, module in named(patient.model) if kind_of(module)}
+    return {name: values for name, values in norms.items() if values}
+
+
+@rule("BN-S23", "note", "Weight decay on gamma and beta", 10)
+def weight_decay(patient: Patient) -> Iterator[Sign]:
+    """Weight decay pulls gamma to 0 and with it the signal; it does not regularize a batch norm's layer, whose scale
+    does not matter. Many recipes decay all parameters and live with it: a note. It is a warning where the optimizer has
+    a group without decay that these should be in, or where gamma has shrunk to less than half of 1."""
+    if patient.optimizer is None:
+        return
+    groups = patient.optimizer.param_groups
+    decay = {id(value): group.get("weight_decay", 0) for group in groups for value in group["params"]}
+    norms = affine(patient)
+    found = {
+        name: max(decay.get(id(value), 0) for value in values)
+        for name, values in norms.items()
+        if any(decay.get(id(value), 0) and value.requires_grad for value in values)
+    }
+    if not found:
+        return
+    gammas = [values[0].detach().float().abs().median() for name, values in norms.items() if name in found]
+    median = float(torch.stack([each.cpu() for each in gammas]).median())
+    meant = any(not group.get("weight_decay", 0) for group in groups)
+    yield Sign(
+        found,
+        f"weight_decay {number(max(found.values()))} acts on gamma or beta of {of(found, norms, 'norm')}; the median "
+        f"gamma is {number(median)}{', and another group has no decay' if meant else ''}",
+        "a parameter group with weight_decay=0 for them",
+        "warning" if meant or median < 0.5 else None,
+    )
+
+
+@rule("BN-S24", "error", "A norm that the optimizer does not know", 10)
+def not_in_optimizer(patient: Patient) -> Iterator[Sign]:
+    """Gamma and beta want gradients but are not in the optimizer, while the layer before them is: they stay as they
+    are. The optimizer was made before norms were converted, added or unfrozen, or by a list that leaves them out."""
+    if patient.optimizer is None:
+        return
+    known = {id(value) for group in patient.optimizer.param_groups for value in group["params"]}
+    norms, found = affine(patient), []
+    before = True  # whether the optimizer has the parameter before
+    owners = {id(value): name for name, values in norms.items() for value in values}
+    for value in patient.model.parameters():
+        name = owners.get(id(value))
+        if name is None:
+            before = id(value) in known
+        elif before and value.requires_grad and id(value) not in known and name not in found:
+            found.append(name)
+    if found and any(id(value) in known for value in patient.model.parameters()):
+        strangers = known - {id(value) for value in patient.model.parameters()}
+        old = f"; it has {len(strangers)} tensors that the model does not have" if strangers else ""
+        yield Sign(
+            found,
+            f"gamma or beta of {of(found, norms, 'norm')} is not in the optimizer{old}",
+            "make the optimizer after all changes of the model",
+        )
+
+
+@rule("BN-S25", "warning", "Frozen parameters that the optimizer still moves", 13)
+def frozen_with_gradient(patient: Patient) -> Iterator[Sign]:
+    """A norm's parameter has ``requires_grad=False`` but a gradient from before, and is in the optimizer: the next step
+    uses that gradient again."""
+    if patient.optimizer is None:
+        return
+    known = {id(value) for group in patient.optimizer.param_groups for value in group["params"]}
+    norms = affine(patient)
+    found = [
+        name
+        for name, values in norms.items()
+        if any(not value.requires_grad and value.grad is not None and id(value) in known for value in values)
+    ]
+    if found:
+        yield Sign(
+            found,
+            f"{of(found, norms, 'norm')} have requires_grad=False and a gradient of an earlier step",
+            "parameter.grad = None; surgery.freeze(model) does that",
+        )
+
+
+@rule("BN-S26", "note", "Gamma and beta never moved", 10)
+def never_trained(patient: Patient) -> Iterator[Sign]:
+    """Batches were counted and gamma is exactly 1 and beta exactly 0 in every channel, although they want gradients:
+    they are in no optimizer, or its learning rate is 0."""
+    norms = {
+        name: norm
+        for name, norm in patient.norms.items()
+        if norm_parameters(norm) and tracks(norm) and any(value.requires_grad for value in norm_parameters(norm))
+    }
+    found = [
+        name
+        for name, norm in norms.items()
+        if (batches_counted(norm) or 0) >= 10
+        and not initial(norm)
+        and not affine_moved(norm)
+        and getattr(norm, "weight", None) is not None
+        and bool((norm.weight == 1).all())
+    ]
+    if found:
+        yield Sign(
+            found,
+            f"gamma 1 and beta 0 in every channel of {of(found, norms)} after "
+            f"{batches_counted(norms[found[0]])} batches",
+            "optimizer = SGD(model.parameters(), ...), made after the norms",
+        )

@@ -1,0 +1,110 @@
+"""F and G: several devices, half precision, numbers that are not finite."""
+
+from collections.abc import Iterator
+
+import torch
+
+from bncourse.doctor.norms import frozen, tracks
+from bncourse.doctor.patient import Patient
+from bncourse.doctor.rule import Sign, rule
+from bncourse.doctor.words import number, of
+from bncourse.layers.sync import world_size
+
+TENSORS = ("running_mean", "running_var", "weight", "bias")
+
+
+@rule("BN-S29", "error", "Statistics that are not finite", 10)
+def not_finite(patient: Patient) -> Iterator[Sign]:
+    """One batch with an overflow puts infinity or NaN into the running averages, and it stays there: training goes on
+    as if nothing had happened, evaluation is NaN. A negative variance is as bad."""
+    found = {}
+    for name, norm in patient.norms.items():
+        for key in TENSORS:
+            value = getattr(norm, key, None)
+            if not isinstance(value, torch.Tensor) or value.is_meta:
+                continue
+            bad = ~torch.isfinite(value.detach())
+            if key == "running_var":
+                bad |= value.detach() < 0
+            if bool(bad.any()):
+                found.setdefault(name, (key, int(bad.sum()), value.numel()))
+    if found:
+        key, count, channels = next(iter(found.values()))
+        yield Sign(
+            found,
+            f"{key} is not finite or negative in {count} of {channels} channels; {of(found, patient.norms)} have such",
+            "surgery.recalibrate(model, loader); the layer before it in bfloat16 or float32; skip non-finite batches",
+        )
+
+
+@rule("BN-S30", "note", "An implausible variance", 10)
+def implausible(patient: Patient) -> Iterator[Sign]:
+    """A running variance above a million, a thousand times a normal activation: inputs that are not scaled, activations
+    that grow with depth, or one batch near overflow. float16 ends at 65,504, that is at a standard deviation that is
+    not much larger."""
+    largest = {
+        name: float(norm.running_var.detach().float().max())
+        for name, norm in patient.norms.items()
+        if tracks(norm) and norm.running_var.numel() and not norm.running_var.is_meta
+    }
+    found = sorted((name for name, value in largest.items() if 1e6 < value < float("inf")), key=lambda n: -largest[n])
+    if found:
+        yield Sign(
+            found,
+            f"the largest running variance is {number(largest[found[0]])}, above 1e6 in {of(found, patient.norms)}",
+            "scale the inputs; look at the layer before it; surgery.recalibrate(model, loader) after one bad batch",
+        )
+
+
+@rule("BN-S31", "warning", "Statistics in half precision", 10)
+def half_precision(patient: Patient) -> Iterator[Sign]:
+    """With 8 bits (bfloat16) an update of less than 0.4% of a value changes nothing, and float16 ends at 65,504:
+    running averages get stuck or overflow. Autocast keeps them in float32; ``model.half()`` does not. It matters where
+    they still move."""
+    halves = (torch.float16, torch.bfloat16)
+    norms = {name: norm for name, norm in patient.norms.items() if tracks(norm)}
+    found = [name for name, norm in norms.items() if norm.running_var.dtype in halves]
+    if found:
+        moving = any(norms[name].training and not frozen(norms[name]) for name in found)
+        dtype = str(norms[found[0]].running_var.dtype).removeprefix("torch.")
+        yield Sign(
+            found,
+            f"{of(found, norms)} keep their statistics in {dtype}",
+            "float32 layers under torch.autocast; or norm.float() for these",
+            None if moving else "note",
+        )
+
+
+@rule("BN-S32", "note", "Each device its own statistics", 14)
+def not_synchronized(patient: Patient) -> Iterator[Sign]:
+    """Several processes train this model and its batch norms are not synchronized: each normalizes with its own part of
+    the batch, and rank 0's statistics are saved. With many samples on a device that is fine; with 2 or 4 it is not."""
+    processes = world_size()
+    plain = [name for name, norm in patient.norms.items() if "Sync" not in type(norm).__name__ and not frozen(norm)]
+    if processes > 1 and plain:
+        yield Sign(
+            plain,
+            f"{of(plain, patient.norms)} are not synchronized over {processes} processes",
+            "surgery.convert_norms(model, 'sync'), before DistributedDataParallel",
+        )
+
+
+@rule("BN-F13", "error", "A norm gets values that are not finite", 10)
+def first_not_finite(patient: Patient) -> Iterator[Sign]:
+    """In evaluation the input of this norm, the first one, already has infinity or NaN in it: the cause is before it,
+    in the data, the weights, or an overflow in half precision."""
+    for name, calls in patient.evaluation.seen.calls.items():
+        if not all(call.finite for call in calls):
+            damaged = any(
+                not torch.isfinite(value).all()
+                for norm in patient.norms.values()
+                for key in TENSORS
+                if isinstance(value := getattr(norm, key, None), torch.Tensor)
+            )
+            if not damaged:
+                yield Sign(
+                    [name],
+                    "its input is NaN or infinite in evaluation, the first of all norms",
+                    "look at the layers before it: weights, inputs, float16 (bfloat16 has float32's range)",
+                )
+            return

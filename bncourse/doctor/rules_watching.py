@@ -1,0 +1,239 @@
+"""What goes wrong between training and evaluation, step by step."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from bncourse.doctor.norms import frozen, initial, norm_parameters
+from bncourse.doctor.rule import Sign, rule
+from bncourse.doctor.words import number, of, plural
+
+
+def chosen(record: Any, test) -> dict[str, list]:
+    """The norms' events that pass a test."""
+    found = {name: [event for event in events if test(event)] for name, events in record.events.items()}
+    return {name: events for name, events in found.items() if events}
+
+
+@rule("BN-W01", "error", "Validation in training mode", 10)
+def moved_without_gradients(record: Any) -> Iterator[Sign]:
+    """The statistics moved in a forward pass without gradients. ``no_grad()`` does not select the mode: without
+    ``model.eval()`` a validation moves the statistics towards the validation data, and its result depends on the batch.
+    A teacher or target network in training mode is the same. (``momentum=None``, as in ``update_bn``, is left out:
+    there it is meant.)"""
+    found = chosen(record, lambda event: event.moved and not event.grad and event.training)
+    found = {name: events for name, events in found.items() if getattr(record.norms[name], "momentum", 0) is not None}
+    if found:
+        passes = {event.forward for events in found.values() for event in events}
+        yield Sign(
+            found,
+            f"{plural(len(passes), 'forward pass')} without gradients moved the statistics of "
+            f"{of(found, record.norms)}",
+            "model.eval() before, model.train() after; then surgery.recalibrate(model, loader)",
+        )
+
+
+@rule("BN-W02", "warning", "Frozen parameters, and the statistics moved", 13)
+def frozen_moved(record: Any) -> Iterator[Sign]:
+    """Gamma and beta want no gradient, and the norm's statistics moved while you watched: what was to be frozen
+    drifts."""
+    found = chosen(record, lambda event: event.moved)
+    found = {
+        name: events
+        for name, events in found.items()
+        if norm_parameters(record.norms[name])
+        and not any(value.requires_grad for value in norm_parameters(record.norms[name]))
+    }
+    if found:
+        most = max(found, key=lambda name: len(found[name]))
+        yield Sign(
+            [most, *(name for name in found if name != most)],
+            f"its statistics moved {len(found[most])} times with requires_grad=False ({of(found, record.norms)} did)",
+            "surgery.freeze(model, where=...)",
+        )
+
+
+@rule("BN-W03", "warning", "Statistics that move twice in one forward pass", 13)
+def moved_twice(record: Any) -> Iterator[Sign]:
+    """One forward pass of the model moved this norm's statistics more than once: activation checkpointing computes it
+    again in the backward pass, or the forward pass calls it several times. The averages then forget twice as fast."""
+    found, again = {}, False
+    for name, events in record.events.items():
+        counts = Counter(event.forward for event in events if event.moved)
+        if counts and max(counts.values()) > 1:
+            found[name] = max(counts.values())
+            again |= any(event.again for event in events)
+    if found:
+        most = max(found, key=found.__getitem__)
+        yield Sign(
+            sorted(found, key=lambda name: -found[name]),
+            f"its statistics moved {found[most]} times in one forward pass ({of(found, record.norms)} did)"
+            f"{'; it was computed again in the backward pass' if again else ''}",
+            "bncourse's layers, or momentum 1 - sqrt(1 - m), 0.0513 for 0.1"
+            if again
+            else "a norm for each use, if the inputs differ",
+            None if again else "note",
+        )
+
+
+@rule("BN-W04", "note", "Several forward passes for one step", 8)
+def several_forwards(record: Any) -> Iterator[Sign]:
+    """Each forward pass normalizes with its own statistics and moves the averages: with gradients accumulated over k
+    small batches a batch norm sees k small batches, not a large one. In adversarial training several passes are usual;
+    see BN-W05 for whether they differ."""
+    counts = [count for count in record.forwards_before_step if count]
+    if counts and max(counts) > 1:
+        values = [event.values for events in record.events.values() for event in events if event.training]
+        smallest = f"; the fewest values per channel in one pass are {min(values)}" if values else ""
+        yield Sign(
+            [],
+            f"up to {max(counts)} forward passes for one optimizer step{smallest}",
+            "GroupNorm, LayerNorm or larger batches, if the passes' batches are small",
+        )
+
+
+@rule("BN-W05", "warning", "Batches of several kinds through one norm", 14)
+def kinds_of_batches(record: Any) -> Iterator[Sign]:
+    """In training mode the means of the batches that reach the first norm differ by more than a standard deviation, far
+    more than chance allows: real and generated images in turn, several domains, sorted data. The running statistics
+    average what no batch looks like."""
+    for name, events in record.events.items():
+        kept = [event for event in events if event.mean is not None and event.grad and not event.again][:64]
+        if len(kept) < 2 or not kept[0].training:
+            return
+        means, variances = (
+            torch.stack([getattr(event, key) for event in kept]).double() for key in ("mean", "variance")
+        )
+        if not torch.isfinite(means).all():
+            return
+        spread = variances.median(0).values + 1e-12
+        # neighbours in time: the weights before the first norm hardly move between two batches
+        gaps = ((means[1:] - means[:-1]).square() / spread).clamp(max=1e6).mean(1).sqrt()
+        chance = (2 / min(event.values for event in kept)) ** 0.5
+        far = (gaps > max(1.0, 5 * chance)).sum().item()
+        if far * 3 >= len(gaps):
+            yield Sign(
+                [name],
+                f"the means of batches that follow each other differ by up to {number(float(gaps.max()))} standard "
+                f"deviations ({far} of {len(gaps)} times by more than 1)",
+                "a norm for each kind, or both kinds in one batch, shuffled",
+            )
+        return  # the first norm only: later ones see what training changes
+
+
+@rule("BN-W06", "warning", "Training in evaluation mode", 3)
+def trained_in_evaluation(record: Any) -> Iterator[Sign]:
+    """The optimizer stepped after forward passes in which the whole model was in evaluation mode: ``model.train()`` was
+    forgotten, often after a validation. Nothing is normalized with the batch, and dropout is off."""
+    if not record.steps:
+        return
+    found = chosen(record, lambda event: event.grad and not event.training and not event.model_training)
+    found = {
+        name: events
+        for name, events in found.items()
+        if not frozen(record.norms[name]) and any(event.step < record.steps for event in events)
+    }
+    if found:
+        steps = {event.step for events in found.values() for event in events if event.step < record.steps}
+        new = any(initial(record.norms[name]) for name in found)
+        yield Sign(
+            found,
+            f"{len(steps)} of {plural(record.steps, 'step')} were made with the model in evaluation mode"
+            f"{', with statistics that no batch has moved' if new else ''}",
+            "model.train() at the start of each epoch",
+            "error" if new else None,
+        )
+
+
+@rule("BN-W07", "error", "The batch that made the statistics infinite", 10)
+def turned_bad(record: Any) -> Iterator[Sign]:
+    """A forward pass left NaN or infinity in the running statistics; training does not use them, so that it goes on."""
+    bad = {
+        name: next(i for i, event in enumerate(events) if not event.finite)
+        for name, events in record.events.items()
+        if any(not event.finite for event in events)
+    }
+    if bad:
+        first = min(bad, key=lambda name: record.events[name][bad[name]].forward)
+        event = record.events[first][bad[first]]
+        yield Sign(
+            [first, *(name for name in bad if name != first)],
+            f"its statistics are not finite after forward pass {event.forward}, optimizer step {event.step}",
+            "skip such batches; the layer before it in bfloat16 or float32; then surgery.recalibrate(model, loader)",
+        )
+
+
+@rule("BN-W08", "error", "Statistics that move in evaluation", 5)
+def moved_in_evaluation(record: Any) -> Iterator[Sign]:
+    """The norm was in evaluation mode and its statistics moved: it ignores the mode, or something writes into them."""
+    found = chosen(record, lambda event: event.moved and not event.training)
+    if found:
+        first = next(iter(found))
+        yield Sign(
+            found,
+            f"its statistics moved in {len(found[first])} calls in evaluation mode",
+            "move them if self.training only",
+        )
+
+
+@rule("BN-W09", "warning", "A frozen norm that woke up", 13)
+def woke_up(record: Any) -> Iterator[Sign]:
+    """In earlier steps the norm was in evaluation while the model trained, as for fine-tuning; then it was in training
+    mode: ``model.train()`` after a validation undid it."""
+    found = []
+    for name, events in record.events.items():
+        modes = [event.training for event in events if event.grad and event.model_training and not event.again]
+        if False in modes and True in modes[modes.index(False) :]:
+            found.append(name)
+    if found:
+        yield Sign(
+            found,
+            f"{of(found, record.norms)} went from evaluation to training mode between steps",
+            "surgery.freeze(model, affine=False): train() does not reach it",
+        )
+
+
+@rule("BN-W10", "warning", "Frozen parameters that were changed", 13)
+def frozen_changed(record: Any) -> Iterator[Sign]:
+    """Gamma or beta had ``requires_grad=False`` all the time and is not what it was: the optimizer used an old
+    gradient, or decayed it."""
+    found = [
+        name
+        for name, values in record.stopped.items()
+        if any(not value.requires_grad and not torch.equal(value.detach(), old) for value, old in values)
+    ]
+    if found:
+        yield Sign(
+            found,
+            f"gamma or beta of {of(found, record.norms)} changed in spite of requires_grad=False",
+            "parameter.grad = None, or an optimizer without them; surgery.freeze(model) clears gradients",
+        )
+
+
+@rule("BN-W11", "note", "Few values per channel in training", 8)
+def few_values(record: Any) -> Iterator[Sign]:
+    """In a training pass a channel had fewer than 8 values: samples times positions. Of two, only a sign is left."""
+    fewest = {
+        name: min(event.values for event in events if event.training)
+        for name, events in record.events.items()
+        if any(event.training for event in events)
+    }
+    found = sorted((name for name in fewest if fewest[name] < 8), key=lambda name: fewest[name])
+    if found:
+        count = fewest[found[0]]
+        yield Sign(
+            found,
+            f"{plural(count, 'value')} per channel in a training pass ({of(found, fewest)} had fewer than 8)",
+            "larger batches, drop_last=True, or surgery.convert_norms(model, 'group')",
+            "warning" if count <= 2 else None,
+        )
+
+
+@rule("BN-W12", "note", "A norm that was never called", 5)
+def never_called(record: Any) -> Iterator[Sign]:
+    """The model ran and this norm did not: it is left over, or the forward pass takes another way."""
+    found = [name for name in record.norms if name not in record.events]
+    if found and record.events:
+        yield Sign(found, f"{of(found, record.norms)} were not called while the model ran", "remove it, or call it")

@@ -1,0 +1,168 @@
+"""What the norms of a model see in forward passes: the moments of their inputs, and where these came from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from bncourse.doctor.norms import kind_of, named
+from bncourse.surgery.inputs import tensors_in
+
+__all__ = ["Call", "Moments", "Seen", "pooled", "seeing"]
+
+FEATURES_LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RNNBase, nn.MultiheadAttention)
+SAMPLES = 512  # rows whose means are kept apart, at most
+
+
+class Moments(NamedTuple):
+    """Of one layer's inputs: mean, variance, and the squared standard error of the mean, (C,) each, in double."""
+
+    mean: Tensor
+    variance: Tensor
+    error: Tensor
+    samples: int
+
+
+class Call(NamedTuple):
+    """One call of a norm.
+
+    Attributes:
+        kind: "batch", "instance", "group" or "layer".
+        shape: of the input.
+        values: how many values each mean is taken over.
+        uses_batch: whether it normalizes with the statistics of the batch.
+        finite: whether all of the input is.
+        means, variances: (samples, C): of each sample, or of some at a time; None for norms without channels.
+        features_from: the class of the layer before it that keeps features on the last axis of a 3-D input; "".
+        padding: the share of positions that are padding.
+    """
+
+    kind: str
+    shape: torch.Size
+    values: int
+    uses_batch: bool
+    finite: bool
+    means: Tensor | None
+    variances: Tensor | None
+    features_from: str
+    padding: float
+
+
+class Seen:
+    """All calls of a model's norms, by name, in the order of their first calls.
+
+    ``functional`` has the calls of ``torch.nn.functional.batch_norm`` outside a batch norm: their ``training``.
+    """
+
+    def __init__(self) -> None:
+        self.calls: dict[str, list[Call]] = {}
+        self.functional: list[bool] = []
+
+    def of_kind(self, *kinds: str) -> dict[str, list[Call]]:
+        return {name: calls for name, calls in self.calls.items() if calls[0].kind in kinds}
+
+
+@contextmanager
+def seeing(model: nn.Module) -> Iterator[Seen]:
+    """Until the block ends, note what the norms of ``model`` get."""
+    seen = Seen()
+    producers: dict[torch.Size, str] = {}  # the class of the last layer whose output had this shape
+    inside: list[nn.Module] = []
+    handles = []
+
+    def called(name: str, norm: nn.Module, args: tuple, kwargs: dict) -> None:
+        inside.append(norm)
+        x = next(iter((*args, *kwargs.values())), None)
+        if isinstance(x, Tensor) and x.is_floating_point() and x.dim() >= 2 and x.numel():
+            producer = producers.get(x.shape, "") if x.dim() == 3 else ""
+            if producer and x.size(1) == x.size(2) and not x.is_contiguous():
+                producer = ""  # it was transposed
+            masked = len(args) + len(kwargs) > 1
+            seen.calls.setdefault(name, []).append(_call(norm, x.detach(), producer, masked))
+
+    def returned(norm: nn.Module, args: tuple, output: Any) -> None:
+        inside.pop()
+
+    def produced(layer: nn.Module, args: tuple, output: Any) -> None:
+        for each in tensors_in(output)[:1]:
+            if each.dim() == 3:
+                producers[each.shape] = type(layer).__name__ if isinstance(layer, FEATURES_LAST) else ""
+
+    class SeeFunctional(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is functional.batch_norm and not inside:
+                given = dict(zip(("input", "mean", "var", "weight", "bias", "training"), args, strict=False))
+                seen.functional.append(bool((given | (kwargs or {})).get("training", False)))
+            return func(*args, **(kwargs or {}))
+
+    try:
+        for name, module in named(model):
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # it runs no hooks
+            if kind_of(module) is not None or "LazyBatchNorm" in type(module).__name__:
+                hook = _with_name(called, name)
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+                handles.append(module.register_forward_hook(returned, always_call=True))
+            if isinstance(module, (*FEATURES_LAST, nn.Conv1d)):
+                handles.append(module.register_forward_hook(produced))
+        with SeeFunctional():
+            yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _with_name(function, name: str):
+    return lambda module, args, kwargs: function(name, module, args, kwargs)
+
+
+def _call(norm: nn.Module, x: Tensor, producer: str, masked: bool) -> Call:
+    kind = kind_of(norm) or "batch"
+    finite = bool(torch.isfinite(x).all())
+    per_channel = x.numel() // x.size(1)
+    values, uses_batch, means, variances = per_channel, False, None, None
+    if kind == "batch":
+        uses_batch = norm.training or getattr(norm, "running_mean", None) is None
+        ghost = getattr(norm, "ghost_size", None)
+        if ghost and uses_batch and len(x) > ghost:
+            values = per_channel * (len(x) // -(-len(x) // ghost)) // len(x)
+    elif kind == "instance":
+        values = per_channel // len(x) if x.dim() > 2 else 1
+    elif kind == "group":
+        values = x[0].numel() // norm.num_groups
+    else:
+        values = x[0].numel() if x.dim() == 1 else torch.Size(norm.normalized_shape).numel()
+    if kind == "batch" and finite:
+        rows = x.double() if x.device.type != "mps" else x.float()
+        rows = rows.flatten(2) if x.dim() > 2 else rows.unsqueeze(-1)
+        if len(rows) > SAMPLES and x.dim() == 2:
+            size = len(rows) // SAMPLES
+            rows = rows[: size * SAMPLES].reshape(SAMPLES, size, -1).movedim(1, -1)
+        variances, means = (each.cpu() for each in torch.var_mean(rows[:SAMPLES], dim=2, correction=0))
+    padding = _padding(x) if kind == "batch" and not masked else 0.0
+    return Call(kind, x.shape, values, uses_batch, finite, means, variances, producer, padding)
+
+
+def _padding(x: Tensor) -> float:
+    """The share of positions of sequences (N, C, L) that are padding: constant ends, of other lengths in each."""
+    if x.dim() != 3 or x.size(2) < 4 or len(x) < 2:
+        return 0.0
+    same = (x == x[:, :, -1:]).all(dim=1)  # (N, L): positions that are as the last one is
+    runs = same.flip(1).int().cumprod(1).sum(1)  # the last one among them
+    padded = torch.where(runs > 1, runs, 0)
+    lengths = (x.size(2) - padded).unique()
+    return float(padded.sum() / same.numel()) if len(lengths) > 1 else 0.0
+
+
+def pooled(calls: list[Call]) -> Moments | None:
+    """The moments of all these calls' inputs together; None where they are not known."""
+    known = [call for call in calls if call.means is not None]
+    if not known or len({call.means.size(1) for call in known}) > 1:
+        return None
+    means, variances = (torch.cat([getattr(call, name) for call in known]) for name in ("means", "variances"))
+    between = means.var(0, correction=0)
+    return Moments(means.mean(0), variances.mean(0) + between, between / max(1, len(means) - 1), len(means))

@@ -1,0 +1,179 @@
+"""Look on while a model trains and is evaluated."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bncourse.doctor import rules_watching  # noqa: F401  (importing it registers its rules)
+from bncourse.doctor.diagnosis import examine, examined, sorted_and_merged
+from bncourse.doctor.finding import Diagnosis
+from bncourse.doctor.norms import batch_norms, norm_parameters, tracks
+from bncourse.doctor.patient import Patient
+from bncourse.doctor.rule import findings_of
+from bncourse.probes import as_written
+from bncourse.surgery.norms import plain_model
+
+__all__ = ["watch"]
+
+KEPT = 400  # calls of a norm whose means are kept
+
+
+class Event(NamedTuple):
+    """One call of a norm.
+
+    Attributes:
+        forward: the number of the model's forward pass that it belongs to.
+        step: how many optimizer steps came before.
+        grad: whether gradients were recorded when the model was called.
+        training: its mode; ``model_training``: the model's.
+        moved: whether its statistics moved.
+        again: whether it was computed again, in the backward pass.
+        values: how many values each channel has.
+        finite: whether its statistics are finite afterwards.
+        mean, variance: of its input, (C,); None in evaluation.
+        recorded: whether it is one of the model's calls in which all is kept.
+    """
+
+    forward: int
+    step: int
+    grad: bool
+    training: bool
+    model_training: bool
+    moved: bool
+    again: bool
+    values: int
+    finite: bool
+    mean: Tensor | None
+    variance: Tensor | None
+
+
+class Record:
+    """What was seen of a model: the events of each norm, by name, and the optimizer's steps."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.norms = batch_norms(model)
+        self.events: dict[str, list[Event]] = defaultdict(list)
+        self.forwards = 0
+        self.steps = 0
+        self.forwards_before_step: list[int] = []  # with gradients, since the step before
+        self.stopped = {
+            name: [(value, value.detach().clone()) for value in norm_parameters(norm) if not value.requires_grad]
+            for name, norm in self.norms.items()
+        }
+
+
+@contextmanager
+def watch(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Iterator[Diagnosis]:
+    """Look on in this block, in which you train the model for some steps and evaluate it.
+
+    Nothing is changed, and the hooks go when the block ends. Compiled models run as they were written meanwhile.
+
+    Args:
+        optimizer: the one that steps in the block. Without it nothing is said about steps.
+
+    Yields:
+        a ``Diagnosis``, filled when the block ends: what happened in it, and what the static rules say afterwards.
+
+    Raises:
+        TypeError: a model that is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    plain, diagnosis = plain_model(model), Diagnosis()
+    record = Record(plain)
+    with as_written(model), _hooked(model, plain, optimizer, record):
+        try:
+            yield diagnosis
+        finally:
+            diagnosis.examined = (
+                f"{examined(plain)}, watched for {record.forwards} forward passes and {record.steps} steps"
+            )
+            found = findings_of(record, "watch")
+            diagnosis.findings = sorted_and_merged([*found, *examine(Patient(model, optimizer=optimizer)).findings])
+
+
+@contextmanager
+def _hooked(
+    model: nn.Module, plain: nn.Module, optimizer: torch.optim.Optimizer | None, record: Record
+) -> Iterator[None]:
+    state: dict[str, Any] = {"grad": None, "depth": 0, "since": 0}
+    before: dict[nn.Module, tuple] = {}
+    names = {norm: name for name, norm in record.norms.items()}
+    handles = []
+
+    def model_called(module: nn.Module, args: tuple) -> None:
+        if torch._C._current_graph_task_id() != -1:
+            return
+        if state["depth"] == 0:
+            record.forwards += 1
+            state["grad"] = torch.is_grad_enabled()
+            state["since"] += state["grad"]
+        state["depth"] += 1
+
+    def model_returned(module: nn.Module, args: tuple, output: Any) -> None:
+        if torch._C._current_graph_task_id() == -1 and state["depth"]:
+            state["depth"] -= 1
+
+    def norm_called(norm: nn.Module, args: tuple, kwargs: dict) -> None:
+        before[norm] = _statistics(norm)
+
+    def norm_returned(norm: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        x, old = next(iter((*args, *kwargs.values())), None), before.pop(norm, None)
+        if not isinstance(x, Tensor) or x.dim() < 2 or old is None:
+            return
+        events, now = record.events[names[norm]], _statistics(norm)
+        mean = variance = None
+        if norm.training and x.numel() and len(events) < KEPT:
+            dims = (0, *range(2, x.dim()))
+            variance, mean = (each.cpu() for each in torch.var_mean(x.detach().float(), dim=dims, correction=0))
+        again = torch._C._current_graph_task_id() != -1
+        grad = state["grad"] if state["depth"] or again else torch.is_grad_enabled()
+        moved = len(old) != len(now) or any(not torch.equal(a, b) for a, b in zip(old, now, strict=True))
+        finite = all(bool(torch.isfinite(each).all()) for each in now)
+        values = x.numel() // max(1, x.size(1))
+        events.append(
+            Event(
+                record.forwards,
+                record.steps,
+                bool(grad),
+                norm.training,
+                plain.training,
+                moved,
+                again,
+                values,
+                finite,
+                mean,
+                variance,
+            )
+        )
+
+    def stepped(*_) -> None:
+        record.steps += 1
+        record.forwards_before_step.append(state["since"])
+        state["since"] = 0
+
+    try:
+        handles.append(model.register_forward_pre_hook(model_called))
+        handles.append(model.register_forward_hook(model_returned, always_call=True))
+        for norm in record.norms.values():
+            if not isinstance(norm, torch.jit.ScriptModule):
+                handles.append(norm.register_forward_pre_hook(norm_called, with_kwargs=True))
+                handles.append(norm.register_forward_hook(norm_returned, with_kwargs=True))
+        if optimizer is not None:
+            handles.append(optimizer.register_step_post_hook(stepped))
+        yield
+    finally:
+        for handle in handles:
+            with suppress(Exception):
+                handle.remove()
+
+
+def _statistics(norm: nn.Module) -> tuple[Tensor, ...]:
+    if not tracks(norm) or norm.running_mean.is_meta:
+        return ()
+    return norm.running_mean.detach().clone(), norm.running_var.detach().clone()

@@ -1,0 +1,18 @@
+"""Numbers and names as the findings say them."""
+
+__all__ = ["number", "of", "plural"]
+
+
+def number(value: float) -> str:
+    """Three digits."""
+    return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+
+
+def plural(count: int, noun: str) -> str:
+    ending = "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{ending}"
+
+
+def of(some, all_of_them, noun: str = "batch norm") -> str:
+    """ "3 of 20 batch norms"."""
+    return f"{len(some)} of {plural(len(all_of_them), noun)}"
