@@ -92,7 +92,7 @@ class Forgetful(nn.Module):
     damage=lambda patient: _idle_norms(patient),
     measure="parameters without a gradient",
     chapter=10,
-    threads=[("https://github.com/Lightning-AI/pytorch-lightning/issues/17245",)],
+    threads=[("https://github.com/Lightning-AI/pytorch-lightning/issues/17245", "2023-03-31")],
     rules=("BN-S07", "BN-W12"),
 )
 def norm_that_is_never_called(fixed: bool) -> Patient:

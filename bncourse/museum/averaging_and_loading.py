@@ -32,7 +32,6 @@ def _accuracy_of_the_average(patient: Patient) -> float:
     chapter=13,
     threads=[
         ("https://github.com/YU1ut/MixMatch-pytorch/issues/16", "2019-08-07"),
-        ("https://github.com/huggingface/pytorch-image-models/issues/245",),
         ("https://github.com/pytorch/ignite/issues/2590", "2022-06-03"),
     ],
     rules=("BN-S27", "BN-F15"),

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import torch
@@ -128,7 +129,7 @@ def train(
 ) -> nn.Module:
     """Train in whatever mode the model is in; returns the model. Adam at 0.003 unless another optimizer is given."""
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=0.003)
-    for _, (inputs, labels) in zip(range(steps), batches or shuffled()):  # noqa: B905
+    for inputs, labels in islice(batches or shuffled(), steps):
         optimizer.zero_grad()
         functional.cross_entropy(model(inputs), labels).backward()
         optimizer.step()
