@@ -13,6 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_grade(commands)
     add_gradebook(commands)
     add_autograder(commands)
+    add_doctor(commands)
     chosen = parser.parse_args(arguments)
     return pkgutil.resolve_name(chosen.run)(chosen)
 
@@ -64,6 +65,31 @@ def add_autograder(commands: argparse._SubParsersAction) -> None:
     autograder.add_argument("--assignment", required=True, help="a name, such as ex-01-..., or an autograder.json")
     autograder.add_argument("--out", type=Path, required=True, help="the zip to write")
     autograder.set_defaults(run="bncourse.grading.command:autograder")
+
+
+def add_doctor(commands: argparse._SubParsersAction) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="find the mistakes that batch norm makes easy, in your own model",
+        description="Examine a model: its norms, and with a batch what they see and what it costs.",
+        epilog="Exit code: 0, or 1 for a finding as bad as --fail-on says, or 2 for bad input. The model is code of "
+        "yours, and it runs; the files are read as tensors only.",
+    )
+    doctor.add_argument("model", nargs="?", help="package.module:make_model, a function without arguments, or a module")
+    doctor.add_argument(
+        "--input", action="append", default=[], help="the shape of an input of random numbers, such as 8,3,32,32"
+    )
+    doctor.add_argument("--batch", type=Path, help="a file of torch.save: inputs, (inputs, targets), or a list of them")
+    doctor.add_argument("--checkpoint", type=Path, help="a file of torch.save with the model's state_dict")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.add_argument("--explain", metavar="ID", help="explain a rule, such as BN-F01")
+    doctor.add_argument("--select", action="append", default=[], metavar="IDS", help="these rules only: BN-S,BN-F01")
+    doctor.add_argument("--ignore", action="append", default=[], metavar="IDS", help="all but these rules")
+    doctor.add_argument(
+        "--fail-on", choices=["error", "warning", "note"], help="exit with 1 if there is such a finding"
+    )
+    doctor.add_argument("--debug", action="store_true", help="a traceback for bad input")
+    doctor.set_defaults(run="bncourse.doctor.command:run")
 
 
 if __name__ == "__main__":

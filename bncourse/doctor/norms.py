@@ -70,8 +70,13 @@ def initial(norm: nn.Module) -> bool:
 
 
 def affine_moved(norm: nn.Module) -> bool:
-    """Whether gamma or beta have been trained: beta starts as a constant, gamma sometimes at random."""
+    """Whether gamma and beta have been trained: beta starts as a constant, gamma as 1, or at random near it.
+
+    Where a quarter of all gammas is negative they were drawn around 0, and beta with them: training hardly does that.
+    """
     weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+    if isinstance(weight, Tensor) and weight.numel() > 1 and float((weight < 0).float().mean()) > 0.25:
+        return False
     last = weight if bias is None else bias
     return isinstance(last, Tensor) and last.numel() > 1 and bool((last != last.flatten()[0]).any())
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from itertools import combinations
 
 import torch
 from torch import nn
@@ -9,7 +10,7 @@ from torch import nn
 from bncourse.doctor.norms import batch_norms, frozen, initial, tracks
 from bncourse.doctor.patient import Patient
 from bncourse.doctor.rule import Sign, rule
-from bncourse.doctor.seen import pooled
+from bncourse.doctor.seen import distance, pooled
 from bncourse.doctor.words import number, of
 from bncourse.layers.replace import known_class
 from bncourse.surgery.norms import KNOWN
@@ -45,7 +46,7 @@ def dead_channels(patient: Patient) -> Iterator[Sign]:
     dead = {}
     for name, norm in patient.norms.items():
         if tracks(norm) and not initial(norm):
-            count = int((norm.running_var < 0.01 * getattr(norm, "eps", 1e-5)).sum())
+            count = int((norm.running_var < 0.01 * min(getattr(norm, "eps", 1e-5), 1e-5)).sum())
             if count:
                 dead[name] = count / len(norm.running_var)
     found = sorted(dead, key=lambda name: -dead[name])
@@ -105,7 +106,7 @@ def several_populations(patient: Patient) -> Iterator[Sign]:
             continue
         moments = [pooled(calls[turn::turns]) for turn in range(turns)]
         if all(each is not None and each.samples >= 4 for each in moments):
-            apart[name] = _distance(moments)
+            apart[name] = max(distance(one, other) for one, other in combinations(moments, 2))
     found = sorted((name for name in apart if apart[name] > 0.5), key=lambda name: -apart[name])
     if found:
         calls = len(patient.evaluation.seen.calls[found[0]]) // batches
@@ -115,17 +116,6 @@ def several_populations(patient: Patient) -> Iterator[Sign]:
             "deviations apart",
             "a norm for each kind of input; the layers around it can be shared",
         )
-
-
-def _distance(moments: list) -> float:
-    """The largest distance of two means, in standard deviations, without what chance explains."""
-    largest = 0.0
-    for i, a in enumerate(moments):
-        for b in moments[:i]:
-            square = (a.mean - b.mean).square() - a.error - b.error
-            spread = (a.variance + b.variance) / 2 + 1e-12
-            largest = max(largest, float((square / spread).clamp(max=1e6).mean().clamp(min=0).sqrt()))
-    return largest
 
 
 @rule("BN-F14", "warning", "A batch norm that does something else", 5)
@@ -192,7 +182,6 @@ def _tried(name: str, norm: nn.Module, shape: torch.Size) -> Sign | None:
             [name],
             f"{kind} averages the biased variance: {number(unbiased)} times too small for {values} values per channel",
             "var(correction=1) for the running variance, as torch; the biased one for the output",
-            "note",
         )
     if abs(seen - unbiased) > 0.1 * unbiased and abs(seen**0.5 - 1) > 0.01:
         says = f"{kind} puts {number(seen)} times the batch's variance into its running variance"

@@ -109,6 +109,21 @@ def equal_statistics(one: nn.Module, other: nn.Module) -> bool:
     )
 
 
+@rule("BN-S33", "warning", "A teacher in training mode", 13)
+def teacher_in_training(patient: Patient) -> Iterator[Sign]:
+    """The second model wants no gradients, as a teacher, target or average, and is in training mode: each forward pass
+    moves its statistics and depends on the batch. ``no_grad()`` does not prevent that."""
+    for other in map(inner, patient.averaged):
+        norms = {name: norm for name, norm in batch_norms(other).items() if tracks(norm)}
+        found = [name for name, norm in norms.items() if norm.training]
+        if found and not any(value.requires_grad for value in other.parameters()):
+            yield Sign(
+                found,
+                f"{of(found, norms)} of the second model are in training mode, and its parameters have no gradients",
+                "teacher.eval(), once more after each model.train() that reaches it",
+            )
+
+
 @rule("BN-S28", "error", "Federated weights without statistics", 13)
 def federated(patient: Patient) -> Iterator[Sign]:
     """The model's parameters are the mean of the clients', its running statistics are not: they are a new layer's, or

@@ -13,6 +13,7 @@ from bncourse.doctor.norms import (
     frozen,
     initial,
     initial_share,
+    named,
     tracks,
 )
 from bncourse.doctor.patient import Patient
@@ -218,6 +219,32 @@ def not_buffers(patient: Patient) -> Iterator[Sign]:
             else:
                 continue
             break
+    for name, module in named(patient.model):
+        if name not in patient.norms and not isinstance(module, torch.jit.ScriptModule):
+            plain = [
+                key for key, value in vars(module).items() if isinstance(value, torch.Tensor) and _is_statistic(key)
+            ]
+            if plain:
+                said = f"{', '.join(plain)} of {type(module).__name__}: plain attributes, no part of the state_dict"
+                yield Sign([name], said, f"register_buffer('{plain[0]}', ...)", "warning")
+
+
+def _is_statistic(attribute: str) -> bool:
+    return any(word in attribute.lower() for word in ("running", "moving", "mean", "var"))
+
+
+@rule("BN-S34", "warning", "Tracking switched off in a norm that has statistics", 3)
+def tracking_switched_off(patient: Patient) -> Iterator[Sign]:
+    """``track_running_stats`` was set to False after the norm was made. It has its statistics and uses them in
+    evaluation, but training no longer moves them: they stay those of an earlier time."""
+    norms = moving(patient)
+    found = [name for name, norm in norms.items() if getattr(norm, "track_running_stats", True) is False]
+    if found:
+        yield Sign(
+            found,
+            f"track_running_stats is False in {of(found, norms)} that keep running statistics: no batch moves them",
+            "track_running_stats=True; to freeze a norm, surgery.freeze(model)",
+        )
 
 
 @rule("BN-S11", "warning", "A damaged counter", 13)
@@ -384,7 +411,7 @@ def unfitting(patient: Patient) -> Iterator[Sign]:
 @rule("BN-F02", "warning", "The data are not those that the first norm was trained on", 3)
 def other_data(patient: Patient) -> Iterator[Sign]:
     """No other norm's statistics come before the first norm, so that what reaches it depends on the data and on the
-    weights alone. If its statistics are off by a standard deviation or a factor of four, the inputs are scaled or
+    weights alone. If its statistics are off by half a standard deviation or a factor of two, the inputs are scaled or
     normalized in another way than in training, or come from another domain, or it was trained on several in turn."""
     if not patient.real:
         return
@@ -394,11 +421,13 @@ def other_data(patient: Patient) -> Iterator[Sign]:
     if norm is None or not tracks(norm) or initial(norm) or initial_share(norm) > 0.05 or norm.training:
         return
     for one in misfits(patient, seen):
-        if one.name == first and (one.shift > 1 or one.factor > 4):
+        if one.name == first and one.matters:
+            far = one.shift > 1 or one.factor > 4 or damage(patient).severity is not None
             yield Sign(
                 [first],
                 f"in the first batch norm {one}",
                 "prepare inputs as in training; for a new domain, surgery.recalibrate(model, loader)",
+                None if far else "note",
             )
 
 
@@ -410,7 +439,7 @@ def trained_in_evaluation(patient: Patient) -> Iterator[Sign]:
     norms = moving(patient)
     found = [name for name, norm in norms.items() if initial(norm) and affine_moved(norm)]
     own = patient.own_statistics
-    if found and own is not None and patient.real and patient.evaluation.loss < 0.8 * own.loss:
+    if found and own is not None and patient.real and patient.evaluation.loss < own.loss:
         yield Sign(
             found,
             f"loss {number(patient.evaluation.loss)} with mean 0 and variance 1, {number(own.loss)} with the batch's "
@@ -422,15 +451,15 @@ def trained_in_evaluation(patient: Patient) -> Iterator[Sign]:
 @rule("BN-F12", "warning", "eps of another framework", 2)
 def other_eps(patient: Patient) -> Iterator[Sign]:
     """Keras uses eps 1e-3, torch 1e-5. Where all batch norms have one of the two, the loss is measured with the other;
-    if that is lower by a tenth, while the statistics fit, the weights were trained with it."""
+    if that is lower by a tenth, and the statistics fit then, the weights were trained with it."""
     values = {getattr(norm, "eps", None) for norm in patient.norms.values() if tracks(norm)}
     other = {1e-5: 1e-3, 1e-3: 1e-5}.get(next(iter(values), None)) if len(values) == 1 else None
     if other is None or not patient.real or not math.isfinite(patient.evaluation.loss) or is_new(patient):
         return
-    if any(one.matters for one in misfits(patient, patient.evaluation.seen)):
-        return
     swapped = patient.with_eps(other)
-    if swapped is not None and swapped.loss < 0.9 * patient.evaluation.loss - 0.02:
+    if swapped is None or any(one.matters for one in misfits(patient, swapped.seen)):
+        return
+    if swapped.loss < 0.9 * patient.evaluation.loss - 0.02:
         yield Sign(
             list(patient.norms),
             f"loss {number(patient.evaluation.loss)} with eps {number(values.pop())}, {number(swapped.loss)} with "

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
 
 from bncourse.doctor.norms import frozen, initial, norm_parameters
 from bncourse.doctor.rule import Sign, rule
+from bncourse.doctor.seen import distance
 from bncourse.doctor.words import number, of, plural
 
 
@@ -96,28 +98,21 @@ def several_forwards(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W05", "warning", "Batches of several kinds through one norm", 14)
 def kinds_of_batches(record: Any) -> Iterator[Sign]:
-    """In training mode the means of the batches that reach the first norm differ by more than a standard deviation, far
-    more than chance allows: real and generated images in turn, several domains, sorted data. The running statistics
-    average what no batch looks like."""
+    """In training mode the means of the batches that reach the first norm differ by more than half a standard
+    deviation, far more than chance allows: real and generated images in turn, several domains, sorted data. The running
+    statistics average what no batch looks like."""
     for name, events in record.events.items():
-        kept = [event for event in events if event.mean is not None and event.grad and not event.again][:64]
+        kept = [event for event in events if event.moments is not None and event.grad and not event.again][:64]
         if len(kept) < 2 or not kept[0].training:
             return
-        means, variances = (
-            torch.stack([getattr(event, key) for event in kept]).double() for key in ("mean", "variance")
-        )
-        if not torch.isfinite(means).all():
-            return
-        spread = variances.median(0).values + 1e-12
         # neighbours in time: the weights before the first norm hardly move between two batches
-        gaps = ((means[1:] - means[:-1]).square() / spread).clamp(max=1e6).mean(1).sqrt()
-        chance = (2 / min(event.values for event in kept)) ** 0.5
-        far = (gaps > max(1.0, 5 * chance)).sum().item()
+        gaps = [distance(one.moments, other.moments) for one, other in pairwise(kept)]
+        far = sum(gap > 0.5 for gap in gaps)
         if far * 3 >= len(gaps):
             yield Sign(
                 [name],
-                f"the means of batches that follow each other differ by up to {number(float(gaps.max()))} standard "
-                f"deviations ({far} of {len(gaps)} times by more than 1)",
+                f"the means of batches that follow each other differ by up to {number(max(gaps))} standard deviations "
+                f"({far} of {len(gaps)} times by more than 0.5)",
                 "a norm for each kind, or both kinds in one batch, shuffled",
             )
         return  # the first norm only: later ones see what training changes
@@ -227,7 +222,7 @@ def few_values(record: Any) -> Iterator[Sign]:
             found,
             f"{plural(count, 'value')} per channel in a training pass ({of(found, fewest)} had fewer than 8)",
             "larger batches, drop_last=True, or surgery.convert_norms(model, 'group')",
-            "warning" if count <= 2 else None,
+            {1: "error", 2: "warning"}.get(count),
         )
 
 

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from bncourse.doctor.norms import kind_of, named
 from bncourse.surgery.inputs import tensors_in
 
-__all__ = ["Call", "Moments", "Seen", "pooled", "seeing"]
+__all__ = ["Call", "Moments", "Seen", "distance", "moments_of", "pooled", "seeing"]
 
 FEATURES_LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RNNBase, nn.MultiheadAttention)
 SAMPLES = 512  # rows whose means are kept apart, at most
@@ -137,14 +137,27 @@ def _call(norm: nn.Module, x: Tensor, producer: str, masked: bool) -> Call:
     else:
         values = x[0].numel() if x.dim() == 1 else torch.Size(norm.normalized_shape).numel()
     if kind == "batch" and finite:
-        rows = x.double() if x.device.type != "mps" else x.float()
-        rows = rows.flatten(2) if x.dim() > 2 else rows.unsqueeze(-1)
-        if len(rows) > SAMPLES and x.dim() == 2:
-            size = len(rows) // SAMPLES
-            rows = rows[: size * SAMPLES].reshape(SAMPLES, size, -1).movedim(1, -1)
-        variances, means = (each.cpu() for each in torch.var_mean(rows[:SAMPLES], dim=2, correction=0))
+        means, variances = by_sample(x)
     padding = _padding(x) if kind == "batch" and not masked else 0.0
     return Call(kind, x.shape, values, uses_batch, finite, means, variances, producer, padding)
+
+
+def by_sample(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel in each sample, (N, C); where there are many, of some samples at a time."""
+    rows = x.double() if x.device.type != "mps" else x.float()
+    rows = rows.flatten(2) if x.dim() > 2 else rows.unsqueeze(-1)
+    if len(rows) > SAMPLES and x.dim() == 2:
+        size = len(rows) // SAMPLES
+        rows = rows[: size * SAMPLES].reshape(SAMPLES, size, -1).movedim(1, -1)
+    variances, means = (each.cpu().double() for each in torch.var_mean(rows[:SAMPLES], dim=2, correction=0))
+    return means, variances
+
+
+def moments_of(*inputs: Tensor) -> Moments:
+    """The moments of all these inputs together."""
+    means, variances = (torch.cat(parts) for parts in zip(*map(by_sample, inputs), strict=True))
+    between = means.var(0, correction=0)
+    return Moments(means.mean(0), variances.mean(0) + between, between / max(1, len(means) - 1), len(means))
 
 
 def _padding(x: Tensor) -> float:
@@ -166,3 +179,10 @@ def pooled(calls: list[Call]) -> Moments | None:
     means, variances = (torch.cat([getattr(call, name) for call in known]) for name in ("means", "variances"))
     between = means.var(0, correction=0)
     return Moments(means.mean(0), variances.mean(0) + between, between / max(1, len(means) - 1), len(means))
+
+
+def distance(one: Moments, other: Moments) -> float:
+    """How far the means are apart, in standard deviations (root mean square), without what chance explains."""
+    square = (one.mean - other.mean).square() - one.error - other.error
+    spread = (one.variance + other.variance) / 2 + 1e-12
+    return (square / spread).clamp(max=1e6).mean().clamp(min=0).nan_to_num(0).sqrt().item()

@@ -14,11 +14,14 @@ from bncourse.doctor.finding import Diagnosis
 from bncourse.doctor.norms import batch_norms, norm_parameters, tracks
 from bncourse.doctor.patient import Patient
 from bncourse.doctor.rule import findings_of
+from bncourse.doctor.seen import Moments, moments_of
+from bncourse.doctor.words import plural
 from bncourse.probes import as_written
 from bncourse.surgery.norms import plain_model
 
 __all__ = ["watch"]
 
+NOT_YET = ("BN-S03", "BN-S05", "BN-S07")  # what a model in the middle of its training need not hear
 KEPT = 400  # calls of a norm whose means are kept
 
 
@@ -34,8 +37,7 @@ class Event(NamedTuple):
         again: whether it was computed again, in the backward pass.
         values: how many values each channel has.
         finite: whether its statistics are finite afterwards.
-        mean, variance: of its input, (C,); None in evaluation.
-        recorded: whether it is one of the model's calls in which all is kept.
+        moments: of its input; None in evaluation.
     """
 
     forward: int
@@ -47,8 +49,7 @@ class Event(NamedTuple):
     again: bool
     values: int
     finite: bool
-    mean: Tensor | None
-    variance: Tensor | None
+    moments: Moments | None
 
 
 class Record:
@@ -90,11 +91,11 @@ def watch(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> I
         try:
             yield diagnosis
         finally:
-            diagnosis.examined = (
-                f"{examined(plain)}, watched for {record.forwards} forward passes and {record.steps} steps"
-            )
-            found = findings_of(record, "watch")
-            diagnosis.findings = sorted_and_merged([*found, *examine(Patient(model, optimizer=optimizer)).findings])
+            seen = f"{plural(record.forwards, 'forward pass')} and {plural(record.steps, 'step')}"
+            diagnosis.examined = f"{examined(plain)}, watched for {seen}"
+            static = examine(Patient(model, optimizer=optimizer)).findings
+            found = [finding for finding in static if finding.rule not in NOT_YET]
+            diagnosis.findings = sorted_and_merged([*findings_of(record, "watch"), *found])
 
 
 @contextmanager
@@ -127,10 +128,7 @@ def _hooked(
         if not isinstance(x, Tensor) or x.dim() < 2 or old is None:
             return
         events, now = record.events[names[norm]], _statistics(norm)
-        mean = variance = None
-        if norm.training and x.numel() and len(events) < KEPT:
-            dims = (0, *range(2, x.dim()))
-            variance, mean = (each.cpu() for each in torch.var_mean(x.detach().float(), dim=dims, correction=0))
+        moments = moments_of(x.detach()) if norm.training and x.numel() and len(events) < KEPT else None
         again = torch._C._current_graph_task_id() != -1
         grad = state["grad"] if state["depth"] or again else torch.is_grad_enabled()
         moved = len(old) != len(now) or any(not torch.equal(a, b) for a, b in zip(old, now, strict=True))
@@ -147,8 +145,7 @@ def _hooked(
                 again,
                 values,
                 finite,
-                mean,
-                variance,
+                moments,
             )
         )
 
@@ -163,7 +160,7 @@ def _hooked(
         for norm in record.norms.values():
             if not isinstance(norm, torch.jit.ScriptModule):
                 handles.append(norm.register_forward_pre_hook(norm_called, with_kwargs=True))
-                handles.append(norm.register_forward_hook(norm_returned, with_kwargs=True))
+                handles.append(norm.register_forward_hook(norm_returned, with_kwargs=True, always_call=True))
         if optimizer is not None:
             handles.append(optimizer.register_step_post_hook(stepped))
         yield
