@@ -1,4 +1,7 @@
-"""F. Many devices, each played by one after the other in a single process."""
+"""F. Many devices.
+
+One process plays all of them, one after the other.
+"""
 
 import copy
 

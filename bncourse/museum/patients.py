@@ -1,4 +1,4 @@
-"""What the specimens share: small digits, four small networks, a training loop, and what can be measured of them."""
+"""What the specimens share: small digits, three small networks, a training loop, and what can be measured of them."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator

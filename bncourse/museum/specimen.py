@@ -102,8 +102,9 @@ REGISTERED: list[Specimen] = []
 def specimen(*, networks: Sequence[Callable[[], nn.Module]] = (), **fields: Any) -> Callable:
     """Make the function below it a specimen; ``fields`` are those of ``Specimen`` that its docstring does not give.
 
-    The function takes ``fixed`` and returns a ``Patient``. With ``networks`` it takes one of them as a second argument
-    and becomes as many specimens, which have the network's name in theirs.
+    The function takes ``fixed`` and returns a ``Patient``. Its docstring is the symptom, an empty line, and the cause;
+    the first line of its module's is the family. With ``networks``, such as ``(cnn, mlp)`` of ``museum.patients``, it
+    takes one of them as ``network`` and becomes as many specimens, which have the network's name in theirs.
     """
 
     def register(make: Callable) -> Callable:
