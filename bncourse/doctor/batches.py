@@ -1,5 +1,6 @@
 """What ``diagnose`` is given to run a model with: batches with or without targets."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from itertools import islice
@@ -36,7 +37,7 @@ def batches_of(batch: Any) -> list[Batch]:
         found = [_split(each) for each in batch]
     elif isinstance(batch, Tensor | tuple | list | Mapping):
         found = [_split(batch)]
-    elif isinstance(batch, Iterable):
+    elif isinstance(batch, Iterable) and not isinstance(batch, str):
         found = [_split(each) for each in islice(batch, AT_MOST)]
     else:
         raise TypeError(f"batch must be inputs, a pair (inputs, targets) or a list of them, got {type(batch).__name__}")
@@ -93,8 +94,8 @@ def class_loss(output: Any, targets: Any) -> Tensor | None:
 
 def takes_pair(model: nn.Module, batch: Batch) -> bool:
     """Whether what looks like targets is a second input of the model."""
-    import inspect
-
+    if isinstance(model, torch.jit.ScriptModule):  # it has no signature to look at
+        return False
     parameters = inspect.signature(model.forward).parameters.values()
     required = [each for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD]
     return isinstance(batch.inputs, Tensor) and batch.targets is not None and len(required) >= 2

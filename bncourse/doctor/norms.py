@@ -32,8 +32,9 @@ def named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def kind_of(module: nn.Module) -> str | None:
-    """ "batch", "instance", "group" or "layer"; None for what is not a norm, or does not know its size yet."""
-    if any(is_lazy(value) for value in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
+    """ "batch", "instance", "group" or "layer"; None for what is not a norm, or has no values yet (lazy, meta)."""
+    own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    if any(is_lazy(value) or value.is_meta for value in own):
         return None
     if isinstance(module, _InstanceNorm):
         return "instance"

@@ -79,15 +79,22 @@ class Patient:
     @cached_property
     def own_statistics(self) -> Pass | None:
         """In evaluation, but each norm with the statistics of its batch, as in training; None if that fails."""
+        return self._with_own_statistics([])
+
+    def _with_own_statistics(self, training: list[nn.Module]) -> Pass | None:
         _set_mode(self.copy, False)
         moving = {name: norm for name, norm in batch_norms(self.copy).items() if tracks(norm) and not frozen(norm)}
         if not moving:
             return None
         try:
             with _statistics_kept(self.copy), batch_statistics(moving):
+                for module in training:
+                    module.training = True
                 return self._pass([batch for batch in self.batches if size_of(batch) > 1])
         except Exception:  # one value per channel, values that are not finite: other rules say so
             return None
+        finally:
+            _set_mode(self.copy, False)
 
     @cached_property
     def recalibrated(self) -> Pass | None:
@@ -107,16 +114,11 @@ class Patient:
             return None
 
     @cached_property
-    def training(self) -> Pass | None:
-        """In training mode, dropout and all; None if that fails."""
-        try:
-            with _statistics_kept(self.copy):
-                _set_mode(self.copy, True)
-                return self._pass([batch for batch in self.batches if size_of(batch) > 1])
-        except Exception:
-            return None
-        finally:
-            _set_mode(self.copy, False)
+    def with_dropout(self) -> Pass | None:
+        """With the statistics of the batch, and with dropout as in training; None without dropout, or if that fails."""
+        dropouts = [module for module in self.copy.modules() if "drop" in type(module).__name__.lower()]
+        dropouts = [module for module in dropouts if not any(module.children())]
+        return self._with_own_statistics(dropouts) if dropouts else None
 
     @cached_property
     def halves(self) -> Pass | None:
@@ -179,7 +181,8 @@ class Patient:
                     convert(each, lambda tensor: tensor.to(device)) for each in self._inputs_and_targets(batch)
                 )
                 try:
-                    output = call_with(self.copy, inputs)
+                    scripted = isinstance(self.copy, torch.jit.ScriptModule)
+                    output = self.copy(inputs) if scripted else call_with(self.copy, inputs)
                 except Exception as error:
                     reason = str(error.__cause__ or error).strip().split("\n")[0]
                     raise ValueError(
@@ -234,14 +237,20 @@ def untouched(model: nn.Module) -> Iterator[None]:
     The examination runs a copy. This is for models that cannot be copied, and for copies that call the original.
     """
     modes = [(module, module.training) for module in model.modules()]
-    places = [(module, name, value) for module in model.modules() for name, value in module._buffers.items()]
+    places = [
+        (module, name, value)
+        for module in model.modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+        for name, value in module._buffers.items()
+    ]
     values = [
         (tensor, tensor.detach().clone())
         for tensor in (*model.parameters(), *model.buffers())
         if not nn.parameter.is_lazy(tensor)
     ]
     gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
-    sources = generators(device_of(model))
+    device = device_of(model)
+    sources = generators(torch.device("cpu") if device.type == "meta" else device)
     states = [source.get_state() for source in sources]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (models draw from it)
     try:
@@ -262,8 +271,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 if not _same_bits(tensor, value):  # copying into all would spoil a backward pass that is to come
                     tensor.copy_(value)
         for parameter, gradient, requires_grad in gradients:
-            parameter.grad = gradient
-            parameter.requires_grad_(requires_grad)
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:

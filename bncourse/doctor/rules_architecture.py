@@ -60,25 +60,30 @@ def dead_channels(patient: Patient) -> Iterator[Sign]:
         )
 
 
+def dropout_ratios(patient: Patient) -> dict[str, float]:
+    """The variance of each batch norm's inputs with dropout, as a multiple of that without, in the median channel."""
+    with_dropout, without = patient.with_dropout, patient.own_statistics
+    if with_dropout is None or without is None:
+        return {}
+    ratios = {}
+    norms = batch_norms(patient.copy)
+    for name, calls in with_dropout.seen.of_kind("batch").items():
+        on, off = pooled(calls), pooled(without.seen.calls.get(name, []))
+        if on is not None and off is not None and name in norms and on.variance.shape == off.variance.shape:
+            alive = off.variance > getattr(norms[name], "eps", 1e-5)
+            if alive.any() and on.samples >= 4:
+                ratios[name] = float((on.variance / off.variance)[alive].median())
+    return ratios
+
+
 @rule("BN-F09", "note", "Dropout before a batch norm", 9)
 def dropout_before(patient: Patient) -> Iterator[Sign]:
     """Dropout keeps the mean and raises the variance, in training only. A batch norm behind it learns a running
     variance that evaluation never sees, and shrinks all activations. Measured is the variance of the norm's inputs with
     dropout on and off. (WideResNet does it with a convolution between them and works; the loss decides.)"""
-    names = (type(module).__name__.lower() for module in patient.copy.modules())
-    if not any("drop" in name for name in names):
+    ratios, without = dropout_ratios(patient), patient.own_statistics
+    if not ratios or without is None:
         return
-    with_dropout, without = patient.training, patient.own_statistics
-    if with_dropout is None or without is None:
-        return
-    ratios = {}
-    for name, calls in with_dropout.seen.of_kind("batch").items():
-        on, off = pooled(calls), pooled(without.seen.calls.get(name, []))
-        norm = batch_norms(patient.copy).get(name)
-        if on is not None and off is not None and norm is not None and on.variance.shape == off.variance.shape:
-            alive = off.variance > getattr(norm, "eps", 1e-5)
-            if alive.any() and on.samples >= 4:
-                ratios[name] = float((on.variance / off.variance)[alive].median())
     found = sorted((name for name in ratios if ratios[name] > 1.1), key=lambda name: -ratios[name])
     if found:
         best = min(without.loss, patient.evaluation.loss)

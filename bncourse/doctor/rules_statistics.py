@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from bncourse.doctor.batches import size_of
 from bncourse.doctor.norms import (
     affine_moved,
     batch_norms,
@@ -18,6 +19,7 @@ from bncourse.doctor.norms import (
 )
 from bncourse.doctor.patient import Patient
 from bncourse.doctor.rule import Sign, rule
+from bncourse.doctor.rules_architecture import dropout_ratios
 from bncourse.doctor.seen import pooled
 from bncourse.doctor.words import number, of, plural
 
@@ -195,12 +197,14 @@ def not_buffers(patient: Patient) -> Iterator[Sign]:
     the optimizer, and statistics with a gradient keep every batch's graph alive. torch's layers cannot get this wrong;
     those written by hand do."""
     for name, norm in patient.norms.items():
+        if isinstance(norm, torch.jit.ScriptModule):
+            continue
         for key in ("running_mean", "running_var"):
             value, saved = (
                 getattr(norm, key, None),
                 key in norm._buffers and key not in norm._non_persistent_buffers_set,
             )
-            if not isinstance(value, torch.Tensor) or isinstance(norm, torch.jit.ScriptModule):
+            if not isinstance(value, torch.Tensor):
                 continue
             if isinstance(value, torch.nn.Parameter) and value.requires_grad:
                 yield Sign([name], f"{key} is a parameter with a gradient", f"register_buffer('{key}', ...)")
@@ -317,8 +321,8 @@ def eps_matters(patient: Patient) -> Iterator[Sign]:
 class Misfit(NamedTuple):
     """How far a norm's running statistics are from those of its inputs.
 
-    ``shift``: of the mean, in standard deviations of the channel (root mean square over the channels, without what
-    chance explains); ``factor``: of the variance, in the median channel, at least 1.
+    ``shift``: of the mean, in standard deviations of the channel (root mean square over nine tenths of the
+    channels, without what chance explains); ``factor``: of the variance, in the median channel, at least 1.
     """
 
     name: str
@@ -350,7 +354,8 @@ def misfits(patient: Patient, seen) -> list[Misfit]:
         eps = float(getattr(norm, "eps", 1e-5))
         spread = moments.variance + eps
         square = ((moments.mean - mean).square() - moments.error) / spread
-        shift = square.clamp(max=1e6).mean().clamp(min=0).sqrt().item()
+        most = square.clamp(max=1e6).sort().values[: max(1, math.ceil(0.9 * len(square)))]  # a dead channel is no sign
+        shift = most.mean().clamp(min=0).sqrt().item()
         factor = math.exp((spread / (variance.clamp(min=0) + eps)).log().abs().median().item())
         found.append(Misfit(name, shift, factor))
     return sorted(found, key=lambda one: -(one.shift + math.log(one.factor)))
@@ -421,7 +426,8 @@ def other_data(patient: Patient) -> Iterator[Sign]:
     if norm is None or not tracks(norm) or initial(norm) or initial_share(norm) > 0.05 or norm.training:
         return
     for one in misfits(patient, seen):
-        if one.name == first and one.matters:
+        explained = one.shift <= 0.5 and dropout_ratios(patient).get(one.name, 1) > 1.1
+        if one.name == first and one.matters and not explained:
             far = one.shift > 1 or one.factor > 4 or damage(patient).severity is not None
             yield Sign(
                 [first],
@@ -451,10 +457,14 @@ def trained_in_evaluation(patient: Patient) -> Iterator[Sign]:
 @rule("BN-F12", "warning", "eps of another framework", 2)
 def other_eps(patient: Patient) -> Iterator[Sign]:
     """Keras uses eps 1e-3, torch 1e-5. Where all batch norms have one of the two, the loss is measured with the other;
-    if that is lower by a tenth, and the statistics fit then, the weights were trained with it."""
+    if that is lower by a tenth, and the statistics fit then and not before, the weights were trained with it."""
     values = {getattr(norm, "eps", None) for norm in patient.norms.values() if tracks(norm)}
     other = {1e-5: 1e-3, 1e-3: 1e-5}.get(next(iter(values), None)) if len(values) == 1 else None
     if other is None or not patient.real or not math.isfinite(patient.evaluation.loss) or is_new(patient):
+        return
+    if sum(map(size_of, patient.batches)) < 32 or not any(
+        one.matters for one in misfits(patient, patient.evaluation.seen)
+    ):
         return
     swapped = patient.with_eps(other)
     if swapped is None or any(one.matters for one in misfits(patient, swapped.seen)):

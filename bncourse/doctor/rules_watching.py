@@ -11,6 +11,8 @@ from bncourse.doctor.norms import frozen, initial, norm_parameters
 from bncourse.doctor.rule import Sign, rule
 from bncourse.doctor.seen import distance
 from bncourse.doctor.words import number, of, plural
+from bncourse.layers.replace import known_class
+from bncourse.surgery.norms import KNOWN
 
 
 def chosen(record: Any, test) -> dict[str, list]:
@@ -25,8 +27,9 @@ def moved_without_gradients(record: Any) -> Iterator[Sign]:
     ``model.eval()`` a validation moves the statistics towards the validation data, and its result depends on the batch.
     A teacher or target network in training mode is the same. (``momentum=None``, as in ``update_bn``, is left out:
     there it is meant.)"""
-    found = chosen(record, lambda event: event.moved and not event.grad and event.training)
-    found = {name: events for name, events in found.items() if getattr(record.norms[name], "momentum", 0) is not None}
+    found = chosen(
+        record, lambda event: event.moved and not event.grad and event.training and event.momentum is not None
+    )
     if found:
         passes = {event.forward for events in found.values() for event in events}
         yield Sign(
@@ -73,7 +76,7 @@ def moved_twice(record: Any) -> Iterator[Sign]:
             sorted(found, key=lambda name: -found[name]),
             f"its statistics moved {found[most]} times in one forward pass ({of(found, record.norms)} did)"
             f"{'; it was computed again in the backward pass' if again else ''}",
-            "bncourse's layers, or momentum 1 - sqrt(1 - m), 0.0513 for 0.1"
+            "momentum 1 - sqrt(1 - m), 0.0513 for 0.1, or no checkpointing around the norm"
             if again
             else "a norm for each use, if the inputs differ",
             None if again else "note",
@@ -105,17 +108,27 @@ def kinds_of_batches(record: Any) -> Iterator[Sign]:
         kept = [event for event in events if event.moments is not None and event.grad and not event.again][:64]
         if len(kept) < 2 or not kept[0].training:
             return
-        # neighbours in time: the weights before the first norm hardly move between two batches
         gaps = [distance(one.moments, other.moments) for one, other in pairwise(kept)]
-        far = sum(gap > 0.5 for gap in gaps)
+        far = sum(_another_kind(kept, place, gap) for place, gap in enumerate(gaps))
         if far * 3 >= len(gaps):
             yield Sign(
                 [name],
                 f"the means of batches that follow each other differ by up to {number(max(gaps))} standard deviations "
-                f"({far} of {len(gaps)} times by more than 0.5)",
+                f"({far} of {len(gaps)} times by more than 0.5, and not by training)",
                 "a norm for each kind, or both kinds in one batch, shuffled",
             )
         return  # the first norm only: later ones see what training changes
+
+
+def _another_kind(events: list, place: int, gap: float) -> bool:
+    """Whether a batch and the next are of two kinds, rather than before and after a long step of the weights.
+
+    Either there was no step between them, or a later batch is like the first one again.
+    """
+    if gap <= 0.5 or events[place].step == events[place + 1].step:
+        return gap > 0.5
+    later = events[place + 2 : place + 8]
+    return any(distance(events[place].moments, event.moments) < gap / 3 for event in later)
 
 
 @rule("BN-W06", "warning", "Training in evaluation mode", 3)
@@ -162,8 +175,10 @@ def turned_bad(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W08", "error", "Statistics that move in evaluation", 5)
 def moved_in_evaluation(record: Any) -> Iterator[Sign]:
-    """The norm was in evaluation mode and its statistics moved: it ignores the mode, or something writes into them."""
+    """The norm was in evaluation mode and its statistics moved: it ignores the mode. (Norms of torch and of this
+    package cannot, and something that writes into them, as recalibration does, may be meant.)"""
     found = chosen(record, lambda event: event.moved and not event.training)
+    found = {name: events for name, events in found.items() if not known_class(record.norms[name], KNOWN)}
     if found:
         first = next(iter(found))
         yield Sign(

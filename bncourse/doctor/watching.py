@@ -38,6 +38,7 @@ class Event(NamedTuple):
         values: how many values each channel has.
         finite: whether its statistics are finite afterwards.
         moments: of its input; None in evaluation.
+        momentum: of the norm at that time.
     """
 
     forward: int
@@ -50,6 +51,7 @@ class Event(NamedTuple):
     values: int
     finite: bool
     moments: Moments | None
+    momentum: float | None
 
 
 class Record:
@@ -146,6 +148,7 @@ def _hooked(
                 values,
                 finite,
                 moments,
+                getattr(norm, "momentum", 0.1),
             )
         )
 
