@@ -106,7 +106,7 @@ def chapter(env, number: int) -> str:
 
 def rules(env, ids: list[str]) -> str:
     """The doctor's rules, linked to its page."""
-    return ", ".join(link(env, "doctor", id, f"doctor-{id}") if "doctor" in env.found_docs else id for id in ids)
+    return ", ".join(link(env, "doctor", id, id) if "doctor" in env.found_docs else id for id in ids)
 
 
 def said(env, row: dict) -> str:

@@ -1,0 +1,159 @@
+"""``bncourse doctor`` from the shell, and the forms of its answer."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from bncourse.cli import main
+from bncourse.doctor import RULES, SEVERITIES, Diagnosis, Finding, diagnose
+
+SHOP = """
+import torch
+from torch import nn
+from bncourse.models import small_cnn
+
+network = small_cnn(channels=1)
+number = 3
+
+def healthy():
+    return small_cnn(channels=1)
+
+def sick():
+    model = small_cnn(channels=1)
+    model[0][1].momentum = 0.99
+    return model
+
+def breaks():
+    raise RuntimeError("no weights here")
+
+def nothing():
+    return "a model"
+"""
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """A folder with a module of models, where the shell is."""
+    (tmp_path / "shop.py").write_text(SHOP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("shop", None)
+    yield tmp_path
+    sys.modules.pop("shop", None)
+
+
+def doctor(*arguments):
+    return main(["doctor", *map(str, arguments)])
+
+
+def test_in_a_process_of_its_own(shop):
+    command = [sys.executable, "-m", "bncourse.cli", "doctor", "shop:sick", "--input", "8,1,28,28"]
+    done = subprocess.run([*command, "--fail-on", "warning", "--json"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["examined"] == "2 batch norms"
+    assert {"rule", "severity", "module", "measured", "fix", "chapter", "modules"} <= found["findings"][0].keys()
+    assert found["findings"][0]["rule"] == "BN-S02" and found["findings"][0]["module"] == "0.1"
+
+
+def test_exit_codes(shop, capsys):
+    assert doctor("shop:sick") == 0
+    assert doctor("shop:sick", "--fail-on", "error") == 0
+    assert doctor("shop:sick", "--fail-on", "warning") == 1
+    assert doctor("shop:sick", "--fail-on", "warning", "--ignore", "BN-S02") == 0
+    assert doctor("shop:healthy", "--fail-on", "warning") == 0
+    assert doctor("shop:healthy", "--fail-on", "note", "--select", "BN-F,bn-s01") == 0
+    assert doctor("shop:network") == 0
+    assert "nothing found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "a model is needed"),
+        (["shop"], "must be package.module:make_model, got 'shop'"),
+        (["nowhere:model"], "'nowhere:model' is not found: ModuleNotFoundError"),
+        (["shop:absent"], "'shop:absent' is not found: AttributeError"),
+        (["shop:breaks"], "shop:breaks() raised RuntimeError: no weights here"),
+        (["shop:nothing"], "shop:nothing() must return a torch.nn.Module, got str"),
+        (["shop:number"], "must be a torch.nn.Module or make one, got int"),
+        (["shop:healthy", "--input", "8,x"], "--input must be a shape such as 8,3,32,32, got '8,x'"),
+        (["shop:healthy", "--input", "8,3,28,28"], "batch must fit the model"),
+        (["shop:healthy", "--input", "8,1,28,28", "--batch", "b.pt"], "exclude each other"),
+        (["shop:healthy", "--batch", "absent.pt"], "--batch must be a file of torch.save"),
+        (["shop:healthy", "--batch", "model.pt"], "--batch must be a file of torch.save with tensors only"),
+        (["shop:healthy", "--checkpoint", "other.pt"], "must be one of this model: lacks 0.0.weight"),
+        (["shop:healthy", "--checkpoint", "shapes.pt"], "must be one of this model"),
+        (["shop:healthy", "--checkpoint", "number.pt"], "must have a state_dict, got int"),
+        (["shop:healthy", "--select", "E501"], "must be ids of rules or begin one, got 'E501'"),
+        (["--explain", "BN-X01"], "--explain must be the id of a rule"),
+    ],
+)
+def test_bad_input_is_one_line(shop, capsys, arguments, message):
+    torch.save(nn.Linear(2, 2), "model.pt")
+    torch.save(nn.Linear(2, 2).state_dict(), "other.pt")
+    import shop as module
+
+    torch.save({key: torch.zeros(2, 2) for key in module.healthy().state_dict()}, "shapes.pt")
+    torch.save(3, "number.pt")
+    assert doctor(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("bncourse doctor: ") and err.count("\n") == 1
+    assert message in err
+    assert doctor(*arguments, "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_file_of_batches_and_a_checkpoint(shop, capsys):
+    import shop as module
+
+    state = module.healthy().state_dict()
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, "whole.pt")
+    torch.save({key: value for key, value in state.items() if "running" not in key}, "bare.pt")
+    torch.save((torch.rand(16, 1, 28, 28), torch.arange(16) % 10), "batch.pt")
+    assert doctor("shop:healthy", "--checkpoint", "whole.pt", "--batch", "batch.pt", "--fail-on", "error") == 0
+    assert doctor("shop:healthy", "--checkpoint", "bare.pt", "--fail-on", "error") == 1
+    assert "BN-S06  0.1 and 1 more" in capsys.readouterr().out
+
+
+def test_random_inputs_are_not_taken_for_data(shop):
+    import shop as module
+
+    model = module.healthy()
+    for norm in (model[0][1], model[2][1]):
+        norm.running_mean.fill_(5.0)  # as real data may have left it
+        norm.bias.data.normal_()
+    torch.save(model.state_dict(), "trained.pt")
+    assert doctor("shop:healthy", "--checkpoint", "trained.pt", "--input", "32,1,28,28", "--fail-on", "warning") == 0
+
+
+def test_a_rule_explains_itself(capsys):
+    assert doctor("--explain", "bn-f01") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("BN-F01 (error, forward): The running statistics") and "Read: chapter 3." in text
+
+
+def test_rules_are_complete():
+    assert len({rule.id for rule in RULES}) == len(RULES) >= 30
+    for rule in RULES:
+        assert rule.severity in SEVERITIES and rule.level in ("static", "forward", "watch")
+        assert rule.title and len(rule.explanation) > 60 and 1 <= rule.chapter <= 15
+
+
+def test_the_worst_stands_first_and_a_table_is_narrow():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, momentum=0))
+    diagnosis = diagnose(model, torch.randn(1, 3))
+    ranks = [SEVERITIES.index(finding.severity) for finding in diagnosis.findings]
+    assert ranks == sorted(ranks) and diagnosis.worst() == "error"
+    lines = str(diagnosis).splitlines()
+    assert lines[0] == "1 batch norm: 2 errors, 2 notes" and max(map(len, lines)) <= 120
+
+
+def test_a_name_longer_than_its_column():
+    long = Finding("BN-S01", "error", "a" * 60, "measured", "fix", 3, ("a" * 60, "b"))
+    text = str(Diagnosis([long], "1 batch norm"))
+    assert "".join(line[16:43].strip() for line in text.splitlines()[4:]).replace(" ", "") == "a" * 60 + "and1more"
