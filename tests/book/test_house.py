@@ -20,7 +20,7 @@ NOTEBOOKS = notebooks()
 ROOMS = (  # a room imports only what stands before it
     *("moved", "files", "checks", "kernels", "standardize", "functional", "layers", "models", "progress", "devices"),
     *("data", "checkpoint", "training", "probes", "experiments", "exploration", "surgery", "claims", "plotting"),
-    *("notebook", "studies", "explorers", "lab", "doctor", "exercises", "grading", "cli"),
+    *("museum", "notebook", "studies", "explorers", "lab", "doctor", "exercises", "grading", "cli"),
 )
 
 
