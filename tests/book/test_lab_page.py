@@ -79,18 +79,71 @@ def test_a_reader_guesses_trains_and_compares(visit):
     page.wait_for_function("document.querySelector('.bn-status').textContent.startsWith('Done')")
     assert re.search(r"A: test accuracy \d+\.\d% \(\d+\.\d% with batch statistics\)\. B: test accuracy", status(page))
     result = page.locator(".bn-result").text_content()
-    assert "You guessed: “B hardly learns at all”. Measured: accuracy (A minus B):" in result
-    assert "(You have changed the preset.)" in result and "On 10 seeds, unchanged:" in result
+    assert result.startswith("This run, with your change. Measured: accuracy (A minus B): ")
+    assert "The preset without your change, on 10 seeds. With twelve layers" in result
+    assert "Statement P6 of the book. “Deep networks are hard to train.”" in result
     assert page.locator(".bn-progress").text_content() == "step 20 of 20"
 
 
-def test_without_a_guess_it_asks_once(visit):
-    page = visit(SHORT)
-    page.locator(".bn-train").click()
-    assert status(page).startswith("Guess first")
-    page.locator(".bn-train").click()
+def test_without_a_guess_the_button_says_so(visit):
+    page = visit("#lab-vanishing")
+    page.get_by_role("button", name="Train without a guess").click()
     page.wait_for_function("document.querySelector('.bn-status').textContent.startsWith('Done')")
-    assert "The answer in this run:" in page.locator(".bn-result").text_content()
+    result = page.locator(".bn-result").text_content()
+    assert re.search(r"\(A against B\): a factor of [\d,]+000\. The answer: “More than 1,000 times smaller”\.", result)
+    assert "guess" not in result and re.search(r"The 95% interval of this mean is \d+,000 to [\d,]+,000\.", result)
+
+
+def test_the_networks_can_be_looked_at_before_the_first_step(visit):
+    page = visit("#lab-exploding&steps=100")
+    page.get_by_text("Look inside the networks").click()
+    rows = page.locator(".bn-inside tbody tr")
+    rows.last.wait_for()
+    assert [row.split()[0] for row in rows.all_inner_texts()] == ["1", *map(str, range(5, 61, 5))]
+    first, last = (rows.nth(i).locator("td").first.text_content() for i in (0, -1))
+    assert re.search("10[⁴⁵⁶⁷]$", first) and float(last) < 10
+    assert "This is before the first step." in page.locator(".bn-says").text_content()
+    before = page.locator(".bn-inside table").text_content()
+    page.get_by_role("button", name="One step").click()
+    page.wait_for_function("document.querySelector('.bn-inside caption').textContent.endsWith('at step 1')")
+    page.get_by_role("button", name="Start over").click()
+    page.wait_for_function("document.querySelector('.bn-inside caption').textContent.endsWith('at step 0')")
+    assert page.locator(".bn-inside table").text_content() == before
+
+
+def test_a_change_ends_the_guess_and_is_named_until_it_is_undone(visit):
+    page = visit("#lab-first&steps=20")
+    page.evaluate("location.hash = '#lab-two'")
+    page.get_by_text("It hardly matters").check()
+    changed, guesses = page.locator(".bn-changed"), page.locator("fieldset input:checked")
+    page.get_by_text("More controls").click()
+    for label in ("seeds at once", "first seed"):
+        page.get_by_label(label).press("ArrowRight")
+    assert changed.is_hidden() and guesses.count() == 1
+    page.get_by_label("A: batch size").press("ArrowRight")
+    assert changed.text_content() == "You have changed: A’s batch size 3 instead of 2. Undo"
+    assert guesses.count() == 0 and page.evaluate("location.hash") == "#lab-two&a.batch=3&seed=1&seeds=2"
+    page.get_by_role("button", name="Undo").click()
+    assert changed.is_hidden() and page.evaluate("location.hash") == "#lab-two"
+
+
+IDLE = """rows => rows.flatMap((row) => [...row.querySelectorAll(".bn-idle")].filter((one) => one.offsetHeight)
+    .map((one) => [one.parentElement.querySelector("b")?.textContent, row.firstChild.textContent]
+        .filter(Boolean).join(": ")))"""
+
+
+def test_a_control_without_effect_says_so(visit):
+    page = visit("#lab-first&b.norm=layer")
+    page.get_by_text("More controls").click()
+    idle = lambda: set(page.locator(".bn-row").evaluate_all(IDLE))  # noqa: E731
+    for_ghosts = {"A: size of a ghost batch", "B: size of a ghost batch"}
+    dropped = {"A: place of dropout", "B: place of dropout"}
+    assert idle() == {"B: momentum of the statistics"} | for_ghosts | dropped
+    page.get_by_label("A: norm", exact=True).select_option("none")
+    assert {"A: eps", "A: place of the norm", "A: gamma and beta", "test batch", "test images"} <= idle()
+    page.get_by_label("A: norm", exact=True).select_option("Ghost BatchNorm")
+    page.get_by_label("B: dropout rate").press("ArrowRight")
+    assert idle() == {"B: momentum of the statistics", "B: size of a ghost batch", "A: place of dropout"}
 
 
 def test_every_view_is_a_picture_and_a_table(visit):
@@ -108,7 +161,7 @@ def test_every_view_is_a_picture_and_a_table(visit):
         seen.add(page.locator(".bn-inside table").text_content())
     assert len(seen) == menu.locator("option").count() == 6
     page.get_by_text("The curves as numbers").click()
-    numbers = page.get_by_role("table", name="Training loss and test accuracy by step")
+    numbers = page.get_by_role("table", name="training loss and test accuracy")
     assert numbers.locator("tbody tr").last.locator("th").text_content() == "20"
     assert "NaN" not in page.locator(".bn-lab").inner_text()
 
@@ -153,6 +206,7 @@ def test_a_link_to_a_preset_leads_to_the_lab_and_not_to_its_row(visit):
         ("#lab-first&colour=red", "The address has “colour=red”, which is not a setting."),
         ("#lab-first&a.seed=3&constructor=1", "which is not a setting"),
         ("#lab-first&&&=", "which is not a setting"),
+        ("#lab-first&a.eps=0.00001&a.rate=0.10&b.rate=", "learning rate cannot be “”: took 0."),
     ],
 )
 def test_an_address_that_somebody_wrote_is_taken_as_far_as_it_goes(visit, address, said):
@@ -170,7 +224,7 @@ def test_a_run_that_diverges_says_so_and_keeps_its_curves(visit):
     page = visit("#lab-gain&steps=20&a.depth=2&b.depth=40&b.gain=20&b.width=16")
     train(page)
     said = page.locator(".bn-notes").text_content()
-    assert said == "B stopped at step 1: diverged, its loss is no longer a finite number. Its curves stay."
+    assert said == "B stopped at step 1: diverged, its loss is no longer a finite number."
     assert ink(page, ".bn-charts canvas") > 1000 and "A: test accuracy" in status(page)
 
 
@@ -179,6 +233,7 @@ def test_a_batch_of_one_stops_with_torchs_error(visit):
     train(page)
     said = page.locator(".bn-notes").text_content()
     assert said.startswith("A stopped at step 1: Expected more than 1 value per channel when training")
+    assert re.fullmatch(r"Done\. A stopped at step 1\. B: test accuracy \d+\.\d%\.", status(page))
 
 
 def test_the_largest_network_is_refused_with_a_sentence(visit):

@@ -69,7 +69,7 @@ class Run {
       batchTestLoss: batch.loss,
       disagree: 100 * mean(running.predictions.map((one, i) => (batch.predictions[i] ?? one) !== one)),
       weights,
-      effective: this.settings.rate / (this.settings.optimizer === "Adam" ? weights : weights ** 2),
+      effective: this.effective(weights),
       firstGradient: layers[0].gradient,
       lastGradient: layers.at(-1).gradient,
       dead: mean(layers.map((layer) => layer.dead)),
@@ -81,6 +81,12 @@ class Run {
       running: running.predictions[i],
       batch: batch.predictions[i] ?? null,
     }));
+  }
+
+  // The learning rate over the squared length of the weights (over the length, for Adam); without a norm it means nothing.
+  effective(weights) {
+    const { norm, rate, optimizer } = this.settings;
+    return norm === "none" ? NaN : rate / (optimizer === "Adam" ? weights : weights ** 2);
   }
 
   // Loss and accuracy (in %) on the test images, with running statistics or with those of each test batch.
@@ -199,7 +205,7 @@ const MEASURES = {
 
 class Experiment {
   constructor({ shared, a, b }, digits, times = TIMES) {
-    Object.assign(this, { shared, settings: [a, b], digits, runs: [[], []], step: 0, steps: shared.steps });
+    Object.assign(this, { shared, settings: [a, b], digits, runs: [[], []], step: 0, steps: shared.steps, ready: false });
     this.every = Math.max(1, Math.round(shared.steps / times));
   }
 
@@ -213,6 +219,7 @@ class Experiment {
       }
     }
     yield* this.measure();
+    this.ready = true; // measured before the first step
     while (this.step < this.steps && this.all.some((run) => !run.stopped)) {
       for (const run of this.all) {
         run.step();

@@ -58,7 +58,7 @@ function makeControl(setting, label, change) {
   };
 }
 
-// One row of controls; `changed(side, value)` tells what the reader did.
+// One row of controls; `changed(side, value)` tells what the reader did. Where a setting has no effect, the row says so.
 function makeRow(name, setting, changed) {
   const sides = setting.of === "both" ? ["both"] : ["a", "b"];
   const label = (side) => (side === "both" ? setting.label : `${side.toUpperCase()}: ${setting.label}`);
@@ -67,15 +67,23 @@ function makeRow(name, setting, changed) {
     element(
       "span",
       { className: `bn-cell bn-${side}` },
-      ...(side === "both" ? [] : [element("b", { text: side.toUpperCase(), "aria-hidden": "true" })]),
+      ...(side === "both" ? [] : [element("b", { text: side.toUpperCase() })]),
       node,
+      element("span", { className: "bn-idle", text: "no effect" }),
     ),
   );
+  const kind = typeof setting.choices[0] === "number" ? "number" : "menu";
   const row = element(
     "div",
-    { className: `bn-row bn-of-${setting.of}` },
-    element("span", { className: "bn-label", text: setting.label, "aria-hidden": "true" }),
+    { className: `bn-row bn-of-${setting.of} bn-${kind}` },
+    element("span", { className: "bn-label", text: setting.label }),
     ...cells,
   );
-  return { row, set: (state) => controls.forEach(([side, control]) => control.set(state[side][name])) };
+  const set = (states, state) =>
+    controls.forEach(([side, control]) => {
+      control.set(state[side][name]);
+      control.node.hidden = !states.hasEffect(state, side, name);
+      control.node.nextSibling.hidden = !control.node.hidden;
+    });
+  return { row, set };
 }
