@@ -9,7 +9,7 @@ from notebook_output import insert
 
 from bncourse import lab
 from bncourse.claims import statements, verdict
-from tools.lab_presets import judge, load, measure, state
+from tools.lab_presets import design, judge, load, measure, state
 from tools.toc import ROOT
 
 QUICK = ("vanishing", "eps", "one")  # the presets that take a second or two on ten seeds
@@ -105,9 +105,9 @@ def test_the_networks_can_be_looked_at_before_the_first_step(visit):
     assert "This is before the first step." in page.locator(".bn-says").text_content()
     before = page.locator(".bn-inside table").text_content()
     page.get_by_role("button", name="One step").click()
-    page.wait_for_function("document.querySelector('.bn-inside caption').textContent.endsWith('at step 1')")
+    page.wait_for_function("document.querySelector('.bn-inside caption')?.textContent.endsWith('at step 1')")
     page.get_by_role("button", name="Start over").click()
-    page.wait_for_function("document.querySelector('.bn-inside caption').textContent.endsWith('at step 0')")
+    page.wait_for_function("document.querySelector('.bn-inside caption')?.textContent.endsWith('at step 0')")
     assert page.locator(".bn-inside table").text_content() == before
 
 
@@ -159,9 +159,9 @@ def test_every_view_is_a_picture_and_a_table(visit):
         assert rows.count() > 0 and re.search(r"\d", rows.last.text_content())
         assert ink(page, ".bn-inside canvas") > 300
         seen.add(page.locator(".bn-inside table").text_content())
-    assert len(seen) == menu.locator("option").count() == 6
+    assert len(seen) == menu.locator("option").count() == 7
     page.get_by_text("The curves as numbers").click()
-    numbers = page.get_by_role("table", name="training loss and test accuracy")
+    numbers = page.get_by_role("table", name="Training loss (nats) and test accuracy")
     assert numbers.locator("tbody tr").last.locator("th").text_content() == "20"
     assert "NaN" not in page.locator(".bn-lab").inner_text()
 
@@ -206,13 +206,18 @@ def test_a_link_to_a_preset_leads_to_the_lab_and_not_to_its_row(visit):
         ("#lab-first&colour=red", "The address has “colour=red”, which is not a setting."),
         ("#lab-first&a.seed=3&constructor=1", "which is not a setting"),
         ("#lab-first&&&=", "which is not a setting"),
-        ("#lab-first&a.eps=0.00001&a.rate=0.10&b.rate=", "learning rate cannot be “”: took 0."),
+        ("#lab-first&b.rate=", "learning rate cannot be “”: took 0."),
     ],
 )
 def test_an_address_that_somebody_wrote_is_taken_as_far_as_it_goes(visit, address, said):
     page = visit(address)
     assert said in page.locator(".bn-notes").text_content()
     assert page.locator(".bn-train").is_enabled() and page.locator(".bn-notes b").count() == 0
+
+
+def test_a_number_may_be_written_otherwise(visit):
+    page = visit("#lab-first&a.eps=0.00001&b.eps=1E-3&a.rate=0.10")
+    assert page.locator(".bn-notes").is_hidden() and page.evaluate("location.hash") == "#lab-first&b.eps=0.001"
 
 
 def test_another_pages_anchor_is_not_the_labs(visit):
@@ -326,6 +331,22 @@ def test_the_page_stays_smooth_while_it_trains(visit):
     assert gaps[20] < 25
 
 
+def test_with_reduced_motion_it_draws_once_a_second(visit):
+    drawn = """window.drawn = [];
+        const clear = CanvasRenderingContext2D.prototype.clearRect;
+        CanvasRenderingContext2D.prototype.clearRect = function (...all) {
+            if (this.canvas.ariaLabel?.startsWith("Test accuracy")) window.drawn.push(performance.now());
+            return clear.apply(this, all);
+        };"""
+    page = visit("#lab-first&steps=10000", script=drawn, reduced_motion="reduce")
+    page.locator(".bn-train").click()
+    page.wait_for_function("document.querySelector('.bn-progress').textContent > 'step 1'")
+    page.evaluate("window.drawn = []")
+    page.wait_for_function("window.drawn.length === 3")
+    first, second, third = page.evaluate("window.drawn")
+    assert second - first > 900 and third - second > 900
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_on_a_phone_all_can_use_it(visit, dark):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -354,6 +375,8 @@ def test_a_small_lab_starts_with_one_button(visit):
     page.wait_for_function("document.querySelector('.bn-status').textContent.startsWith('Done')")
     assert ink(page, "canvas") > before + 200
     assert page.get_by_role("link").get_attribute("href") == "lab.html#lab-first"
+    said = page.locator(".bn-legend").text_content()
+    assert said.startswith("A: BatchNorm. B: no norm. Both: 12 hidden layers, SGD at rate 0.1, batches of 32, gain")
 
 
 def test_two_labs_on_one_page_and_one_inserted_later(visit):
@@ -414,6 +437,12 @@ class TestPresets:
         assert set(lab.measured()) == set(lab.presets())
         wrong = {name: one for name, one in lab.measured().items() if one["verdict"] != "holds" or one["count"] < 10}
         assert not wrong, "change the preset, then run python -m tools.lab_presets"
+
+    @pytest.mark.parametrize("name", lab.presets())
+    def test_it_was_measured_as_it_is(self, name):
+        now = lab.presets()[name]
+        assert lab.measured()[name]["design"] == design(now), "run python -m tools.lab_presets"
+        assert design(now) != design(now | {"both": now.get("both", {}) | {"steps": 1}})
 
     def test_some_of_them_again(self, browser):
         page = browser.new_page()

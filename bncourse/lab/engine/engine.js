@@ -14,6 +14,7 @@ class Engine {
     if (!this.experiment) return;
     if (run) Object.assign(this, { rate: run, since: performance.now(), from: this.experiment.step });
     if (pause || step) Object.assign(this, { rate: 0, goal: this.experiment.step + (step ? 1 : 0) });
+    if (run || step) this.experiment.closely = step || run <= 10; // somebody watches
     if (start || run || step) this.workIn(0);
   }
 
@@ -32,7 +33,7 @@ class Engine {
     const { experiment, rate, goal } = this;
     const start = performance.now();
     const due = rate ? this.from + 1 + ((start - this.since) / 1000) * rate : goal;
-    const behind = () => !experiment.ready || experiment.step < due;
+    const behind = () => !experiment.ready || experiment.step < due || experiment.over;
     let done = false;
     while (!done && behind() && performance.now() - start < this.slice) ({ done } = this.training.next());
     const resting = done || (!rate && !behind());

@@ -121,13 +121,14 @@ function drawLines(canvas, { lines, range = null, dots = false, ...options }) {
     if (end && line.name) {
       pen.fillRect(end[0] - 2.5, end[1] - 2.5, 5, 5);
       let at = end[1];
-      for (const other of taken) if (Math.abs(other - at) < 13) at = other + (at >= other ? 13 : -13);
+      const lowest = plot.height - 42;
+      for (const other of taken) if (Math.abs(other - at) < 13) at = other + (at >= other && other < lowest ? 13 : -13);
       taken.push(at);
       pen.textBaseline = "middle";
       pen.font = `600 ${FONT}`;
       const right = end[0] + 6 + pen.measureText(line.name).width > plot.width; // no room there
       pen.textAlign = right ? "right" : "left";
-      pen.fillText(line.name, end[0] + (right ? -6 : 6), right ? at - 12 : at);
+      pen.fillText(line.name, end[0] + (right ? -6 : 6), at - (right || line.x.length === 1 ? 12 : 0));
       pen.font = FONT;
     }
   }

@@ -288,29 +288,42 @@ class Lab {
     if (!begun) this.parts.train.textContent = this.small ? "Train both" : unguessed ? "Train without a guess" : "Train";
   }
 
+  // What A and B are, and what they have in common.
   legend() {
-    const name = (side) => {
-      const { norm, place, optimizer, rate, batch, depth, ...others } = this.state[side];
-      const setting = (key, value) => shown(this.data.settings[key], value);
-      const unusual = (key) =>
-        others[key] !== this.data.settings[key].start || this.state.a[key] !== this.state.b[key];
-      const rest = Object.keys(others).filter((key) => unusual(key) && this.states.hasEffect(this.state, side, key));
-      const layers = `${depth} hidden layer${depth === 1 ? "" : "s"}`;
-      return [
-        element("span", { className: `bn-key bn-${side}`, "aria-hidden": "true" }),
-        element("b", { text: side.toUpperCase() }),
-        `: ${norm === "none" ? "no norm" : setting("norm", norm)}${norm !== "none" && place === "after" ? " after the activation" : ""}, ${layers}, ${optimizer} at rate ${setting("rate", rate)}, batches of ${batch}` +
-          rest.map((key) => `; ${this.data.settings[key].label}: ${setting(key, others[key])}`).join("") +
-          ". ",
-      ];
-    };
-    const dashed = this.nets.some(remembers);
-    const band =
-      this.state.both.seeds > 1 ? ` Bands: the 95% interval of the mean of ${this.state.both.seeds} seeds.` : "";
+    const [a, b] = ["a", "b"].map((side) => this.traits(side));
+    const both = a.filter((trait) => b.includes(trait));
+    const of = (side, traits) => [
+      element("span", { className: `bn-key bn-${side}`, "aria-hidden": "true" }),
+      element("b", { text: side.toUpperCase() }),
+      `: ${traits.filter((trait) => !both.includes(trait)).join(", ") || "the same"}. `,
+    ];
+    const { seeds } = this.state.both;
     return [
-      ...name("a"),
-      ...name("b"),
-      `${dashed ? "Solid: evaluation mode, with running statistics; dashed: with the statistics of each test batch." : ""}${band}`,
+      ...of("a", a),
+      ...of("b", b),
+      both.length ? `Both: ${both.join(", ")}. ` : "",
+      this.nets.some(remembers)
+        ? "Solid: evaluation mode, with running statistics; dashed: with the statistics of each test batch. "
+        : "",
+      seeds > 1 ? `Bands: the 95% interval of the mean of ${seeds} seeds.` : "",
+    ];
+  }
+
+  // A network in words: the main settings, and others where they are not as usual.
+  traits(side) {
+    const { norm, depth, optimizer, rate, batch, ...others } = this.state[side];
+    const { settings } = this.data;
+    const unusual = Object.keys(others).filter(
+      (name) =>
+        (others[name] !== settings[name].start || this.state.a[name] !== this.state.b[name]) &&
+        this.states.hasEffect(this.state, side, name),
+    );
+    return [
+      norm === "none" ? "no norm" : shown(settings.norm, norm),
+      `${depth} hidden layer${depth === 1 ? "" : "s"}`,
+      `${optimizer} at rate ${shown(settings.rate, rate)}`,
+      `batches of ${batch}`,
+      ...unusual.map((name) => `${settings[name].label}: ${shown(settings[name], others[name])}`),
     ];
   }
 
@@ -404,6 +417,7 @@ class Lab {
     const { parts, changed, guess, preset, data } = this;
     const { statements } = data;
     const paragraphs = resultOf(this.nets, { preset, changed, guess, ten: data.measured[this.state.id] });
+    if (!this.small) paragraphs.push(["Look and try.", preset.comment]);
     for (const { id, text } of statements[this.state.id] ?? [])
       paragraphs.push([`Statement ${id} of the book.`, `“${text}”`, data.ledger && `${data.ledger}#ledger-${id}`]);
     parts.result.replaceChildren(
@@ -448,7 +462,8 @@ class Lab {
     if (this.small) return this.describe();
     drawLoss(parts.loss, nets, steps);
     const view = Object.values(VIEWS)[parts.view.selectedIndex];
-    parts.says.textContent = this.at ? view.says : `${view.says} This is before the first step.`;
+    const start = looked(nets) && nets[0].look.step === 0;
+    parts.says.textContent = start ? `${view.says} This is before the first step.` : view.says;
     parts.layerLabel.hidden = !view.layer;
     const count = Math.max(1, ...nets.map(({ look }) => look?.norms.length ?? 1));
     if (parts.layer.options.length !== count)
@@ -459,13 +474,13 @@ class Lab {
       const context = { steps, digits: this.digits, layer: parts.layer.selectedIndex };
       view.draw(parts.inside, nets, context);
       parts.inside.setAttribute("aria-label", `${view.label}. The numbers are in the table below.`);
-      if (!this.running) writeTable(parts.insideTable, view.table(nets, context), `${view.label}, at step ${this.at}`);
+      if (!this.running) writeTable(parts.insideTable, view.table(nets, context), `${view.label}, at step ${nets[0].look.step}`);
     } else if (this.insideShown.open) {
       begin(parts.inside, 1);
       parts.insideTable.replaceChildren();
     }
     if (this.numbersShown.open && !this.running)
-      writeTable(parts.table, runTable(nets), "training loss and test accuracy");
+      writeTable(parts.table, runTable(nets), "Training loss (nats) and test accuracy; “batch”: with batch statistics");
     this.describe();
   }
 

@@ -173,6 +173,23 @@ const VIEWS = {
       ]),
     }),
   },
+  loss: {
+    label: "test loss in both modes",
+    says: "The loss of the test images: solid in evaluation mode, with running statistics; dashed with the statistics of each test batch.",
+    draw: (canvas, nets, { steps }) =>
+      drawLines(canvas, {
+        lines: curves(nets, "testLoss", "batchTestLoss"),
+        log: true,
+        x: [0, steps],
+        xLabel: "step",
+        yLabel: "test loss (nats)",
+      }),
+    table: (nets) =>
+      pointTable(nets, [
+        ["loss", "testLoss", number],
+        ["loss, batch", "batchTestLoss", number],
+      ]),
+  },
   weights: {
     label: "length of the weights, effective rate",
     says: "A norm makes the length of the weights before it irrelevant to the output: what counts is the learning rate divided by the squared length (by the length, for Adam). A network without a norm has no such rate, and no line.",
@@ -204,7 +221,7 @@ const VIEWS = {
     table: (nets) => layerTable(nets, [["silent units (%)", (layer) => layer.dead]]),
   },
   digits: {
-    label: "digits and what they are taken for",
+    label: "digits and predictions",
     says: "Test images with their class and each network's answer, with running statistics (r) and with those of the test batch (b). A cross marks a wrong answer.",
     draw: (canvas, nets, { digits }) =>
       drawDigits(
@@ -224,11 +241,14 @@ const VIEWS = {
     table: (nets, { digits }) => ({
       heads: [
         "digit",
-        ...nets.flatMap((_, i) => [`${letter(i)}: running statistics`, `${letter(i)}: batch statistics`]),
+        ...nets.flatMap((net, i) => [letter(i), ...(remembers(net) ? [`${letter(i)}, batch`] : [])]),
       ],
       rows: shownDigits(nets, digits).map(({ label }, i) => [
         label,
-        ...nets.flatMap(({ look }) => [look.digits[i].running, look.digits[i].batch ?? "–"]),
+        ...nets.flatMap((net) => {
+          const { running, batch } = net.look.digits[i];
+          return [running, ...(remembers(net) ? [batch ?? "–"] : [])];
+        }),
       ]),
     }),
   },
@@ -243,11 +263,12 @@ const shownDigits = ([{ look }], { images, labels }) =>
 // Some of the measured steps, the last among them, with these quantities of A and B.
 function pointTable(nets, columns) {
   const steps = [...new Set(nets.flatMap((net) => curve(net, "accuracy").x))].sort((a, b) => a - b);
-  const heads = ["step", ...nets.flatMap((_, i) => columns.map(([title]) => `${letter(i)}: ${title}`))];
+  const of = (net) => columns.filter(([, quantity]) => remembers(net) || !quantity.startsWith("batch"));
+  const heads = ["step", ...nets.flatMap((net, i) => of(net).map(([title]) => `${letter(i)}: ${title}`))];
   const rows = evenly(steps.length - 1).map((k) => [
     steps[k],
     ...nets.flatMap((net) =>
-      columns.map(([, quantity, write]) => {
+      of(net).map(([, quantity, write]) => {
         const line = curve(net, quantity);
         const at = line.x.indexOf(steps[k]);
         return at < 0 ? "–" : write(line.y[at]);
@@ -259,7 +280,7 @@ function pointTable(nets, columns) {
 
 const runTable = (nets) =>
   pointTable(nets, [
-    ["training loss", "loss", number],
-    ["test accuracy, running statistics", "accuracy", percent],
-    ["with batch statistics", "batchAccuracy", percent],
+    ["loss", "loss", number],
+    ["test", "accuracy", percent],
+    ["test, batch", "batchAccuracy", percent],
   ]);
