@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -121,9 +122,9 @@ def test_a_change_ends_the_guess_and_is_named_until_it_is_undone(visit):
         page.get_by_label(label).press("ArrowRight")
     assert changed.is_hidden() and guesses.count() == 1
     page.get_by_label("A: batch size").press("ArrowRight")
-    assert changed.text_content() == "You have changed: A’s batch size 3 instead of 2. Undo"
+    assert changed.text_content() == "You have changed: A’s batch size 3 instead of 2. Back to the preset"
     assert guesses.count() == 0 and page.evaluate("location.hash") == "#lab-two&a.batch=3&seed=1&seeds=2"
-    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Back to the preset").click()
     assert changed.is_hidden() and page.evaluate("location.hash") == "#lab-two"
 
 
@@ -247,6 +248,13 @@ def test_the_largest_network_is_refused_with_a_sentence(visit):
     assert page.locator(".bn-train").is_disabled()
     page.get_by_role("button", name="One step").click()
     assert "the lab stops at" in status(page)
+
+
+def test_without_workers_a_look_must_be_short_too(visit):
+    large = "#lab-first&a.depth=64&a.width=128&a.batch=2"
+    assert visit(large).locator(".bn-train").is_enabled()
+    page = visit(large, script="delete window.Worker")
+    assert "the lab stops at 100 million" in status(page) and page.locator(".bn-train").is_disabled()
 
 
 @pytest.mark.parametrize("how", ["none", "refused", "late"])
@@ -432,6 +440,15 @@ class TestPresets:
         ranges = sorted((one.get("from", -1e9), one.get("to", 1e9)) for one in lab.presets()[name]["answers"])
         mean = lab.measured()[name]["mean"]
         assert any(low <= mean <= high for low, high in ranges)
+
+    def test_the_place_of_the_right_answer_does_not_give_it_away(self):
+        places = Counter()
+        for name, preset in lab.presets().items():
+            right = [
+                one.get("from", -1e9) <= lab.measured()[name]["mean"] <= one.get("to", 1e9) for one in preset["answers"]
+            ]
+            places["first" if right[0] else "last" if right[-1] else "between"] += 1
+        assert 5 <= min(places.values()) and max(places.values()) <= 15, places
 
     def test_every_sentence_held_on_ten_seeds(self):
         assert set(lab.measured()) == set(lab.presets())

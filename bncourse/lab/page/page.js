@@ -19,6 +19,7 @@ class Lab {
       (report) => this.receive(report),
       () => {
         this.onPage = true;
+        if (this.state) this.reset("");
       },
     );
     this.send({ load: data.digits });
@@ -75,7 +76,7 @@ class Lab {
       table: element("div", { className: "bn-table" }),
       legend: element("p", { className: "bn-legend" }),
     });
-    parts.undo = button("Undo", () => {
+    parts.undo = button("Back to the preset", () => {
       this.open(this.states.ofPreset(this.state.id));
       parts.train.focus();
     });

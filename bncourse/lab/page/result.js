@@ -35,8 +35,8 @@ function resultOf(nets, { preset, changed, guess, ten }) {
     if (guess !== null) run.push(answers[guess] === answer ? "You guessed it." : `You guessed: “${answers[guess].text}”.`);
   } else run.push("It has no number for the question: a network stopped.");
   const kept = [sentence.replace("{value}", quantity(ten.mean, unit))];
-  if (ten.low < ten.high)
-    kept.push(`The 95% interval of this mean is ${figure(ten.low, unit)} to ${figure(ten.high, unit)}.`);
+  const [low, high] = [ten.low, ten.high].map((end) => figure(end, unit));
+  if (low !== high) kept.push(`The 95% interval of this mean is ${low} to ${high}.`);
   return [
     [changed ? "This run, with your change." : "This run.", run.join(" ")],
     [`The preset${changed ? " without your change" : ""}, on ${ten.count} seeds.`, kept.join(" ")],
