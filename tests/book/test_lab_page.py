@@ -74,7 +74,7 @@ def ink(page, selector: str) -> int:
 
 
 def test_a_reader_guesses_trains_and_compares(visit):
-    page = visit(SHORT)
+    page = visit(SHORT, content=lab.html("first", address=True, ledger="ledger.html"))
     page.get_by_text("B hardly learns at all").check()
     page.get_by_role("button", name="Train", exact=True).click()
     page.wait_for_function("document.querySelector('.bn-status').textContent.startsWith('Done')")
@@ -82,7 +82,8 @@ def test_a_reader_guesses_trains_and_compares(visit):
     result = page.locator(".bn-result").text_content()
     assert result.startswith("This run, with your change. Measured: accuracy (A minus B): ")
     assert "The preset without your change, on 10 seeds. With twelve layers" in result
-    assert "Statement P6 of the book. “Deep networks are hard to train.”" in result
+    assert "Statement P6, which the book tests. “Deep networks are hard to train.”" in result
+    assert page.get_by_role("link", name="Its verdict").get_attribute("href") == "ledger.html#ledger-P6"
     assert page.locator(".bn-progress").text_content() == "step 20 of 20"
 
 

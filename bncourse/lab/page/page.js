@@ -420,7 +420,7 @@ class Lab {
     const paragraphs = resultOf(this.nets, { preset, changed, guess, ten: data.measured[this.state.id] });
     if (!this.small) paragraphs.push(["Look and try.", preset.comment]);
     for (const { id, text } of statements[this.state.id] ?? [])
-      paragraphs.push([`Statement ${id} of the book.`, `“${text}”`, data.ledger && `${data.ledger}#ledger-${id}`]);
+      paragraphs.push([`Statement ${id}, which the book tests.`, `“${text}”`, data.ledger && `${data.ledger}#ledger-${id}`]);
     parts.result.replaceChildren(
       ...paragraphs.map(([lead, text, address]) =>
         element(
