@@ -113,6 +113,15 @@ def test_the_networks_can_be_looked_at_before_the_first_step(visit):
     assert page.locator(".bn-inside table").text_content() == before
 
 
+def test_before_the_engine_answers_there_is_nothing_to_tell(visit):
+    page = visit(script="window.Worker = class { postMessage() {} }")
+    for name in ("Look inside the networks", "The curves as numbers"):
+        page.get_by_text(name).click()
+    page.get_by_role("table", name="Training loss").wait_for()
+    assert page.locator(".bn-lab tbody tr").count() == 0
+    assert not re.search("undefined|NaN", page.locator(".bn-lab").inner_text())
+
+
 def test_a_change_ends_the_guess_and_is_named_until_it_is_undone(visit):
     page = visit("#lab-first&steps=20")
     page.evaluate("location.hash = '#lab-two'")

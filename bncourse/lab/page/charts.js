@@ -1,4 +1,5 @@
-// The lab's pictures, by hand on a canvas: lines with bands, histograms in rows, points, digits.
+// The lab's pictures, by hand on a canvas: lines with bands, histograms in rows, points, digits. The small libraries, uPlot
+// and Chart.js, have no maintained package that pip could pin; Plotly, Bokeh and Vega have, and each outweighs the page.
 
 const FONT = "12px system-ui, sans-serif";
 

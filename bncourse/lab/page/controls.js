@@ -1,4 +1,4 @@
-// The controls: a row for each setting, with one for A and one for B.
+// What the page is made of: elements, tables, and the controls: a row for each setting, with one for A and one for B.
 
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
@@ -10,6 +10,33 @@ function element(tag, properties = {}, ...children) {
   }
   made.append(...children);
   return made;
+}
+
+const labelled = (text, control) => element("label", {}, element("span", { text: `${text} ` }), control);
+
+function writeTable(place, { heads, rows }, caption) {
+  place.tabIndex = 0; // wide tables scroll, by keyboard too
+  place.replaceChildren(
+    element(
+      "table",
+      {},
+      element("caption", { text: caption }),
+      element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { text, scope: "col" })))),
+      element(
+        "tbody",
+        {},
+        ...rows.map((cells) =>
+          element(
+            "tr",
+            {},
+            ...cells.map((text, i) =>
+              element(i ? "td" : "th", i ? { text: String(text) } : { text: String(text), scope: "row" }),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 const shown = (setting, value) =>

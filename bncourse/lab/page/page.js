@@ -500,32 +500,6 @@ const SPEEDS = {
   "10 steps a second": 10,
   "2 steps a second": 2,
 };
-const labelled = (text, control) => element("label", {}, element("span", { text: `${text} ` }), control);
-
-function writeTable(place, { heads, rows }, caption) {
-  place.tabIndex = 0; // wide tables scroll, by keyboard too
-  place.replaceChildren(
-    element(
-      "table",
-      {},
-      element("caption", { text: caption }),
-      element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { text, scope: "col" })))),
-      element(
-        "tbody",
-        {},
-        ...rows.map((cells) =>
-          element(
-            "tr",
-            {},
-            ...cells.map((text, i) =>
-              element(i ? "td" : "th", i ? { text: String(text) } : { text: String(text), scope: "row" }),
-            ),
-          ),
-        ),
-      ),
-    ),
-  );
-}
 
 for (const root of document.querySelectorAll(".bn-lab:not([data-live])")) {
   const read = (name) => root.querySelector(`script.bn-lab-${name}`)?.textContent;

@@ -265,7 +265,7 @@ function pointTable(nets, columns) {
   const steps = [...new Set(nets.flatMap((net) => curve(net, "accuracy").x))].sort((a, b) => a - b);
   const of = (net) => columns.filter(([, quantity]) => remembers(net) || !quantity.startsWith("batch"));
   const heads = ["step", ...nets.flatMap((net, i) => of(net).map(([title]) => `${letter(i)}: ${title}`))];
-  const rows = evenly(steps.length - 1).map((k) => [
+  const rows = (steps.length ? evenly(steps.length - 1) : []).map((k) => [
     steps[k],
     ...nets.flatMap((net) =>
       of(net).map(([, quantity, write]) => {
