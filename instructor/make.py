@@ -43,10 +43,7 @@ tests:
     files: true
     ok_format: false
 """
-EXPLAIN = (
-    "**Explain it.** What is wrong, and in what situation would you notice? Write one or two sentences of your own "
-    "below this line.\n\n---\n"
-)
+ASK = "What is wrong, and in what situation would you notice?"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -127,7 +124,7 @@ def expand(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.source += f"\npoints: {points:g}\ncheck_cell: false"
             cells.append(new_markdown_cell(f"## {number}. {exercise.title}\n\n{about}"))
         elif cell.cell_type == "raw" and cell.source.startswith("# EXPLANATION"):
-            cells[-1] = new_markdown_cell(EXPLAIN)
+            cells[-1] = new_markdown_cell(prompt(explanation(cell)))
         elif cell.cell_type == "code" and cell.source.startswith("check("):
             check = ast.parse(cell.source).body[0].value
         elif begins(cell, "TESTS"):
@@ -140,6 +137,8 @@ def about_points(exercise: Exercise, points: float, hidden: int, explained: bool
     """What a student should know of an exercise before starting it."""
     public = len(exercise.cases)
     share = "all or nothing" if all_or_nothing else "shared equally"
+    if exercise.weights:
+        share = "shared equally but for " + ", ".join(f"{name} (x {w})" for name, w in exercise.weights.items())
     worth = f"{count(exercise.points, 'point')}" + (f": {points:g} for your explanation, {points:g}" * explained)
     return (
         f"*Chapter {exercise.chapter}, {exercise.level}, about {exercise.minutes} minutes. Worth {worth} for what "
@@ -158,10 +157,22 @@ def explanations(source: Path) -> dict[str, dict]:
         if begins(cell, "QUESTION"):
             name = re.search(r"^name: (.+)$", cell.source, re.MULTILINE)[1]
         elif cell.cell_type == "raw" and cell.source.startswith("# EXPLANATION"):
-            parts = re.findall(r"^(\w+): (.*(?:\n  .*)*)", cell.source, re.MULTILINE)
-            texts = {key: " ".join(text.split()) for key, text in parts}
-            found[name] = {"points": EXERCISES[name].points / 2, "prompt": EXPLAIN, **texts}
+            texts = explanation(cell)
+            found[name] = {"points": EXERCISES[name].points / 2, "prompt": prompt(texts), **texts}
+            found[name].pop("ask", None)
     return found
+
+
+def explanation(cell: nbformat.NotebookNode) -> dict[str, str]:
+    """The texts of a raw cell: rubric, good and weak, and what is asked where that is not the usual question."""
+    parts = re.findall(r"^(\w+): (.*(?:\n  .*)*)", cell.source, re.MULTILINE)
+    return {key: " ".join(text.split()) for key, text in parts}
+
+
+def prompt(texts: dict[str, str]) -> str:
+    """What the student notebook asks to be explained."""
+    ask = texts.get("ask", ASK)
+    return f"**Explain it.** {ask} Write one or two sentences of your own below this line.\n\n---\n"
 
 
 def begins(cell: nbformat.NotebookNode, block: str) -> bool:
@@ -193,7 +204,10 @@ def autograder(tests: Path) -> dict:
         title = ast.get_docstring(function) or function.name.replace("_", " ")
         source = ast.unparse(function)
         cases.append({"name": title, "hidden": case.hidden, "points": case.points, "source": source})
-    points = round(sum(case["points"] for case in cases), 6)
+    points, weights = round(sum(case["points"] for case in cases), 6), EXERCISES[question.name].weights
+    shares = [weights.get(case["name"], 1) for case in cases]
+    for case, share in zip(cases, shares, strict=True):
+        case["points"] = points * share / sum(shares)
     return {"name": question.name, "points": points, "all_or_nothing": question.all_or_nothing, "cases": cases}
 
 
