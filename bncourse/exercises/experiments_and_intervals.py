@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bncourse.exercises.compare import CaseFailed, expect, expect_items, expect_number, require
+from bncourse.exercises.compare import CaseFailed, expect, expect_items, expect_number, in_its_place, require
 from bncourse.exercises.exercise import Exercise
 
 HOLDS, NOT, UNDECIDED = "holds", "does not hold", "undecided here"
@@ -236,7 +236,8 @@ def compare_forgotten(answer, seeds, d):
         asked.append(int(seed))
         return trained(seed)
 
-    got = expect_items(answer(spied, seeds, d), 3, "the answer")
+    with in_its_place(answer, verdict=rule):
+        got = expect_items(answer(spied, seeds, d), 3, "the answer")
     require(
         set(asked) == set(seeds),
         f"the networks of the seeds {sorted(set(asked))} were trained; it should be {sorted(seeds)}.",
@@ -304,7 +305,8 @@ COMMON = "Both variants have one common rate here. Each needs its own best one."
 
 def compare_race(answer, effect, choosing, seeds, d=1.0):
     run = Race(effect, choosing, seeds)
-    got = expect_items(answer(run, RATES, choosing, seeds, d), 3, "the answer")
+    with in_its_place(answer, verdict=rule):
+        got = expect_items(answer(run, RATES, choosing, seeds, d), 3, "the answer")
     expected = run.interval(BEST, seeds)
     # what a choice on the seeds of the race leads to
     peeked = {name: max(RATES, key=lambda rate: sum(run.value(name, rate, s) for s in seeds)) for name in BEST}  #
