@@ -16,6 +16,7 @@ import argparse
 import ast
 import contextlib
 import hashlib
+import inspect
 import io
 import json
 import re
@@ -29,7 +30,7 @@ import otter.assign
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 from otter.test_files.exception_test import ExceptionTestFile
 
-from bncourse.exercises import EXERCISES, Exercise
+from bncourse.exercises import EXERCISES, Exercise, creatures
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -74,6 +75,7 @@ def make(source: Path, students: Path, private: Path) -> None:
         questions = [autograder(dist / "autograder/tests" / f"{question}.py") for question in names]
     for question in questions:
         question["explanation"] = explanations(source).get(question["name"])
+        question["given"] = given(student, question["name"])
     for cell in solution.cells:
         cell.source = without_prompts(cell.source)
         cell.metadata.pop("tags", None)  # here a failing check is an error
@@ -85,6 +87,14 @@ def make(source: Path, students: Path, private: Path) -> None:
     cases = sum(len(question["cases"]) for question in questions)
     points = sum(question["points"] + (question["explanation"] or {}).get("points", 0) for question in questions)
     print(f"{name}: {len(questions)} exercises, {cases} cases, {points:g} points")
+
+
+def given(student: nbformat.NotebookNode, name: str) -> list[str]:
+    """The cells of a question as students get them: who hands them in unchanged has not answered."""
+    code = [cell.source for cell in student.cells if cell.cell_type == "code"]
+    end = next(number for number, source in enumerate(code) if source.startswith(f'check("{name}"'))
+    begin = max((n + 1 for n in range(end) if code[n].startswith("check(")), default=0)
+    return [source for source in code[begin:end] if re.match(r"(def|class) ", source)]
 
 
 def write_student(notebook: nbformat.NotebookNode, path: Path) -> None:
@@ -125,12 +135,25 @@ def expand(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cells.append(new_markdown_cell(f"## {number}. {exercise.title}\n\n{about}"))
         elif cell.cell_type == "raw" and cell.source.startswith("# EXPLANATION"):
             cells[-1] = new_markdown_cell(prompt(explanation(cell)))
+        elif cell.cell_type == "code" and (found := re.match(r"(\w+) = ({.*})", cell.source, re.DOTALL)):
+            cell.source = creature(found[1], ast.literal_eval(found[2]))
         elif cell.cell_type == "code" and cell.source.startswith("check("):
             check = ast.parse(cell.source).body[0].value
         elif begins(cell, "TESTS"):
             cells += public_cases(check)
     notebook.cells, notebook.metadata = cells, nbformat.from_dict(METADATA)
     return notebook
+
+
+def creature(name: str, fixes: dict[str, str]) -> str:
+    """A creature of the bug zoo: as it is for students; fixed by what the source replaces, for instructors."""
+    given = fixed = inspect.getsource(getattr(creatures, name)).rstrip()
+    for old, new in fixes.items():
+        if fixed.count(old) != 1:
+            raise ValueError(f"{name} must have what is fixed once, got {fixed.count(old)} times {old!r}")
+        fixed = fixed.replace(old, new)
+    prompt = f'""" # BEGIN PROMPT\n{given}\n""" # END PROMPT'
+    return f"# BEGIN SOLUTION NO PROMPT\n{fixed}\n# END SOLUTION\n{prompt}"
 
 
 def about_points(exercise: Exercise, points: float, hidden: int, explained: bool, all_or_nothing: bool) -> str:
@@ -225,7 +248,7 @@ def tidy(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
 
 def without_prompts(source: str) -> str:
     """A solution without the marks that told otter what students get."""
-    source = re.sub(r'^ *""" # BEGIN PROMPT\n.*?^ *""" # END PROMPT\n?', "", source, flags=re.DOTALL | re.MULTILINE)
+    source = re.sub(r'^ *""" # BEGIN PROMPT\n.*?^ *""" +# END PROMPT\n?', "", source, flags=re.DOTALL | re.MULTILINE)
     source = re.sub(r"^ *# (BEGIN SOLUTION( NO PROMPT)?|END SOLUTION)\n?", "", source, flags=re.MULTILINE)
     return re.sub(r" *# SOLUTION$", "", source, flags=re.MULTILINE).rstrip()
 

@@ -64,11 +64,14 @@ def _summary(records: list[Record], graded: list[Record], assignment: Assignment
 
 
 def misconceptions(graded: Iterable[Record], assignment: Assignment) -> list[tuple[str, set[str], set[str]]]:
-    """Each hint that was given: its text, the exercises and the students; the most frequent first."""
+    """Each hint that was given: its text, the exercises and the students; the most frequent first.
+
+    A question whose cells are as they were given shows no misconception: it was not answered.
+    """
     exercises, students = defaultdict(set), defaultdict(set)
     for record in graded:
         for question, outcomes in record.outcomes.items():
-            for outcome in outcomes:
+            for outcome in outcomes if question not in record.unchanged else ():
                 if outcome.hint:
                     exercises[outcome.hint].add(question)
                     students[outcome.hint].add(record.student)
@@ -98,7 +101,8 @@ def _exercises(graded: list[Record], assignment: Assignment) -> str:
         share = sum(points) / len(points) / question.points if points and question.points else 0.0
         full = sum(point >= question.points for point in points)
         empty = sum(
-            all(o.message.startswith(("not answered yet", "the notebook does not define")) for o in outcomes)
+            question.name in record.unchanged
+            or all(o.message.startswith(("not answered yet", "the notebook does not define")) for o in outcomes)
             for record in graded
             if (outcomes := record.outcomes.get(question.name))
         )
@@ -160,6 +164,26 @@ def fingerprint(cells: Iterable[str]) -> str:
                 node.body = body[1:] or body
         trees.append(ast.dump(tree))
     return hashlib.sha256("\n".join(trees).encode(errors="surrogatepass")).hexdigest()
+
+
+def definitions(cells: Iterable[str]) -> dict[str, str]:
+    """The functions and classes that cells define in the end, by name, whatever the comments and the layout."""
+    found = {}
+    for cell in cells:
+        try:
+            tree = ast.parse(cell)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found[node.name] = ast.dump(node)
+    return found
+
+
+def unchanged(cells: Iterable[str], assignment: Assignment) -> list[str]:
+    """The questions whose functions and classes are in the end as students got them."""
+    there = definitions(cells).items()
+    return [q.name for q in assignment.questions if q.given and definitions(q.given).items() <= there]
 
 
 def alike(submissions: Iterable[Submission], graded: Iterable[Record]) -> list[list[str]]:
