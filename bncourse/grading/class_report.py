@@ -4,6 +4,7 @@ import ast
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -147,37 +148,43 @@ def _misconceptions(graded: list[Record], assignment: Assignment) -> str:
 
 def fingerprint(cells: Iterable[str]) -> str:
     """A digest of what cells define and compute, whatever the names, the comments and the layout."""
-    trees = []
-    for cell in cells:
-        try:
-            tree = ast.parse(cell)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            trees.append(cell)
-            continue
-        names: dict[str, str] = {}
-        for node in ast.walk(tree):
-            for attribute in ("id", "arg", "name"):
-                if isinstance(getattr(node, attribute, None), str):
-                    setattr(node, attribute, names.setdefault(getattr(node, attribute), f"n{len(names)}"))
-            body = getattr(node, "body", None)
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) and body:
-                node.body = body[1:] or body
-        trees.append(ast.dump(tree))
-    return hashlib.sha256("\n".join(trees).encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256("\n".join(map(nameless, cells)).encode(errors="surrogatepass")).hexdigest()
+
+
+@lru_cache(maxsize=10_000)  # most cells of a class are the same
+def nameless(cell: str) -> str:
+    """A cell's syntax with numbers for names; as it stands, if it has none."""
+    tree = parsed(cell)
+    if tree is None:
+        return cell
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        for attribute in ("id", "arg", "name"):
+            if isinstance(getattr(node, attribute, None), str):
+                setattr(node, attribute, names.setdefault(getattr(node, attribute), f"n{len(names)}"))
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) and body:
+            node.body = body[1:] or body
+    return ast.dump(tree)
+
+
+def parsed(cell: str) -> ast.Module | None:
+    try:
+        return ast.parse(cell)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def definitions(cells: Iterable[str]) -> dict[str, str]:
     """The functions and classes that cells define in the end, by name, whatever the comments and the layout."""
-    found = {}
-    for cell in cells:
-        try:
-            tree = ast.parse(cell)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                found[node.name] = ast.dump(node)
-    return found
+    return {name: content for cell in cells for name, content in defined(cell)}
+
+
+@lru_cache(maxsize=10_000)
+def defined(cell: str) -> tuple[tuple[str, str], ...]:
+    """Those of one cell."""
+    nodes = getattr(parsed(cell), "body", [])
+    return tuple((node.name, ast.dump(node)) for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef))
 
 
 def unchanged(cells: Iterable[str], assignment: Assignment) -> list[str]:
