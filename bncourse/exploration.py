@@ -10,7 +10,7 @@ from typing import Any
 
 from bncourse.experiments import EXPLORATION, Splits, compare, exploring
 
-__all__ = ["choose"]
+__all__ = ["choose", "explored"]
 
 
 def choose(name: str, candidates: Mapping[Any, Callable[[int], float]], *, splits: Splits | None = None) -> Any:
@@ -33,15 +33,27 @@ def choose(name: str, candidates: Mapping[Any, Callable[[int], float]], *, split
             for value, run in candidates.items()
         }
         best = max(means, key=means.__getitem__)
+        choice = {"value": best, "among": list(means), "means": list(means.values())}
+        _chosen()[name] = choice
         print(f"{name}: {best} of {', '.join(f'{value} ({mean:.3g})' for value, mean in means.items())}")
         if found := os.environ.get("BNCOURSE_CHOSEN"):
             with open(found, "a", encoding="utf-8") as file:
-                choice = {"name": name, "value": best, "among": list(means), "means": list(means.values())}
-                file.write(json.dumps(choice) + "\n")
+                file.write(json.dumps({"name": name} | choice) + "\n")
         return best
     if _chosen().get(name, {}).get("among") != list(candidates):
         raise ValueError(f"name must have been chosen among {list(candidates)} by tools.explore, got {name!r}")
     return _chosen()[name]["value"]
+
+
+def explored(name: str) -> dict[Any, float]:
+    """The mean of each candidate on the seeds of the exploration, as ``choose`` kept it under that name.
+
+    Raises:
+        ValueError: nothing has been chosen under that name.
+    """
+    if name not in _chosen():
+        raise ValueError(f"name must have been chosen by tools.explore, got {name!r}")
+    return dict(zip(_chosen()[name]["among"], _chosen()[name]["means"], strict=True))
 
 
 @cache

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bncourse import exploration
 from bncourse.experiments import Runs, Splits, compare, confirmation_seeds, interval, one_thread, share
 from bncourse.exploration import choose
 from bncourse.training import History, fit
@@ -234,3 +235,11 @@ def test_nothing_chosen_is_an_error_that_says_what_to_do():
         ValueError, match=r"name must have been chosen among \[1, 2\] by tools.explore, got '99 nothing'"
     ):
         choose("99 nothing", {1: float, 2: float})
+
+
+def test_what_was_explored_is_there_to_be_shown(monkeypatch):
+    table = {"01 rate": {"value": 0.3, "among": [0.1, 0.3], "means": [1.0, 2.0]}}
+    monkeypatch.setattr(exploration, "_chosen", lambda: table)
+    assert exploration.explored("01 rate") == {0.1: 1.0, 0.3: 2.0}
+    with pytest.raises(ValueError, match=r"name must have been chosen by tools.explore, got '99 nothing'"):
+        exploration.explored("99 nothing")
