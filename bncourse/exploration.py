@@ -13,7 +13,9 @@ from bncourse.experiments import EXPLORATION, Splits, compare, exploring
 __all__ = ["choose", "explored"]
 
 
-def choose(name: str, candidates: Mapping[Any, Callable[[int], float]], *, splits: Splits | None = None) -> Any:
+def choose(
+    name: str, candidates: Mapping[Any, Callable], *, splits: Splits | None = None, at_once: bool = False
+) -> Any:
     """The candidate that did best on the seeds of the exploration.
 
     In the book this reads what was chosen and runs nothing. ``python -m tools.explore CHAPTER`` runs every candidate
@@ -23,21 +25,23 @@ def choose(name: str, candidates: Mapping[Any, Callable[[int], float]], *, split
         name: under which the choice is kept.
         candidates: for each value a function of the seed that returns what should be large, as in ``compare``.
         splits: as in ``compare``.
+        at_once: the candidates are functions of all seeds at once, such as networks that are trained side by side, and
+            return a number for each.
 
     Raises:
         ValueError: nothing has been chosen under that name, or among other candidates.
     """
     if exploring():
-        means = {
-            value: float(compare({value: run}, EXPLORATION, splits=splits)[value].mean())
-            for value, run in candidates.items()
-        }
+        means = {}
+        for value, run in candidates.items():
+            found = run(EXPLORATION) if at_once else compare({value: run}, EXPLORATION, splits=splits)[value]
+            means[value] = float(found.mean())
         best = max(means, key=means.__getitem__)
         choice = {"value": best, "among": list(means), "means": list(means.values())}
         _chosen()[name] = choice
         print(f"{name}: {best} of {', '.join(f'{value} ({mean:.3g})' for value, mean in means.items())}")
-        if found := os.environ.get("BNCOURSE_CHOSEN"):
-            with open(found, "a", encoding="utf-8") as file:
+        if kept := os.environ.get("BNCOURSE_CHOSEN"):
+            with open(kept, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"name": name} | choice) + "\n")
         return best
     if _chosen().get(name, {}).get("among") != list(candidates):
