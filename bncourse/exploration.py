@@ -35,14 +35,17 @@ def choose(name: str, candidates: Mapping[Any, Callable[[int], float]], *, split
         compared = [compare({value: run}, EXPLORATION, splits=splits)[value] for value, run in candidates.items()]
         return [float(runs.mean()) for runs in compared]
 
-    return _choose(name, list(candidates), means, splits.dataset if splits else BOOK_DATA)
+    return _choose(name, list(candidates), means, splits)
 
 
-def choose_at_once(name: str, candidates: Sequence[Any], run: Callable[[Sequence[int]], Any]) -> Any:
+def choose_at_once(
+    name: str, candidates: Sequence[Any], run: Callable[[Sequence[int]], Any], *, splits: Splits | None = None
+) -> Any:
     """``choose`` where one call runs all candidates with all seeds, as ``studies.many_networks`` does.
 
     Args:
         run: given the seeds, it returns what should be large: (seeds, candidates).
+        splits: as in ``choose``.
 
     Raises:
         ValueError: as ``choose``.
@@ -52,11 +55,11 @@ def choose_at_once(name: str, candidates: Sequence[Any], run: Callable[[Sequence
         with one_thread():
             return [float(column.mean()) for column in np.asarray(run(list(EXPLORATION))).T]
 
-    return _choose(name, list(candidates), means)
+    return _choose(name, list(candidates), means, splits)
 
 
-def _choose(name: str, candidates: list, means: Callable[[], list[float]], dataset: str = BOOK_DATA) -> Any:
-    of_the_book = name
+def _choose(name: str, candidates: list, means: Callable[[], list[float]], splits: Splits | None) -> Any:
+    of_the_book, dataset = name, splits.dataset if splits else BOOK_DATA
     name = name if dataset == BOOK_DATA else f"{name}, {dataset}"
     if exploring():
         found = means()
