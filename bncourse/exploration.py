@@ -40,14 +40,17 @@ def choose(
             return float(candidates[value](EXPLORATION).mean())
         return float(compare({value: candidates[value]}, EXPLORATION, splits=splits)[value].mean())
 
-    return _choose(name, list(candidates), lambda: list(map(mean, candidates)), splits.dataset if splits else BOOK_DATA)
+    return _choose(name, list(candidates), lambda: list(map(mean, candidates)), splits)
 
 
-def choose_at_once(name: str, candidates: Sequence[Any], run: Callable[[Sequence[int]], Any]) -> Any:
+def choose_at_once(
+    name: str, candidates: Sequence[Any], run: Callable[[Sequence[int]], Any], *, splits: Splits | None = None
+) -> Any:
     """``choose`` where one call runs all candidates with all seeds, as ``studies.many_networks`` does.
 
     Args:
         run: given the seeds, it returns what should be large: (seeds, candidates).
+        splits: as in ``choose``.
 
     Raises:
         ValueError: as ``choose``.
@@ -57,7 +60,7 @@ def choose_at_once(name: str, candidates: Sequence[Any], run: Callable[[Sequence
         with one_thread():
             return [float(column.mean()) for column in np.asarray(run(list(EXPLORATION))).T]
 
-    return _choose(name, list(candidates), means)
+    return _choose(name, list(candidates), means, splits)
 
 
 def explored(name: str) -> dict[Any, float]:
@@ -71,8 +74,8 @@ def explored(name: str) -> dict[Any, float]:
     return dict(zip(_chosen()[name]["among"], _chosen()[name]["means"], strict=True))
 
 
-def _choose(name: str, candidates: list, means: Callable[[], list[float]], dataset: str = BOOK_DATA) -> Any:
-    of_the_book = name
+def _choose(name: str, candidates: list, means: Callable[[], list[float]], splits: Splits | None) -> Any:
+    of_the_book, dataset = name, splits.dataset if splits else BOOK_DATA
     name = name if dataset == BOOK_DATA else f"{name}, {dataset}"
     if exploring():
         found = means()
