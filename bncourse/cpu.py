@@ -1,8 +1,8 @@
 """The norms on a CPU: which of the compiled ``loops`` suits a tensor, and a share of its work for each thread.
 
 Left to itself, torch divides each step among its threads and waits for the last of them, which is long beside another
-process. Here a thread does all the steps of its share. Where numba is missing, or no loop suits, ``kernels`` computes the
-same with torch's operations.
+process. Here a thread does all the steps of its share. Where numba is missing, or no loop suits, ``kernels`` computes
+the same with torch's operations.
 """
 
 import functools
@@ -24,7 +24,7 @@ MODES = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)  # how many mo
 
 @functools.cache
 def loops() -> ModuleType | None:
-    """The compiled loops; None where numba is missing, or does not know this numpy, or finds no folder for its results."""
+    """The compiled loops; None where numba is missing, does not know this numpy, or may not keep what it compiles."""
     try:
         from bncourse import loops  # only here: numba takes half a second
     except (ImportError, RuntimeError):
@@ -64,7 +64,9 @@ class Runs(NamedTuple):
         gamma, sums = self.by_run(gamma), np.empty((2, self.runs, self.units))
 
         def work(first, last):
-            loops().runs_backward(dy, x, dx, sums[0], sums[1], mean, variance, given, gamma, eps, *self[1:5], first, last)
+            loops().runs_backward(
+                dy, x, dx, sums[0], sums[1], mean, variance, given, gamma, eps, *self[1:5], first, last
+            )
 
         share(work, self.units, x.nbytes)
         others = gamma.shape[1]
@@ -96,6 +98,36 @@ class Rows(NamedTuple):
             return sums
 
         return sum(share(work, self.units, x.nbytes, reproducible=True))
+
+
+class Samples(NamedTuple):
+    """Columns for each sample; a unit is a group of columns."""
+
+    samples: int
+    positions: int
+    groups: int
+    weight_count: int
+
+    def arranged(self, x: Tensor) -> np.ndarray:
+        return x.movedim((1, 2), (-2, -1)).numpy().reshape(self.samples, self.positions, self.weight_count)
+
+    def forward(self, x, y, mean, variance, gamma, beta, eps, center) -> None:
+        mean, variance = (v.reshape(self.samples, self.groups) for v in (mean, variance))
+
+        def work(first, last):
+            loops().samples_forward(x, y, mean, variance, gamma, beta, eps, first, last)
+
+        share(work, self.samples, x.nbytes)
+
+    def backward(self, dy, x, dx, mean, variance, given, gamma, eps, center) -> Iterable[np.ndarray]:
+        mean, variance = (v.reshape(self.samples, self.groups) for v in (mean, variance))
+
+        def work(first, last):
+            sums = np.zeros((2, self.weight_count))
+            loops().samples_backward(dy, x, dx, sums[0], sums[1], mean, variance, gamma, eps, first, last)
+            return sums
+
+        return sum(share(work, self.samples, x.nbytes, reproducible=True))
 
 
 class Columns(NamedTuple):
@@ -148,8 +180,8 @@ class Columns(NamedTuple):
 
 def layout(
     x: Tensor, dims: tuple[int, ...], center: bool, given: bool, weight: Tensor | None, *others: Tensor | None
-) -> Runs | Rows | Columns | None:
-    """How the values of ``x`` that share a mean lie in memory: ``Runs``, ``Rows``, ``Columns``; None if no loop suits."""
+) -> Runs | Rows | Samples | Columns | None:
+    """How the values of ``x`` that share a mean lie in memory; None if no loop suits."""
     if not x.is_cpu or x.dim() < 2 or MODES() > 0 or loops() is None:
         return None
     if any(t is not None and type(t) not in (Tensor, nn.Parameter) for t in (x, weight, *others)):
@@ -158,7 +190,7 @@ def layout(
     count = math.prod([shape[d] for d in dims])
     units = x.numel() // count
     if dims == (0, *range(2, x.dim())):  # batch norm
-        if not center or weight is not None and weight.numel() != units:
+        if not center or (weight is not None and weight.numel() != units):
             return None
         if count > shape[0] and x.is_contiguous():
             return Runs(units, shape[0], count // shape[0], x.stride(0), x.stride(1), 1)
@@ -172,6 +204,9 @@ def layout(
         return Rows(units, count)
     if not center or any(n > 1 and (d not in (start - 1, start) or n != shape[d]) for d, n in enumerate(sizes)):
         return None
+    if start == 2 and x.movedim((1, 2), (-2, -1)).is_contiguous() and not x.is_contiguous():
+        if weight.numel() == shape[1] * shape[2]:
+            return Samples(shape[0], count // shape[2], shape[1], weight.numel())
     runs = sizes[start]  # group norm: the channels of a group; its weight is (groups, channels of a group, 1, ...)
     return Runs(units, runs, count // runs, count // runs, count, runs)
 
@@ -189,7 +224,7 @@ def forward(form, x, dims, weight, bias, eps, *, statistics, center) -> tuple[Te
         form.scaled(*arrays, mean, *factors(variance, np.zeros(form.units), gamma, beta, eps))
         return like(x, output), *statistics
     shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
-    mean, variance = values.new_empty((2, *shape))
+    mean, variance = values.new_empty(shape), values.new_empty(shape)
     form.forward(*arrays, mean.numpy().reshape(-1), variance.numpy().reshape(-1), gamma, beta, eps, center)
     return like(x, output), mean if center else mean.new_zeros(()), variance
 

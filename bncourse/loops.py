@@ -1,4 +1,4 @@
-"""The two formulas of ``standardize.py`` as plain loops, which numba compiles: each value is read as seldom as possible.
+"""The two formulas of ``standardize.py`` as plain loops, which numba compiles.
 
 A norm written as operations on whole tensors goes through memory once for each operation. A loop does everything with a
 value while the processor holds it: one way through the input finds the statistics, a second one writes the output.
@@ -8,9 +8,10 @@ d = x - pivot, variance = mean(d^2) - mean(d)^2 loses no digit that matters, sin
 sqrt(count) standard deviations from the mean.
 
 How the values that share a mean lie in memory decides the loop. *Runs*: one or several stretches of neighbours with one
-weight each (batch norm of maps, group and instance norm). *Rows*: one stretch with a weight for each value (layer and RMS
-norm). *Columns*: never neighbours (batch norm of (N, C), or channels last). ``cpu.py`` chooses; every loop does the part of
-its units, or rows, from ``first`` to ``last``.
+weight each (batch norm of maps, group and instance norm). *Rows*: one stretch with a weight for each value (layer and
+RMS norm). *Columns*: never neighbours (batch norm of (N, C), or channels last). *Samples*: columns of each sample, some
+of them together (group norm, channels last). ``cpu.py`` chooses; a loop does the units, or rows, from ``first`` to
+``last``.
 """
 
 import math
@@ -171,7 +172,7 @@ def columns_gradient_sums(dy, x, mean, dots, sums, first, last):
 
 @loop
 def columns_gradient_factors(dots, sums, variance, given, gamma, eps, count, scale, slope, shift):
-    """From the sums, which become those of dy x_hat and dy: what dy and x - mean are to be multiplied with, the shift."""
+    """What dy and x - mean are to be multiplied with and shifted by; ``dots`` become those of dy x_hat and dy."""
     for j in range(len(gamma)):
         inverse_std = 1 / math.sqrt(variance[j] + eps)
         dots[j] *= inverse_std
@@ -186,3 +187,56 @@ def columns_backward(dy, x, dx, mean, scale, slope, shift, first, last):
     for r in range(first, last):
         for j in range(x.shape[1]):
             dx[r, j] = dy[r, j] * scale[j] + (x[r, j] - mean[j]) * slope[j] + shift[j]
+
+
+@loop
+def samples_forward(x, y, mean, variance, gamma, beta, eps, first, last):
+    """``x``: (samples, positions, channels); ``mean``: (samples, groups)."""
+    positions, channels = x.shape[1:]
+    groups, number = mean.shape[1], x.dtype.type
+    size = channels // groups
+    center, scale, shift = np.empty((3, channels), x.dtype)
+    for n in range(first, last):
+        totals, squares = np.zeros((2, channels))
+        columns_sums(x[n], totals, squares, 0, positions)
+        for g in range(groups):
+            own = range(g * size, (g + 1) * size)
+            exact = spread = 0.0
+            for j in own:
+                exact += (x[n, 0, j] + totals[j] / positions) / size
+            for j in own:
+                total = totals[j] / positions
+                from_mean = x[n, 0, j] + total - exact
+                spread += max(squares[j] / positions - total * total, 0.0) + from_mean * from_mean
+            mean[n, g], variance[n, g] = exact, spread / size
+            inverse_std, rest = 1 / math.sqrt(variance[n, g] + eps), exact - mean[n, g]
+            for j in own:
+                center[j], scale[j] = mean[n, g], gamma[j] * inverse_std
+                shift[j] = number(beta[j] - rest * gamma[j] * inverse_std)
+        columns_scaled(x[n], y[n], center, scale, shift, 0, positions)
+
+
+@loop
+def samples_backward(dy, x, dx, all_dots, all_sums, mean, variance, gamma, eps, first, last):
+    """Also adds up, for each channel, dy x_hat and dy of these samples."""
+    positions, channels = x.shape[1:]
+    size = channels // mean.shape[1]
+    center, scale, slope, shift = np.empty((4, channels), x.dtype)
+    for n in range(first, last):
+        dots, sums = np.zeros((2, channels))
+        for j in range(channels):
+            center[j] = mean[n, j // size]
+        columns_gradient_sums(dy[n], x[n], center, dots, sums, 0, positions)
+        for g in range(mean.shape[1]):
+            own = range(g * size, (g + 1) * size)
+            inverse_std, by_x, alone = 1 / math.sqrt(variance[n, g] + eps), 0.0, 0.0
+            for j in own:
+                all_dots[j] += dots[j] * inverse_std
+                all_sums[j] += sums[j]
+                by_x -= gamma[j] * dots[j] / (positions * size)
+                alone -= gamma[j] * sums[j] / (positions * size)
+            for j in own:
+                scale[j] = gamma[j] * inverse_std
+                slope[j] = by_x * inverse_std * inverse_std * inverse_std
+                shift[j] = alone * inverse_std
+        columns_backward(dy[n], x[n], dx[n], center, scale, slope, shift, 0, positions)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -59,7 +60,9 @@ def test_any_number_of_threads_gives_the_same_to_the_bit(layer, order):
 def test_the_loops_run_and_compute_what_kernels_compute(layer, order, monkeypatch):
     seen = []
     original = cpu.forward
-    monkeypatch.setattr(cpu, "forward", lambda form, *args, **kwargs: seen.append(form) or original(form, *args, **kwargs))
+    monkeypatch.setattr(
+        cpu, "forward", lambda form, *args, **kwargs: seen.append(form) or original(form, *args, **kwargs)
+    )
     found = step(layer, order)
     assert len(seen) == 1
     monkeypatch.setattr(cpu, "loops", lambda: None)
@@ -171,7 +174,7 @@ def test_shares_cover_the_whole_once(count):
     for threads in (1, 2):
         torch.set_num_threads(threads)
         shares = cpu.share(lambda first, last: list(range(first, last)), count, 10**9, reproducible=True)
-        assert sum(shares, []) == list(range(count))
+        assert list(chain(*shares)) == list(range(count))
         assert len(shares) == min(count, cpu.SHARES)
 
 

@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from norm_cases import gradients
 
 import bncourse
-from bncourse import functional as F
 from bncourse import cpu, standardize
+from bncourse import functional as F
 from bncourse.studies.fast_layers import saved_bytes
 
 DOUBLE = torch.float64
