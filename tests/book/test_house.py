@@ -18,8 +18,8 @@ from tools.toc import ROOT, notebooks, pages
 
 NOTEBOOKS = notebooks()
 ROOMS = (  # a room imports only what stands before it
-    *("moved", "files", "checks", "loops", "cpu", "kernels", "standardize", "functional", "layers", "models", "progress", "devices"),
-    *("data", "checkpoint", "training", "probes", "experiments", "exploration", "surgery", "claims", "plotting"),
+    *("moved", "files", "checks", "loops", "cpu", "kernels", "standardize", "functional", "layers", "models"),
+    *("progress", "devices", "data", "checkpoint", "training", "probes", "experiments", "exploration", "surgery", "claims", "plotting"),
     *("notebook", "studies", "explorers", "lab", "exercises", "grading", "cli"),
 )
 
