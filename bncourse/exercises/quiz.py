@@ -250,7 +250,7 @@ def page(of_class: str, key: bool) -> str:
     rows = ""
     for one in questions(of_class):
         answer = (
-            f"<b>{one.answer:g} {one.unit}</b>. {escape(one.why)}"
+            f"<b>{f'{one.answer:g} {one.unit}'.strip()}</b>. {escape(one.why)}"
             if key
             else f'<span class="answer"></span> {one.unit}'
         )

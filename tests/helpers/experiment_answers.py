@@ -183,7 +183,7 @@ def merge_by_torch(means, variances, counts):
 
 def merged(within=True, between=True, weighted=True, unbiased=1.0):
     def answer(means, variances, counts):
-        share = (counts / counts.sum() if weighted else torch.full((len(counts),), 1 / len(counts)))[:, None]
+        share = (counts / counts.sum() if weighted else torch.ones_like(means[:, 0]) / len(counts))[:, None]
         mean = (counts[:, None] / counts.sum() * means).sum(0)
         variance = within * (share * variances).sum(0) + between * (share * (means - mean) ** 2).sum(0)
         return mean, variance * (counts.sum() / (counts.sum() - 1) if unbiased != 1.0 else 1.0)

@@ -7,6 +7,7 @@ from unittest.mock import patch
 import pytest
 import second_device
 import torch
+from fixed_creatures import FIXES, fixed
 from torch import nn
 from torch.utils._pytree import tree_map_only
 from wrong_answers import WRONG
@@ -24,7 +25,7 @@ def solutions() -> dict:
     with patch.object(bncourse.exercises, "check", answers.__setitem__):
         for source in SOURCES:
             exec(compile(source.read_text(encoding="utf-8"), source, "exec"), {})
-    return answers
+    return answers | {name: fixed(name)[0] for name in FIXES}  # the sources say of the creatures what is replaced
 
 
 def there(value):
