@@ -407,9 +407,9 @@ def damage(patient: Patient) -> Damage:
 @rule("BN-F01", "error", "The running statistics do not fit the data", 3)
 def unfitting(patient: Patient) -> Iterator[Sign]:
     """The strongest test there is: the same batches with the running statistics, as evaluation uses them, with their
-    own, as training does, and after recalibrating a copy. Where the first loss is far above the others *and* a layer's
-    statistics are off by half a standard deviation or a factor of two, the weights are fine and the statistics are not.
-    Without targets, the change of the outputs takes the place of the loss."""
+    own, as training does, and after recalibrating a copy. Where the first loss is far above the others and also a
+    layer's statistics are off by half a standard deviation or a factor of two, the weights are fine and the statistics
+    are not. Without targets, the change of the outputs takes the place of the loss."""
     found = damage(patient)
     if found.severity:
         yield Sign(found.layers, found.measured, "surgery.recalibrate(model, loader) on training data", found.severity)
