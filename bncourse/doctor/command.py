@@ -22,7 +22,7 @@ __all__ = ["run"]
 
 
 class BadInput(Exception):
-    """What the user gave does not do; the message is one line."""
+    """What the user gave cannot be used; the message is one line."""
 
 
 def run(arguments: argparse.Namespace) -> int:

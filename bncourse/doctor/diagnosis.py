@@ -24,7 +24,7 @@ from bncourse.doctor.rule import findings_of
 __all__ = ["diagnose", "examine", "examined"]
 
 IMPLIED = {  # a finding on the left says all that those on the right say
-    "BN-F01": ("BN-S06", "BN-S07"),
+    "BN-F01": ("BN-S07",),
     "BN-F04": ("BN-S09",),
 }
 

@@ -99,8 +99,8 @@ class Patient:
     @cached_property
     def recalibrated(self) -> Pass | None:
         """In evaluation, after recalibration with these batches."""
-        if self.own_statistics is None:
-            return None
+        if self.own_statistics is None or len(self.batches) == 1:
+            return self.own_statistics  # of one batch its own statistics are those of recalibration
         _set_mode(self.copy, False)
         try:
             with _statistics_kept(self.copy):

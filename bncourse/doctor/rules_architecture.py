@@ -54,7 +54,7 @@ def dead_channels(patient: Patient) -> Iterator[Sign]:
         yield Sign(
             found,
             f"{dead[found[0]]:.0%} of the channels have a variance below eps/100; "
-            f"{of(found, patient.norms)} have such channels",
+            f"{of(found, patient.norms, verb='have')} such channels",
             "look at what comes before it: dead ReLUs, weights of 0, too large a learning rate",
             "warning" if dead[found[0]] == 1 else None,
         )

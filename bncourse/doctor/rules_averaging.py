@@ -154,7 +154,7 @@ def federated(patient: Patient) -> Iterator[Sign]:
         if found:
             yield Sign(
                 found,
-                f"the weights are the mean of {plural(len(clients), 'model')}; {of(found, norms)} have {said}",
+                f"the weights are the mean of {plural(len(clients), 'model')}; {of(found, norms, verb='have')} {said}",
                 "average state_dict()'s floating-point tensors, or surgery.recalibrate(model, loader)",
                 "warning" if found is old else None,
             )

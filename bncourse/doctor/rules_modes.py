@@ -30,10 +30,10 @@ def frozen_but_moving(patient: Patient) -> Iterator[Sign]:
         if norm.training and tracks(norm) and not frozen(norm) and stopped:
             found.append(name)
     if found:
-        when = "they move in training mode" if model.training else "they would move after model.train()"
+        when = "they do in training mode" if model.training else "they will after model.train()"
         yield Sign(
             found,
-            f"{of(found, patient.norms)} have parameters without gradients, but statistics that are not frozen: {when}",
+            f"{of(found, patient.norms, verb='have')} parameters without gradients and statistics that move: {when}",
             "surgery.freeze(model), of the frozen part: surgery.freeze(model, where='backbone')",
             None if model.training else "note",
         )
@@ -59,7 +59,7 @@ def training_inside_evaluation(patient: Patient) -> Iterator[Sign]:
     if found:
         yield Sign(
             found,
-            f"{of(found, patient.norms)} are in training mode while the model is in evaluation mode",
+            f"{of(found, patient.norms, verb='are')} in training mode while the model is in evaluation mode",
             "model.eval(); for MC dropout set the dropout layers alone to train()",
         )
 
@@ -76,7 +76,7 @@ def eval_does_not_reach(patient: Patient) -> Iterator[Sign]:
     if found:
         yield Sign(
             found,
-            f"after model.eval() {of(found, patient.norms)} are still in training mode",
+            f"after model.eval() {of(found, patient.norms, verb='are')} still in training mode",
             "in an own train(self, mode=True): return super().train(mode)",
         )
 
@@ -103,7 +103,7 @@ def tracking_instance_norm(patient: Patient) -> Iterator[Sign]:
     if found:
         yield Sign(
             found,
-            f"{of(found, norms, 'instance norm')} keep running statistics and use them in evaluation",
+            f"{of(found, norms, 'instance norm', verb='keep')} running statistics and use them in evaluation",
             "track_running_stats=False, its default",
         )
 
@@ -122,7 +122,7 @@ def evaluation_inside_training(patient: Patient) -> Iterator[Sign]:
     if found:
         yield Sign(
             found,
-            f"{of(found, patient.norms)} are in evaluation mode while the model is in training mode",
+            f"{of(found, patient.norms, verb='are')} in evaluation mode while the model is in training mode",
             "surgery.freeze(model, affine=False) lasts; model.train() undoes it",
         )
 
@@ -142,7 +142,7 @@ def depends_on_batch(patient: Patient) -> Iterator[Sign]:
     if change != change or change > 1e-4:
         yield Sign(
             found,
-            f"{of(found, calls)} use the batch's statistics in evaluation{said}",
+            f"{of(found, calls, verb='use')} the batch's statistics in evaluation{said}",
             "make model.eval() reach them" if training else "track_running_stats=True and train on, or GroupNorm",
             "error" if training else "warning",
         )

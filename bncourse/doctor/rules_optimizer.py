@@ -87,7 +87,7 @@ def frozen_with_gradient(patient: Patient) -> Iterator[Sign]:
     if found:
         yield Sign(
             found,
-            f"{of(found, norms, 'norm')} have requires_grad=False and a gradient of an earlier step",
+            f"{of(found, norms, 'norm', verb='have')} requires_grad=False and a gradient of an earlier step",
             "parameter.grad = None; surgery.freeze(model) does that",
         )
 

@@ -32,7 +32,7 @@ def not_finite(patient: Patient) -> Iterator[Sign]:
         key, count, channels = next(iter(found.values()))
         yield Sign(
             found,
-            f"{key} is not finite or negative in {count} of {channels} channels; {of(found, patient.norms)} have such",
+            f"{key} is not finite or negative in {count} of {channels} channels; {of(found, patient.norms)} with such",
             "surgery.recalibrate(model, loader); the layer before it in bfloat16 or float32; skip non-finite batches",
         )
 
@@ -69,7 +69,7 @@ def half_precision(patient: Patient) -> Iterator[Sign]:
         dtype = str(norms[found[0]].running_var.dtype).removeprefix("torch.")
         yield Sign(
             found,
-            f"{of(found, norms)} keep their statistics in {dtype}",
+            f"{of(found, norms, verb='keep')} their statistics in {dtype}",
             "float32 layers under torch.autocast; or norm.float() for these",
             None if moving else "note",
         )
@@ -84,7 +84,7 @@ def not_synchronized(patient: Patient) -> Iterator[Sign]:
     if processes > 1 and plain:
         yield Sign(
             plain,
-            f"{of(plain, patient.norms)} are not synchronized over {processes} processes",
+            f"{of(plain, patient.norms, verb='are')} not synchronized over {processes} processes",
             "surgery.convert_norms(model, 'sync'), before DistributedDataParallel",
         )
 

@@ -186,7 +186,7 @@ def no_statistics(patient: Patient) -> Iterator[Sign]:
     if found:
         yield Sign(
             found,
-            f"{of(found, patient.norms)} keep no running statistics",
+            f"{of(found, patient.norms, verb='keep')} no running statistics",
             "track_running_stats=True and train on, or surgery.convert_norms(model, 'group')",
         )
 
@@ -217,7 +217,7 @@ def not_buffers(patient: Patient) -> Iterator[Sign]:
             elif not saved and key not in norm._parameters:
                 yield Sign(
                     [name],
-                    f"{key} is no part of the state_dict: a checkpoint loses it",
+                    f"{key} is not part of the state_dict: a checkpoint loses it",
                     f"register_buffer('{key}', ...)",
                 )
             else:
@@ -229,7 +229,7 @@ def not_buffers(patient: Patient) -> Iterator[Sign]:
                 key for key, value in vars(module).items() if isinstance(value, torch.Tensor) and _is_statistic(key)
             ]
             if plain:
-                said = f"{', '.join(plain)} of {type(module).__name__}: plain attributes, no part of the state_dict"
+                said = f"{', '.join(plain)} of {type(module).__name__}: plain attributes, not part of the state_dict"
                 yield Sign([name], said, f"register_buffer('{plain[0]}', ...)", "warning")
 
 
@@ -284,7 +284,7 @@ def counters_differ(patient: Patient) -> Iterator[Sign]:
         found = sorted((name for name in counts if counts[name] != usual), key=lambda name: -counts[name])
         yield Sign(
             found,
-            f"{counts[found[0]]} batches counted, {usual} in most others ({of(found, counts)} differ)",
+            f"{counts[found[0]]} batches counted, {usual} in most others ({of(found, counts, verb='differ')})",
             "if twice: no activation checkpointing around the norm, or momentum 1 - sqrt(1 - m), 0.0513 for 0.1",
         )
 
@@ -354,7 +354,9 @@ def misfits(patient: Patient, seen) -> list[Misfit]:
         eps = float(getattr(norm, "eps", 1e-5))
         spread = moments.variance + eps
         square = ((moments.mean - mean).square() - moments.error) / spread
-        most = square.clamp(max=1e6).sort().values[: max(1, math.ceil(0.9 * len(square)))]  # a dead channel is no sign
+        most = (
+            square.clamp(max=1e6).sort().values[: max(1, math.ceil(0.9 * len(square)))]
+        )  # a dead channel proves nothing
         shift = most.mean().clamp(min=0).sqrt().item()
         factor = math.exp((spread / (variance.clamp(min=0) + eps)).log().abs().median().item())
         found.append(Misfit(name, shift, factor))
@@ -405,9 +407,9 @@ def damage(patient: Patient) -> Damage:
 @rule("BN-F01", "error", "The running statistics do not fit the data", 3)
 def unfitting(patient: Patient) -> Iterator[Sign]:
     """The strongest test there is: the same batches with the running statistics, as evaluation uses them, with their
-    own, as training does, and after recalibrating a copy. Where the first loss is far above the others *and* a layer's
-    statistics are off by half a standard deviation or a factor of two, the weights are fine and the statistics are not.
-    Without targets, the change of the outputs takes the place of the loss."""
+    own, as training does, and after recalibrating a copy. Where the first loss is far above the others and also a
+    layer's statistics are off by half a standard deviation or a factor of two, the weights are fine and the statistics
+    are not. Without targets, the change of the outputs takes the place of the loss."""
     found = damage(patient)
     if found.severity:
         yield Sign(found.layers, found.measured, "surgery.recalibrate(model, loader) on training data", found.severity)

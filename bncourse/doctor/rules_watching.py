@@ -246,4 +246,6 @@ def never_called(record: Any) -> Iterator[Sign]:
     """The model ran and this norm did not: it is left over, or the forward pass takes another way."""
     found = [name for name in record.norms if name not in record.events]
     if found and record.events:
-        yield Sign(found, f"{of(found, record.norms)} were not called while the model ran", "remove it, or call it")
+        yield Sign(
+            found, f"{of(found, record.norms, verb='were')} not called while the model ran", "remove it, or call it"
+        )

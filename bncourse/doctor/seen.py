@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from bncourse.doctor.norms import kind_of, named
+from bncourse.standardize import at_least_float32
 from bncourse.surgery.inputs import tensors_in
 
 __all__ = ["Call", "Moments", "Seen", "distance", "moments_of", "pooled", "seeing"]
@@ -122,7 +123,6 @@ def _with_name(function, name: str):
 
 def _call(norm: nn.Module, x: Tensor, producer: str, masked: bool) -> Call:
     kind = kind_of(norm) or "batch"
-    finite = bool(torch.isfinite(x).all())
     per_channel = x.numel() // x.size(1)
     values, uses_batch, means, variances = per_channel, False, None, None
     if kind == "batch":
@@ -136,15 +136,19 @@ def _call(norm: nn.Module, x: Tensor, producer: str, masked: bool) -> Call:
         values = x[0].numel() // norm.num_groups
     else:
         values = x[0].numel() if x.dim() == 1 else torch.Size(norm.normalized_shape).numel()
-    if kind == "batch" and finite:
+    if kind == "batch":
         means, variances = by_sample(x)
+        finite = bool(torch.isfinite(means).all())  # one value that is not spoils its mean
+        means, variances = (means, variances) if finite else (None, None)
+    else:
+        finite = bool(torch.isfinite(x.float().sum()))
     padding = _padding(x) if kind == "batch" and not masked else 0.0
     return Call(kind, x.shape, values, uses_batch, finite, means, variances, producer, padding)
 
 
 def by_sample(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of each channel in each sample, (N, C); where there are many, of some samples at a time."""
-    rows = x.double() if x.device.type != "mps" else x.float()
+    rows = at_least_float32(x)
     rows = rows.flatten(2) if x.dim() > 2 else rows.unsqueeze(-1)
     if len(rows) > SAMPLES and x.dim() == 2:
         size = len(rows) // SAMPLES

@@ -13,6 +13,8 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}{ending}"
 
 
-def of(some, all_of_them, noun: str = "batch norm") -> str:
-    """ "3 of 20 batch norms"."""
-    return f"{len(some)} of {plural(len(all_of_them), noun)}"
+def of(some, all_of_them, noun: str = "batch norm", verb: str = "") -> str:
+    """Such as "3 of 20 batch norms have": a plural verb, which becomes singular for one."""
+    said = f"{len(some)} of {plural(len(all_of_them), noun)}"
+    singular = {"have": "has", "are": "is", "were": "was"}.get(verb, f"{verb}s")
+    return f"{said} {singular if len(some) == 1 else verb}" if verb else said

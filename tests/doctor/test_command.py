@@ -10,6 +10,7 @@ from torch import nn
 
 from bncourse.cli import main
 from bncourse.doctor import RULES, SEVERITIES, Diagnosis, Finding, diagnose
+from bncourse.doctor.diagnosis import sorted_and_merged
 
 SHOP = """
 import torch
@@ -150,10 +151,16 @@ def test_the_worst_stands_first_and_a_table_is_narrow():
     ranks = [SEVERITIES.index(finding.severity) for finding in diagnosis.findings]
     assert ranks == sorted(ranks) and diagnosis.worst() == "error"
     lines = str(diagnosis).splitlines()
-    assert lines[0] == "1 batch norm: 2 errors, 2 notes" and max(map(len, lines)) <= 120
+    assert lines[0] == "1 batch norm: 2 errors, 2 notes" and max(map(len, lines)) <= 80
+
+
+def test_the_cause_is_kept_beside_the_damage():
+    """BN-S06, a checkpoint without statistics, explains BN-F01; BN-F04 says all that BN-S09 says, and measures it."""
+    found = [Finding(id, "error", "", "", "", 3) for id in ("BN-F01", "BN-S06", "BN-F04", "BN-S09")]
+    assert [finding.rule for finding in sorted_and_merged(found)] == ["BN-F01", "BN-S06", "BN-F04"]
 
 
 def test_a_name_longer_than_its_column():
     long = Finding("BN-S01", "error", "a" * 60, "measured", "fix", 3, ("a" * 60, "b"))
     text = str(Diagnosis([long], "1 batch norm"))
-    assert "".join(line[16:43].strip() for line in text.splitlines()[4:]).replace(" ", "") == "a" * 60 + "and1more"
+    assert "".join(line[17:31].strip() for line in text.splitlines()[4:]).replace(" ", "") == "a" * 60 + "and1more"
