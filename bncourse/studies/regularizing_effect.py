@@ -145,18 +145,23 @@ def small_sets(
     Raises:
         ValueError: fewer training examples than ``count``.
     """
-    train, test = [], []
-    for seed in seeds:
-        data = split(seed)
-        images, labels = thumbnails(data.train), data.train.labels
-        if count > len(labels):
-            raise ValueError(f"count must be at most the {len(labels)} training examples of {data.name}, got {count}")
-        mean, std, classes = images.mean(), images.std(), int(labels.max()) + 1
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(labels), generator=generator)[:count]
-        train.append(((images[chosen] - mean) / std, with_wrong_labels(labels[chosen], wrong, classes, generator)))
-        test.append(((thumbnails(data.test) - mean) / std, data.test.labels))
+    drawn = {seed: _small_set(split(seed), seed, count, wrong) for seed in dict.fromkeys(seeds)}
+    train, test = zip(*(drawn[seed] for seed in seeds), strict=True)
     (train_images, train_labels), (test_images, test_labels) = (
         tuple(map(torch.stack, zip(*part, strict=True))) for part in (train, test)
     )
     return (train_images, train_labels), (test_images, test_labels)
+
+
+def _small_set(
+    data: DataSet, seed: int, count: int, wrong: float
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """That of one seed."""
+    images, labels = thumbnails(data.train), data.train.labels
+    if count > len(labels):
+        raise ValueError(f"count must be at most the {len(labels)} training examples of {data.name}, got {count}")
+    mean, std, classes = images.mean(), images.std(), int(labels.max()) + 1
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(labels), generator=generator)[:count]
+    train = (images[chosen] - mean) / std, with_wrong_labels(labels[chosen], wrong, classes, generator)
+    return train, ((thumbnails(data.test) - mean) / std, data.test.labels)

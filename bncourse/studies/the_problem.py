@@ -1,118 +1,223 @@
-"""Chapter 1: is it the shift, or a smoother landscape?
+"""Chapter 1: what moves while networks train, with and without BatchNorm, and how smooth their loss is.
 
-After Santurkar et al. 2018, "How Does Batch Normalization Help Optimization?": how far a layer's inputs move while the
-network trains, a BatchNorm whose outputs are made to move (section 2), and a walk along the gradient (figure 4).
+After Santurkar et al. 2018, "How Does Batch Normalization Help Optimization?": a BatchNorm whose outputs are made to
+move (section 2), the shift measured by gradients (definition 2.1), and a walk along the gradient (figure 4). All of it
+for many networks at once (``many_networks``).
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from bncourse.layers import BatchNorm1d
-from bncourse.probes import Call, watch
+from bncourse.probes import outputs_of
+from bncourse.studies.many_networks import ManyLinear, ManyNetworks, evaluate_many
 
-__all__ = ["NoisyBatchNorm1d", "Shift", "add_noise", "track_shift", "walk_along_gradient"]
+__all__ = ["AtLoss", "GradientShift", "InputMoves", "NoisyBatchNorm1d", "add_noise", "likeness", "walk"]
 
 
 class NoisyBatchNorm1d(BatchNorm1d):
     """BatchNorm followed, in training, by noise whose distribution is drawn anew at every step.
 
-    At every step each unit gets a shift of its own from U(-2, 2) and a scale of its own from U(0.5, 1.5), so the next
-    layer's inputs never settle. With ``per_sample`` each sample adds to that a shift from U(-1, 1) and a scale from
-    U(0.5, 1.5): then the noise also hides what the sample was. (N, C) to (N, C).
+    At every step each unit gets a shift of its own from U(-reach, reach) and a scale of its own from U(1 - reach/4,
+    1 + reach/4), so the next layer's inputs never settle. With ``per_sample`` each sample adds to that a shift and a
+    scale of its own, the shift half as wide: then the noise also hides what the sample was. (N, C) to (N, C).
     """
 
-    per_sample = False
+    reach, per_sample = 0.0, False
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
         if not self.training:
             return y
-        y = _scale(y[0]) * y + _shift(y[0], 2)
-        return _scale(y) * y + _shift(y, 1) if self.per_sample else y
+        y = self._shaken(y, y[0], self.reach)
+        return self._shaken(y, y, self.reach / 2) if self.per_sample else y
+
+    def _shaken(self, y: Tensor, like: Tensor, shift: float) -> Tensor:
+        return (1 + _uniform(like, self.reach / 4)) * y + _uniform(like, shift)
 
 
-def _scale(like: torch.Tensor) -> torch.Tensor:
-    return torch.empty_like(like, device="cpu").uniform_(0.5, 1.5).to(like.device)
-
-
-def _shift(like: torch.Tensor, reach: float) -> torch.Tensor:
+def _uniform(like: Tensor, reach: float) -> Tensor:
     return torch.empty_like(like, device="cpu").uniform_(-reach, reach).to(like.device)
 
 
-def add_noise(model: nn.Module, per_sample: bool = False) -> nn.Module:
+def add_noise(model: nn.Module, reach: float = 2.0, per_sample: bool = False) -> nn.Module:
     """Make every ``BatchNorm1d`` of the model noisy, in place; returns the model."""
     for module in model.modules():
         if type(module) is BatchNorm1d:
             module.__class__ = NoisyBatchNorm1d
-            module.per_sample = per_sample
+            module.reach, module.per_sample = reach, per_sample
     return model
 
 
-class Shift(NamedTuple):
-    """How the inputs of a layer moved; each list has one number for every training step after the first.
+class InputMoves:
+    """Called at every step of ``train_many``: how far the inputs of one layer move, on a fixed batch of images.
 
-    A move is the root mean square, over units, of the change of a unit's batch mean.
-
-    Attributes:
-        from_start: the move since the first step, in units of the standard deviation that the inputs had then.
-        each_step: the move since the step before, in units of the standard deviation that they had then.
-    """
-
-    from_start: list[float]
-    each_step: list[float]
-
-
-@contextmanager
-def track_shift(layer: nn.Module) -> Iterator[Shift]:
-    """Follow the inputs (N, C) of ``layer`` from one training step to the next, until the block ends."""
-    shift, seen = Shift([], []), []
-
-    @torch.no_grad()
-    def note(call: Call) -> None:
-        if not layer.training:
-            return
-        mean, std = call.input.mean(0), call.input.var(0, correction=0).mean().sqrt()
-        if seen:
-            for moves, (then, scale) in ((shift.from_start, seen[0]), (shift.each_step, seen[-1])):
-                moves.append(((mean - then).square().mean().sqrt() / scale).item())
-        seen[1:] = [(mean, std)]
-
-    with watch(layer, type(layer), note):
-        yield shift
-
-
-def walk_along_gradient(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, step_sizes: list[float]
-) -> tuple[list[float], list[float]]:
-    """The loss, and the gradient's relative change, after one step of each size; the model stays as it is.
+    The networks see the batch in training mode. A move is the root mean square, over images and units, of what one
+    image's input changed by, in units of the inputs' standard deviation over the images.
 
     Args:
-        images, labels: one batch, (N, ...) and (N,); the model runs in training mode.
-        step_sizes: learning rates; each step starts at the model's present weights.
+        images: the fixed batch, (N, F) for all networks alike or (S, N, F).
+        layer: which linear layer, counted from 0.
+
+    Attributes:
+        from_start: for each network the move since the object was made, (S,), in the standard deviation of then.
+        steps: for each step the move since the one before, in the standard deviation of then: (S,) each.
+    """
+
+    def __init__(self, networks: ManyNetworks, images: Tensor, layer: int = 2) -> None:
+        self.networks, self.images, self.layer = networks, images, layer
+        self.first = self.last = self._inputs()
+        self.steps: list[Tensor] = []
+
+    def __call__(self, step: int) -> None:
+        now = self._inputs()
+        self.steps.append(_move(self.last, now))
+        self.last = now
+
+    @property
+    def from_start(self) -> Tensor:
+        return _move(self.first, self.last)
+
+    @torch.no_grad()
+    def _inputs(self) -> Tensor:
+        twin = copy.deepcopy(self.networks).train()  # whose running averages may move
+        with outputs_of(twin, ManyLinear) as calls:
+            twin(self.images)
+        return calls[self.layer].input
+
+
+def _move(then: Tensor, now: Tensor) -> Tensor:
+    return ((now - then).square().mean((1, 2)) / then.var(1, correction=0).mean(1)).sqrt()
+
+
+class GradientShift:
+    """Called at every step of ``train_many``: how one layer's gradient changes when only the layers before it step.
+
+    That is internal covariate shift as Santurkar et al. 2018 define it (definition 2.1): the gradient of a layer's
+    weights on one batch, before and after the layers before it are updated by their own gradients on that batch.
+
+    Args:
+        examples: the batch, images (S, N, F) and labels (S, N).
+        rate: the learning rate of those steps.
+        layer: which linear layer, counted from 0.
+        every: measure at every so many steps.
+
+    Attributes:
+        mean: of the cosines of the two gradients, (S,); 1 means no shift. NaN before the first measurement.
+    """
+
+    def __init__(self, networks: ManyNetworks, examples, rate: float, layer: int = 2, every: int = 5) -> None:
+        self.networks, self.examples, self.rate, self.layer, self.every = networks, examples, rate, layer, every
+        self.cosines: list[Tensor] = []
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.stack([torch.full((len(self.networks.seeds),), torch.nan), *self.cosines]).nanmean(0)
+
+    def __call__(self, step: int) -> None:
+        if step % self.every:
+            return
+        twin = copy.deepcopy(self.networks).train()
+        places = [place for place, module in enumerate(twin) if isinstance(module, ManyLinear)]
+        weight = twin[places[self.layer]].weight
+        earlier = [one for module in list(twin)[: places[self.layer]] for one in module.parameters()]
+        before, *gradients = torch.autograd.grad(_loss(twin, *self.examples).sum(), [weight, *earlier])
+        with torch.no_grad():
+            for parameter, gradient in zip(earlier, gradients, strict=True):
+                parameter -= self.rate * gradient
+        (after,) = torch.autograd.grad(_loss(twin, *self.examples).sum(), [weight])
+        self.cosines.append(functional.cosine_similarity(before.flatten(1), after.flatten(1)))
+
+
+class AtLoss:
+    """Called at every step of ``train_many``: keeps each network as it was when its loss first fell to a level.
+
+    Args:
+        examples: what the loss is measured on, images (S, N, F) and labels (S, N), in eval mode.
+        level: in nats.
+
+    Attributes:
+        networks: as they were then; networks that never came so far are as they began.
+        reached: which of them came so far, (S,).
+    """
+
+    def __init__(self, networks: ManyNetworks, examples, level: float) -> None:
+        self.training, self.examples, self.level = networks, examples, level
+        self.networks = copy.deepcopy(networks)
+        self.reached = torch.zeros(len(networks.seeds), dtype=torch.bool)
+
+    @torch.no_grad()
+    def __call__(self, step: int) -> None:
+        now = (evaluate_many(self.training, self.examples).loss <= self.level) & ~self.reached
+        for kept, value in zip(self.networks.state_dict().values(), self.training.state_dict().values(), strict=True):
+            if kept.dim():  # all but the count of batches have the networks in front
+                kept.view(len(now), -1)[now] = value.view(len(now), -1)[now]
+        self.reached |= now
+
+
+def walk(networks: ManyNetworks, examples, lengths: list[float]) -> tuple[Tensor, Tensor]:
+    """The loss, and the gradient's relative change, after one step along the gradient; the networks stay as they are.
+
+    Every linear layer's weights move along their own negative gradient by the same share of their own length, and a
+    layer's gradient counts in units of its weights' length. So the result does not depend on the scale of weights that
+    a norm cancels. At a fixed length of the *step*, larger weights would make such a network as smooth as you like.
+
+    Args:
+        examples: one batch, images (S, N, F) and labels (S, N); the networks run in training mode.
+        lengths: of the step, as shares of the weights' length.
 
     Returns:
-        the loss after each step, in nats, and ||gradient after - gradient before|| / ||gradient before||.
+        the loss after each step, in nats, and ||gradient after - gradient before|| / ||gradient before||: (lengths, S).
     """
+    twin = copy.deepcopy(networks).train()
+    weights = [module.weight for module in twin if isinstance(module, ManyLinear)]
+    starts = [weight.detach().clone() for weight in weights]
+    sizes = [_norm(start) for start in starts]
+
+    def gradient() -> tuple[Tensor, list[Tensor]]:
+        loss = _loss(twin, *examples)
+        gradients = torch.autograd.grad(loss.sum(), weights)
+        return loss.detach(), [size * one for size, one in zip(sizes, gradients, strict=True)]
+
+    before = gradient()[1]
+    whole = torch.cat([one.flatten(1) for one in before], dim=1)
     losses, changes = [], []
-    _, before = _loss_and_gradient(model, images, labels)
-    for size in step_sizes:
-        loss, after = _loss_and_gradient(model, images, labels, before, size)
+    for length in lengths:
+        with torch.no_grad():
+            for weight, start, size, one in zip(weights, starts, sizes, before, strict=True):
+                weight.copy_(start - length * size * one / _norm(one))
+        loss, after = gradient()
+        moved = torch.cat([one.flatten(1) for one in after], dim=1)
         losses.append(loss)
-        changes.append(((after - before).norm() / before.norm()).item())
-    return losses, changes
+        changes.append((moved - whole).norm(dim=1) / whole.norm(dim=1))
+    return torch.stack(losses), torch.stack(changes)
 
 
-def _loss_and_gradient(model, images, labels, direction=0.0, size: float = 0.0) -> tuple[float, torch.Tensor]:
-    walker = copy.deepcopy(model).train()
-    parameters = list(walker.parameters())
-    flat = nn.utils.parameters_to_vector(parameters).detach()
-    nn.utils.vector_to_parameters(flat - size * direction, parameters)
-    loss = functional.cross_entropy(walker(images), labels)
-    gradients = torch.autograd.grad(loss, parameters)
-    return loss.item(), torch.cat([gradient.flatten() for gradient in gradients])
+def _norm(values: Tensor) -> Tensor:
+    return values.flatten(1).norm(dim=1).view(-1, 1, 1)
+
+
+def _loss(networks: ManyNetworks, images: Tensor, labels: Tensor) -> Tensor:
+    """Of each network, (S,)."""
+    return functional.cross_entropy(networks(images).transpose(1, 2), labels, reduction="none").mean(1)
+
+
+@torch.no_grad()
+def likeness(networks: ManyNetworks, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """After each activation the mean cosine of two images of one class, and of two classes: (layers, S) each.
+
+    Args:
+        images, labels: one batch, (S, N, F) and (S, N).
+    """
+    twin = copy.deepcopy(networks).train()
+    with outputs_of(twin, networks.activation) as calls:
+        twin(images)
+    one_class = labels.unsqueeze(1) == labels.unsqueeze(2)
+    pairs = one_class & ~torch.eye(labels.shape[1], dtype=torch.bool), ~one_class
+    directions = [functional.normalize(call.output, dim=2) for call in calls]
+    cosines = [direction @ direction.mT for direction in directions]
+    same, different = ([(c * p).sum((1, 2)) / p.sum((1, 2)) for c in cosines] for p in pairs)
+    return torch.stack(same), torch.stack(different)
