@@ -15,9 +15,7 @@ from bncourse.experiments import BOOK_DATA, EXPLORATION, Splits, compare, explor
 __all__ = ["choose", "choose_at_once", "explored"]
 
 
-def choose(
-    name: str, candidates: Mapping[Any, Callable], *, splits: Splits | None = None, at_once: bool = False
-) -> Any:
+def choose(name: str, candidates: Mapping[Any, Callable[[int], float]], *, splits: Splits | None = None) -> Any:
     """The candidate that did best on the seeds of the exploration.
 
     In the book this reads what was chosen and runs nothing. ``python -m tools.explore CHAPTER`` runs every candidate
@@ -28,16 +26,12 @@ def choose(
         name: under which the choice is kept.
         candidates: for each value a function of the seed that returns what should be large, as in ``compare``.
         splits: as in ``compare``; their data set is the one that the choice is for.
-        at_once: the candidates are functions of all seeds at once, such as networks that are trained side by side, and
-            return a number for each.
 
     Raises:
         ValueError: nothing has been chosen under that name, or among other candidates.
     """
 
     def mean(value: Any) -> float:
-        if at_once:
-            return float(candidates[value](EXPLORATION).mean())
         return float(compare({value: candidates[value]}, EXPLORATION, splits=splits)[value].mean())
 
     return _choose(name, list(candidates), lambda: list(map(mean, candidates)), splits)

@@ -1,4 +1,4 @@
-"""Chapters 1, 2, 4, 8 and 9: many small networks trained at once, an experiment over seeds in one run.
+"""Chapters 1, 2, 4 and 7 to 9: many small networks trained at once, an experiment over seeds in one run.
 
 A comparison over seeds trains the same small network again and again, and most of its time is overhead. Here every
 tensor has one extra axis, in front: the networks, (S, N, F). None sees another.

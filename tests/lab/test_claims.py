@@ -140,12 +140,12 @@ def test_the_expected_verdicts_are_of_these_findings_and_each_statement_has_one(
 
 
 def test_a_claim_says_what_it_found(cards):
-    claim("D2.start", "points", more(runs(2.34, overlap=397 / 1797)))
+    claim("S1.two", "points", more(runs(2.34, overlap=397 / 1797)))
     ((data, metadata),) = cards
     facts = metadata["bncourse_claim"]
-    assert (facts["id"], facts["name"], facts["verdict"], facts["dataset"]) == ("D2", "D2.start", "holds", "digits")
+    assert (facts["id"], facts["name"], facts["verdict"], facts["dataset"]) == ("S1", "S1.two", "holds", "digits")
     assert facts["count"] == 10 and facts["low"] < facts["mean"] < facts["high"]
-    assert "is 2.3 points ahead" in data["text/plain"] and "So: holds" in data["text/plain"]
+    assert "it is 2.3 points more" in data["text/plain"] and "So: holds" in data["text/plain"]
     assert "10 seeds (10 to 19), the data divided anew for each" in data["text/plain"]
     assert "<details>" in data["text/html"] and json.dumps(metadata, allow_nan=False)
 
@@ -163,7 +163,7 @@ def test_a_claim_says_what_it_found(cards):
     ],
 )
 def test_predictions_over_seeds(cards, prediction, said):
-    claim("D2.start", "points", prediction)
+    claim("S1.two", "points", prediction)
     assert said in cards[0][0]["text/plain"]
 
 
@@ -206,20 +206,20 @@ def test_a_diverged_run_on_other_data_is_not_measurable_and_valid_json(cards):
 def test_a_quick_run_and_an_exploration_settle_nothing(cards, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     seeds = range(5) if value == "0-4" else SEEDS
-    claim("D2.start", "points", more(runs(5, seeds=seeds)))
+    claim("S1.two", "points", more(runs(5, seeds=seeds)))
     assert "which settles nothing" in cards[0][0]["text/plain"]
     assert cards[0][1]["bncourse_claim"]["verdict"] == "undecided here"
 
 
 def test_a_verdict_that_other_seeds_do_not_confirm_is_printed_as_undecided(cards, monkeypatch):
-    monkeypatch.setattr(card, "replicated", lambda: {"seeds": "100-109", "verdicts": {"D2.start": NOT}})
-    claim("D2.start", "points", more(runs(5)))
+    monkeypatch.setattr(card, "replicated", lambda: {"seeds": "100-109", "verdicts": {"S1.two": NOT}})
+    claim("S1.two", "points", more(runs(5)))
     assert "So: undecided here (holds on these seeds, but does not hold on seeds 100-109)" in cards[0][0]["text/plain"]
     assert cards[0][1]["bncourse_claim"]["found"] == "holds"
 
 
 def test_a_share_of_runs_is_judged_by_its_exact_interval(cards):
-    claim("D2.start", "share of runs", more(share([True] * 10), than=0.5))
+    claim("S1.two", "share of runs", more(share([True] * 10), than=0.5))
     assert cards[0][1]["bncourse_claim"]["verdict"] == "holds"
     assert 0 < cards[0][1]["bncourse_claim"]["level"] < 0.05
 

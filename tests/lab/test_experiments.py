@@ -260,11 +260,3 @@ def test_what_was_explored_is_there_to_be_shown(monkeypatch):
     assert exploration.explored("01 rate") == {0.1: 1.0, 0.3: 2.0}
     with pytest.raises(ValueError, match=r"name must have been chosen by tools.explore, got '99 nothing'"):
         exploration.explored("99 nothing")
-
-
-def test_candidates_may_take_all_seeds_of_the_exploration_at_once(monkeypatch):
-    monkeypatch.setenv("BNCOURSE_SEEDS", "0-4")
-    monkeypatch.setattr(exploration, "_chosen", table := lambda kept={}: kept)
-    candidates = {"low": lambda seeds: np.array(seeds), "high": lambda seeds: 1 + np.array(seeds)}
-    assert choose("01 at once", candidates, at_once=True) == "high"
-    assert table()["01 at once"]["means"] == [2.0, 3.0]

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from bncourse.models import fc_network
-from bncourse.studies.dropout import measured_ratio, variance_ratio
+from bncourse.studies.dropout import measured_ratio, stopped_early, variance_ratio
+from bncourse.studies.many_networks import ManyNetworks, evaluate_many
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.5, 0.9, 1.0])
@@ -41,3 +42,19 @@ def test_measured_ratio_of_dropout_right_before_a_norm():
     expected = sum(variance_ratio(feature, 0.5) for feature in features.T) / 30
     assert measured_ratio(model, model[4], images) == pytest.approx(expected, abs=0.02)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_stopping_early_takes_the_test_accuracy_of_the_lowest_validation_loss():
+    """With a validation set whose labels turn out wrong, the best epoch is the first look, before training."""
+    torch.manual_seed(0)
+    images = torch.randn(2, 60, 4)
+    labels = (images[..., 0] > 0).long()
+    networks = ManyNetworks([4, 8, 2], [0, 1], "none")
+    start = evaluate_many(networks, (images, labels)).accuracy
+    sets = (images, labels), (images, 1 - labels), (images, labels)
+    found = stopped_early(networks, *sets, batch_size=20, epochs=8, rate=0.5)
+    assert found.epoch.tolist() == [0, 0]
+    torch.testing.assert_close(found.early, start)
+    torch.testing.assert_close(found.last, evaluate_many(networks, (images, labels)).accuracy)
+    right = stopped_early(networks, *[(images, labels)] * 3, batch_size=20, epochs=8, rate=0.5)
+    assert (right.epoch > 0).all() and (right.memorized > 0.9).all()

@@ -6,10 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from bncourse.layers import GhostBatchNorm
 from bncourse.studies.many_networks import (
     Curves,
     ManyLinear,
     ManyNetworks,
+    ParallelGhostBatchNorm,
     evaluate_many,
     learning_curves,
     train_many,
@@ -102,6 +104,31 @@ def test_ghost_batches_are_normalized_alone():
     images = data()[0]
     parts = [whole(part) for part in images.split(8, dim=1)]
     torch.testing.assert_close(ghosts(images), torch.cat(parts, dim=1))
+
+
+@pytest.mark.parametrize("shape", [(24, 5), (24, 5, 3, 2)])
+def test_ghost_batches_at_once_are_the_layers_one_after_another(shape):
+    """Output, gradient and running averages."""
+    at_once, in_turn = ParallelGhostBatchNorm(5, 4), GhostBatchNorm(5, 4)
+    for norm in (at_once, in_turn):
+        norm.weight.data, norm.bias.data = torch.arange(1.0, 6), torch.arange(5.0)
+    first = (3 + 2 * torch.randn(shape)).requires_grad_()
+    second = first.detach().clone().requires_grad_()
+    torch.testing.assert_close(at_once(first), in_turn(second))
+    for norm, x in ((at_once, first), (in_turn, second)):
+        norm(x).square().sum().backward()
+    torch.testing.assert_close(first.grad, second.grad, rtol=1e-4, atol=1e-4)
+    for name, buffer in in_turn.named_buffers():
+        torch.testing.assert_close(at_once.get_buffer(name), buffer)
+
+
+def test_the_order_of_norm_activation_and_dropout_is_the_one_asked_for():
+    networks = ManyNetworks(SIZES, SEEDS, dropout=0.5, order="activation dropout norm")
+    kinds = [type(module).__name__ for module in list(networks)[:4]]
+    assert kinds == ["ManyLinear", "ReLU", "Dropout", "SideBySide"]
+    assert [type(m).__name__ for m in list(ManyNetworks(SIZES, SEEDS))[:4]] == [
+        "ManyLinear", "SideBySide", "ReLU", "Dropout"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("ghost_size", [None, 8])
