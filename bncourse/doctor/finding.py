@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 __all__ = ["SEVERITIES", "Diagnosis", "Finding"]
 
 SEVERITIES = ("error", "warning", "note")  # worst first
-WIDTHS = (8, 7, 14, 48)  # of the table's columns: 80 with the spaces between them
+WIDTHS = (8, 6, 14, 41)  # of the table's columns: 72 with the spaces between them, as many as a page shows
 
 
 @dataclass(frozen=True)

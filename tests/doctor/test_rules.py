@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from bncourse.data import load
 from bncourse.doctor import RULES, diagnose, watch
 from bncourse.models import small_cnn
-from bncourse.surgery import average, fold, freeze, recalibrate
+from bncourse.surgery import fold, freeze, recalibrate
 
 CASES = {}
 
@@ -323,14 +323,16 @@ def never_trained():
 
 @case("BN-S27", "BN-F15")
 def borrowed():
-    torch.manual_seed(0)
-    model = small_cnn(channels=1, width=8)
-    sick, good = torch.optim.swa_utils.AveragedModel(model), average(model)
-    optimizer = torch.optim.SGD(model.parameters(), 1.0)
-    for _ in range(20):
-        steps(model, optimizer, 4)
-        sick.update_parameters(model)
-        good.update_parameters(model)
+    """As averages of weights are: shorter than the weights. Ten updates of them, with the statistics of the last."""
+    model = trained()
+    sick = torch.optim.swa_utils.AveragedModel(model)
+    with torch.no_grad():
+        for turn in range(10):
+            other = trained()
+            for value in (other[0][0].weight, other[2][0].weight):
+                value.mul_(0.3 + 0.02 * turn)
+            sick.update_parameters(other)
+    good = copy.deepcopy(sick)
     recalibrate(good, [data().images])
     return tuple(diagnose(model, batch(), averaged=one) for one in (sick, good))
 
