@@ -14,6 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_gradebook(commands)
     add_autograder(commands)
     add_doctor(commands)
+    add_edition(commands)
+    add_quiz(commands)
+    add_forget(commands)
     chosen = parser.parse_args(arguments)
     return pkgutil.resolve_name(chosen.run)(chosen)
 
@@ -39,6 +42,10 @@ def add_grade(commands: argparse._SubParsersAction) -> None:
     grade.add_argument("--seconds", type=float, default=180, help="time limit per submission (default: 180)")
     grade.add_argument("--megabytes", type=float, default=4096, help="memory limit per submission (default: 4096)")
     grade.add_argument("--anonymous", action="store_true", help="no names in the report about the class")
+    grade.add_argument(
+        "--attempts", choices=["last", "best"], default="last", help="which of several attempts counts (default: last)"
+    )
+    grade.add_argument("--edition", type=Path, help="grade with the checks of this file, which `bncourse edition` made")
     grade.add_argument("--retry", action="store_true", help="grade again what timed out, ran out of memory or crashed")
     grade.set_defaults(run="bncourse.grading.command:run")
 
@@ -90,6 +97,39 @@ def add_doctor(commands: argparse._SubParsersAction) -> None:
     )
     doctor.add_argument("--debug", action="store_true", help="a traceback for bad input")
     doctor.set_defaults(run="bncourse.doctor.command:run")
+
+
+def add_edition(commands: argparse._SubParsersAction) -> None:
+    edition = commands.add_parser(
+        "edition",
+        help="one file with the checks and the notebooks as they are now",
+        description="Write the checks, the hidden cases and the notebooks as they are now into one file, from which "
+        "`bncourse grade --edition` grades, whatever becomes of the course. Run it in the course's folder.",
+    )
+    edition.add_argument("--out", type=Path, required=True, help="the zip to write")
+    edition.set_defaults(run="bncourse.grading.command:edition")
+
+
+def add_quiz(commands: argparse._SubParsersAction) -> None:
+    quiz = commands.add_parser(
+        "quiz",
+        help="twenty questions with numbers of their own for each class",
+        description="Write a sheet of twenty questions, and its key beside it. Another class gets other numbers.",
+    )
+    quiz.add_argument("--class", dest="of_class", required=True, help="the class's name, which decides the numbers")
+    quiz.add_argument("--out", type=Path, required=True, help="the sheet to write, such as quiz.html")
+    quiz.set_defaults(run="bncourse.grading.command:quiz")
+
+
+def add_forget(commands: argparse._SubParsersAction) -> None:
+    forget = commands.add_parser(
+        "forget",
+        help="erase a student from tables of grades and the files beside them",
+        description="Erase a student from tables of grades and the files beside them, not from what was handed in.",
+    )
+    forget.add_argument("student", help="the name, as the tables have it")
+    forget.add_argument("tables", type=Path, nargs="+", help="the sets' tables")
+    forget.set_defaults(run="bncourse.grading.command:forget_student")
 
 
 if __name__ == "__main__":

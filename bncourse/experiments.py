@@ -26,6 +26,7 @@ from bncourse.progress import progress
 from bncourse.training import quick
 
 __all__ = [
+    "BOOK_DATA",
     "EXPLORATION",
     "Comparison",
     "Interval",
@@ -38,6 +39,7 @@ __all__ = [
     "share",
 ]
 
+BOOK_DATA = "digits"
 EXPLORATION = range(5)  # the seeds on which designs are found; a claim refuses them
 CONFIRMATION = "10-19"
 POOL = {"digits": 1797, "photo_digits": 1797}  # the digits that there are; of the other sets, 10,000 test images

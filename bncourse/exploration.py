@@ -3,44 +3,76 @@
 import json
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from bncourse.experiments import EXPLORATION, Splits, compare, exploring
+import numpy as np
 
-__all__ = ["choose"]
+from bncourse.experiments import BOOK_DATA, EXPLORATION, Splits, compare, exploring, one_thread
+
+__all__ = ["choose", "choose_at_once"]
 
 
 def choose(name: str, candidates: Mapping[Any, Callable[[int], float]], *, splits: Splits | None = None) -> Any:
     """The candidate that did best on the seeds of the exploration.
 
     In the book this reads what was chosen and runs nothing. ``python -m tools.explore CHAPTER`` runs every candidate
-    with the seeds 0 to 4 and writes the one with the largest mean, with all the means, to ``chosen.toml``.
+    with the seeds 0 to 4 and writes the one with the largest mean, with all the means, to ``chosen.toml``. Each data
+    set has choices of its own (``--data``); where nobody has made them, those of the book's data are taken.
 
     Args:
         name: under which the choice is kept.
         candidates: for each value a function of the seed that returns what should be large, as in ``compare``.
-        splits: as in ``compare``.
+        splits: as in ``compare``; their data set is the one that the choice is for.
 
     Raises:
         ValueError: nothing has been chosen under that name, or among other candidates.
     """
+
+    def means() -> list[float]:
+        compared = [compare({value: run}, EXPLORATION, splits=splits)[value] for value, run in candidates.items()]
+        return [float(runs.mean()) for runs in compared]
+
+    return _choose(name, list(candidates), means, splits.dataset if splits else BOOK_DATA)
+
+
+def choose_at_once(name: str, candidates: Sequence[Any], run: Callable[[Sequence[int]], Any]) -> Any:
+    """``choose`` where one call runs all candidates with all seeds, as ``studies.many_networks`` does.
+
+    Args:
+        run: given the seeds, it returns what should be large: (seeds, candidates).
+
+    Raises:
+        ValueError: as ``choose``.
+    """
+
+    def means() -> list[float]:
+        with one_thread():
+            return [float(column.mean()) for column in np.asarray(run(list(EXPLORATION))).T]
+
+    return _choose(name, list(candidates), means)
+
+
+def _choose(name: str, candidates: list, means: Callable[[], list[float]], dataset: str = BOOK_DATA) -> Any:
+    of_the_book = name
+    name = name if dataset == BOOK_DATA else f"{name}, {dataset}"
     if exploring():
-        means = {
-            value: float(compare({value: run}, EXPLORATION, splits=splits)[value].mean())
-            for value, run in candidates.items()
-        }
-        best = max(means, key=means.__getitem__)
-        print(f"{name}: {best} of {', '.join(f'{value} ({mean:.3g})' for value, mean in means.items())}")
-        if found := os.environ.get("BNCOURSE_CHOSEN"):
-            with open(found, "a", encoding="utf-8") as file:
-                choice = {"name": name, "value": best, "among": list(means), "means": list(means.values())}
+        found = means()
+        best = candidates[int(np.argmax(found))]
+        tried = ", ".join(f"{value} ({mean:.3g})" for value, mean in zip(candidates, found, strict=True))
+        print(f"{name}: {best} of {tried}")
+        if path := os.environ.get("BNCOURSE_CHOSEN"):
+            with open(path, "a", encoding="utf-8") as file:
+                choice = {"name": name, "value": best, "among": candidates, "means": found}
                 file.write(json.dumps(choice) + "\n")
         return best
-    if _chosen().get(name, {}).get("among") != list(candidates):
-        raise ValueError(f"name must have been chosen among {list(candidates)} by tools.explore, got {name!r}")
+    if name not in _chosen() and name != of_the_book:
+        print(f"{of_the_book}: chosen on {BOOK_DATA}; nothing was chosen on {dataset}")
+        name = of_the_book
+    if _chosen().get(name, {}).get("among") != candidates:
+        raise ValueError(f"name must have been chosen among {candidates} by tools.explore, got {name!r}")
     return _chosen()[name]["value"]
 
 

@@ -36,39 +36,9 @@ from bncourse.exercises import check
 
 
 # %%
-class Sleepless(nn.Module):
-    """BatchNorm for images with the channels last, (N, H, W, C)."""
-
-    def __init__(self, channels, eps=1e-5, momentum=0.1):
-        super().__init__()
-        self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, x):
-        # BEGIN SOLUTION NO PROMPT
-        if self.training:
-            mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2), correction=0)
-            count = x[..., 0].numel()
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var * count / (count - 1), self.momentum)
-        else:
-            mean, var = self.running_mean, self.running_var
-        # END SOLUTION
-        """ # BEGIN PROMPT
-        if torch.is_grad_enabled():
-            mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2), correction=0)
-            count = x[..., 0].numel()
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var * count / (count - 1), self.momentum)
-        else:
-            mean, var = self.running_mean, self.running_var
-        """  # END PROMPT
-        return self.weight * (x - mean) / (var + self.eps).sqrt() + self.bias
+Sleepless = {
+    "if torch.is_grad_enabled():": "if self.training:",
+}
 
 
 # %% [raw]
@@ -128,34 +98,11 @@ def half_frozen(Sleepless):
 
 
 # %%
-class Amnesiac(nn.Module):
-    """Standardizes features, (N, C), by the mean and the variance of all that it has seen in training."""
-
-    def __init__(self, features, eps=1e-5):
-        super().__init__()
-        self.eps = eps
-        # BEGIN SOLUTION NO PROMPT
-        self.register_buffer("count", torch.zeros(()))
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("var", torch.ones(features))
-        # END SOLUTION
-        """ # BEGIN PROMPT
-        self.count = torch.zeros(())
-        self.mean = torch.zeros(features)
-        self.var = torch.ones(features)
-        """  # END PROMPT
-
-    def forward(self, x):
-        if self.training:
-            with torch.no_grad():
-                seen, new = self.count, len(x)
-                gap = x.mean(0) - self.mean
-                between = gap**2 * seen * new / (seen + new)
-                within = seen * self.var + new * x.var(0, correction=0)
-                self.var = (within + between) / (seen + new)
-                self.mean = self.mean + gap * new / (seen + new)
-                self.count = seen + new
-        return (x - self.mean) / (self.var + self.eps).sqrt()
+Amnesiac = {
+    "self.count = torch.zeros(())": 'self.register_buffer("count", torch.zeros(()))',
+    "self.mean = torch.zeros(features)": 'self.register_buffer("mean", torch.zeros(features))',
+    "self.var = torch.ones(features)": 'self.register_buffer("var", torch.ones(features))',
+}
 
 
 # %% [raw]
@@ -209,37 +156,10 @@ def names_in_the_state(Amnesiac):
 
 
 # %%
-class Miscounting(nn.Module):
-    """BatchNorm for sequences, (N, C, L)."""
-
-    def __init__(self, channels, eps=1e-5, momentum=0.1):
-        super().__init__()
-        self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(channels, 1))
-        self.bias = nn.Parameter(torch.zeros(channels, 1))
-        self.register_buffer("running_mean", torch.zeros(channels, 1))
-        self.register_buffer("running_var", torch.ones(channels, 1))
-
-    def forward(self, x):
-        mean, var = self.running_mean, self.running_var
-        if self.training:
-            mean = x.mean((0, 2)).unsqueeze(1)
-            squares = (x - mean).square().sum((0, 2)).unsqueeze(1)
-            # BEGIN SOLUTION NO PROMPT
-            var = squares / (x.shape[0] * x.shape[2])
-            with torch.no_grad():
-                self.running_mean += self.momentum * (mean - self.running_mean)
-                remembered = squares / (x.shape[0] * x.shape[2] - 1)
-                self.running_var += self.momentum * (remembered - self.running_var)
-            # END SOLUTION
-            """ # BEGIN PROMPT
-            var = squares / (x.shape[0] * x.shape[2] - 1)
-            with torch.no_grad():
-                self.running_mean += self.momentum * (mean - self.running_mean)
-                remembered = squares / (x.shape[0] * x.shape[2])
-                self.running_var += self.momentum * (remembered - self.running_var)
-            """  # END PROMPT
-        return self.weight * (x - mean) * (var + self.eps).rsqrt() + self.bias
+Miscounting = {
+    "var = squares / (x.shape[0] * x.shape[2] - 1)": "var = squares / (x.shape[0] * x.shape[2])",
+    "remembered = squares / (x.shape[0] * x.shape[2])": "remembered = squares / (x.shape[0] * x.shape[2] - 1)",
+}
 
 
 # %% [raw]
@@ -297,31 +217,10 @@ def three_values(Miscounting):
 
 
 # %%
-class Forgetful(nn.Module):
-    """BatchNorm for images, (N, C, H, W), without a weight and a bias."""
-
-    def __init__(self, channels, eps=1e-5, momentum=0.1):
-        super().__init__()
-        self.eps, self.momentum = eps, momentum
-        for name, value in (("running_mean", 0.0), ("running_var", 1.0)):
-            self.register_buffer(name, torch.full((1, channels, 1, 1), value))
-
-    def forward(self, x):
-        if not self.training:
-            return (x - self.running_mean) / (self.running_var + self.eps).sqrt()
-        mean = x.mean((0, 2, 3), keepdim=True)
-        var = (x - mean).square().mean((0, 2, 3), keepdim=True)
-        with torch.no_grad():
-            count = x.numel() // x.shape[1]
-            # BEGIN SOLUTION NO PROMPT
-            self.running_mean.mul_(1 - self.momentum).add_(self.momentum * mean)
-            self.running_var.mul_(1 - self.momentum).add_(self.momentum * var * count / (count - 1))
-            # END SOLUTION
-            """ # BEGIN PROMPT
-            self.running_mean.mul_(self.momentum).add_((1 - self.momentum) * mean)
-            self.running_var.mul_(self.momentum).add_((1 - self.momentum) * var * count / (count - 1))
-            """  # END PROMPT
-        return (x - mean) / (var + self.eps).sqrt()
+Forgetful = {
+    "mean.mul_(self.momentum).add_((1 - self.momentum)": "mean.mul_(1 - self.momentum).add_(self.momentum",
+    "var.mul_(self.momentum).add_((1 - self.momentum)": "var.mul_(1 - self.momentum).add_(self.momentum",
+}
 
 
 # %% [raw]
@@ -381,32 +280,11 @@ def another_momentum(Forgetful):
 
 
 # %%
-class Clinging(nn.Module):
-    """BatchNorm in a recurrent network: features, (N, C), with running statistics for each time step."""
-
-    def __init__(self, features, steps, eps=1e-5, momentum=0.1):
-        super().__init__()
-        self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.full((features,), 0.1))
-        self.register_buffer("running_mean", torch.zeros(steps, features))
-        self.register_buffer("running_var", torch.ones(steps, features))
-
-    def forward(self, x, step):
-        mean, var = self.running_mean[step], self.running_var[step]
-        if self.training:
-            mean, var = x.mean(0), x.var(0, correction=0)
-            # BEGIN SOLUTION NO PROMPT
-            with torch.no_grad():
-                keep, unbiased = 1 - self.momentum, var * len(x) / (len(x) - 1)
-                self.running_mean[step] = keep * self.running_mean[step] + self.momentum * mean
-                self.running_var[step] = keep * self.running_var[step] + self.momentum * unbiased
-            # END SOLUTION
-            """ # BEGIN PROMPT
-            keep, unbiased = 1 - self.momentum, var * len(x) / (len(x) - 1)
-            self.running_mean[step] = keep * self.running_mean[step] + self.momentum * mean
-            self.running_var[step] = keep * self.running_var[step] + self.momentum * unbiased
-            """  # END PROMPT
-        return self.weight * (x - mean) / (var + self.eps).sqrt()
+Clinging = {
+    "            keep, unbiased": "            with torch.no_grad():\n                keep, unbiased",
+    "            self.running_mean[step] =": "                self.running_mean[step] =",
+    "            self.running_var[step] =": "                self.running_var[step] =",
+}
 
 
 # %% [raw]
@@ -464,26 +342,9 @@ def buffers_have_no_graph(Clinging):
 
 
 # %%
-class Dizzy(nn.Module):
-    """GroupNorm for images, (N, C, H, W)."""
-
-    def __init__(self, groups, channels, eps=1e-5):
-        super().__init__()
-        self.groups, self.eps = groups, eps
-        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
-
-    def forward(self, x):
-        grouped = x.reshape(len(x), self.groups, -1)
-        mean = grouped.mean(2, keepdim=True)
-        # BEGIN SOLUTION NO PROMPT
-        var = grouped.var(2, correction=0, keepdim=True)
-        # END SOLUTION
-        """ # BEGIN PROMPT
-        var = grouped.square().mean(2, keepdim=True) - mean.square()
-        """  # END PROMPT
-        x_hat = (grouped - mean) / (var + self.eps).sqrt()
-        return self.weight * x_hat.reshape(x.shape) + self.bias
+Dizzy = {
+    "var = grouped.square().mean(2, keepdim=True) - mean.square()": "var = grouped.var(2, correction=0, keepdim=True)",
+}
 
 
 # %% [raw]
@@ -539,26 +400,11 @@ def a_larger_offset(Dizzy):
 
 
 # %%
-class Halfhearted(nn.Module):
-    """LayerNorm for tokens, (N, T, D), over the last axis."""
-
-    def __init__(self, width, eps=1e-5):
-        super().__init__()
-        self.eps = eps
-        self.gain = nn.Parameter(torch.ones(width))
-        self.shift = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x):
-        # BEGIN SOLUTION NO PROMPT
-        mean = x.mean(-1, keepdim=True)
-        var = x.var(-1, correction=0, keepdim=True)
-        # END SOLUTION
-        """ # BEGIN PROMPT
-        with torch.no_grad():
-            mean = x.mean(-1, keepdim=True)
-            var = x.var(-1, correction=0, keepdim=True)
-        """  # END PROMPT
-        return self.gain * (x - mean) / (var + self.eps).sqrt() + self.shift
+Halfhearted = {
+    "        with torch.no_grad():\n": "",
+    "            mean = ": "        mean = ",
+    "            var = ": "        var = ",
+}
 
 
 # %% [raw]

@@ -16,6 +16,7 @@ import argparse
 import ast
 import contextlib
 import hashlib
+import inspect
 import io
 import json
 import re
@@ -29,7 +30,7 @@ import otter.assign
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 from otter.test_files.exception_test import ExceptionTestFile
 
-from bncourse.exercises import EXERCISES, Exercise
+from bncourse.exercises import EXERCISES, Exercise, creatures
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -43,10 +44,7 @@ tests:
     files: true
     ok_format: false
 """
-EXPLAIN = (
-    "**Explain it.** What is wrong, and in what situation would you notice? Write one or two sentences of your own "
-    "below this line.\n\n---\n"
-)
+ASK = "What is wrong, and in what situation would you notice?"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -77,6 +75,7 @@ def make(source: Path, students: Path, private: Path) -> None:
         questions = [autograder(dist / "autograder/tests" / f"{question}.py") for question in names]
     for question in questions:
         question["explanation"] = explanations(source).get(question["name"])
+        question["given"] = given(student, question["name"])
     for cell in solution.cells:
         cell.source = without_prompts(cell.source)
         cell.metadata.pop("tags", None)  # here a failing check is an error
@@ -88,6 +87,14 @@ def make(source: Path, students: Path, private: Path) -> None:
     cases = sum(len(question["cases"]) for question in questions)
     points = sum(question["points"] + (question["explanation"] or {}).get("points", 0) for question in questions)
     print(f"{name}: {len(questions)} exercises, {cases} cases, {points:g} points")
+
+
+def given(student: nbformat.NotebookNode, name: str) -> list[str]:
+    """The cells of a question as students get them: who hands them in unchanged has not answered."""
+    code = [cell.source for cell in student.cells if cell.cell_type == "code"]
+    end = next(number for number, source in enumerate(code) if source.startswith(f'check("{name}"'))
+    begin = max((n + 1 for n in range(end) if code[n].startswith("check(")), default=0)
+    return [source for source in code[begin:end] if re.match(r"(def|class) ", source)]
 
 
 def write_student(notebook: nbformat.NotebookNode, path: Path) -> None:
@@ -127,7 +134,9 @@ def expand(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.source += f"\npoints: {points:g}\ncheck_cell: false"
             cells.append(new_markdown_cell(f"## {number}. {exercise.title}\n\n{about}"))
         elif cell.cell_type == "raw" and cell.source.startswith("# EXPLANATION"):
-            cells[-1] = new_markdown_cell(EXPLAIN)
+            cells[-1] = new_markdown_cell(prompt(explanation(cell)))
+        elif cell.cell_type == "code" and (found := re.match(r"(\w+) = ({.*})", cell.source, re.DOTALL)):
+            cell.source = creature(found[1], ast.literal_eval(found[2]))
         elif cell.cell_type == "code" and cell.source.startswith("check("):
             check = ast.parse(cell.source).body[0].value
         elif begins(cell, "TESTS"):
@@ -136,10 +145,23 @@ def expand(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def creature(name: str, fixes: dict[str, str]) -> str:
+    """A creature of the bug zoo: as it is for students; fixed by what the source replaces, for instructors."""
+    given = fixed = inspect.getsource(getattr(creatures, name)).rstrip()
+    for old, new in fixes.items():
+        if fixed.count(old) != 1:
+            raise ValueError(f"{name} must have what is fixed once, got {fixed.count(old)} times {old!r}")
+        fixed = fixed.replace(old, new)
+    prompt = f'""" # BEGIN PROMPT\n{given}\n""" # END PROMPT'
+    return f"# BEGIN SOLUTION NO PROMPT\n{fixed}\n# END SOLUTION\n{prompt}"
+
+
 def about_points(exercise: Exercise, points: float, hidden: int, explained: bool, all_or_nothing: bool) -> str:
     """What a student should know of an exercise before starting it."""
     public = len(exercise.cases)
     share = "all or nothing" if all_or_nothing else "shared equally"
+    if exercise.weights:
+        share = "shared equally but for " + ", ".join(f"{name} (x {w})" for name, w in exercise.weights.items())
     worth = f"{count(exercise.points, 'point')}" + (f": {points:g} for your explanation, {points:g}" * explained)
     return (
         f"*Chapter {exercise.chapter}, {exercise.level}, about {exercise.minutes} minutes. Worth {worth} for what "
@@ -158,10 +180,22 @@ def explanations(source: Path) -> dict[str, dict]:
         if begins(cell, "QUESTION"):
             name = re.search(r"^name: (.+)$", cell.source, re.MULTILINE)[1]
         elif cell.cell_type == "raw" and cell.source.startswith("# EXPLANATION"):
-            parts = re.findall(r"^(\w+): (.*(?:\n  .*)*)", cell.source, re.MULTILINE)
-            texts = {key: " ".join(text.split()) for key, text in parts}
-            found[name] = {"points": EXERCISES[name].points / 2, "prompt": EXPLAIN, **texts}
+            texts = explanation(cell)
+            found[name] = {"points": EXERCISES[name].points / 2, "prompt": prompt(texts), **texts}
+            found[name].pop("ask", None)
     return found
+
+
+def explanation(cell: nbformat.NotebookNode) -> dict[str, str]:
+    """The texts of a raw cell: rubric, good and weak, and what is asked where that is not the usual question."""
+    parts = re.findall(r"^(\w+): (.*(?:\n  .*)*)", cell.source, re.MULTILINE)
+    return {key: " ".join(text.split()) for key, text in parts}
+
+
+def prompt(texts: dict[str, str]) -> str:
+    """What the student notebook asks to be explained."""
+    ask = texts.get("ask", ASK)
+    return f"**Explain it.** {ask} Write one or two sentences of your own below this line.\n\n---\n"
 
 
 def begins(cell: nbformat.NotebookNode, block: str) -> bool:
@@ -193,7 +227,10 @@ def autograder(tests: Path) -> dict:
         title = ast.get_docstring(function) or function.name.replace("_", " ")
         source = ast.unparse(function)
         cases.append({"name": title, "hidden": case.hidden, "points": case.points, "source": source})
-    points = round(sum(case["points"] for case in cases), 6)
+    points, weights = round(sum(case["points"] for case in cases), 6), EXERCISES[question.name].weights
+    shares = [weights.get(case["name"], 1) for case in cases]
+    for case, share in zip(cases, shares, strict=True):
+        case["points"] = points * share / sum(shares)
     return {"name": question.name, "points": points, "all_or_nothing": question.all_or_nothing, "cases": cases}
 
 
@@ -211,7 +248,7 @@ def tidy(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
 
 def without_prompts(source: str) -> str:
     """A solution without the marks that told otter what students get."""
-    source = re.sub(r'^ *""" # BEGIN PROMPT\n.*?^ *""" # END PROMPT\n?', "", source, flags=re.DOTALL | re.MULTILINE)
+    source = re.sub(r'^ *""" # BEGIN PROMPT\n.*?^ *""" +# END PROMPT\n?', "", source, flags=re.DOTALL | re.MULTILINE)
     source = re.sub(r"^ *# (BEGIN SOLUTION( NO PROMPT)?|END SOLUTION)\n?", "", source, flags=re.MULTILINE)
     return re.sub(r" *# SOLUTION$", "", source, flags=re.MULTILINE).rstrip()
 

@@ -3,11 +3,12 @@
 usage: python -m tools.lab_presets [PRESET ...]
 
 Each preset is run on ten seeds that its design was not chosen on. What was measured is kept in
-bncourse/lab/measured.json, and the lab shows it beside a reader's own run. Exits with 1 if a sentence does not hold.
-Needs Debian's chromium.
+bncourse/lab/measured.json, and the lab shows it beside a reader's own run. Without names it runs those presets that
+have changed since, or all if the engine has. Exits with 1 if a sentence does not hold. Needs Debian's chromium.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
@@ -48,23 +49,30 @@ def measure(evaluate: Callable, preset: dict) -> Runs:
     return Runs(values, seeds, Splits("digits").overlap)  # each seed divides the digits anew
 
 
+def design(preset: dict) -> str:
+    """A name for all that decides what is measured: the engine's source, the settings, the measure and the rule."""
+    rule = [preset.get(name) for name in ("measure", "of", "predicts", "than", "d", "seeds")]
+    return hashlib.sha256(json.dumps([lab.engine(), state(preset, 0), rule]).encode()).hexdigest()[:12]
+
+
 def judge(preset: dict, values: Runs) -> dict:
     """What ``measured.json`` keeps of a preset."""
     measured, than = interval(values), preset.get("than", 0)
     found, _ = verdict(preset["predicts"], measured.low - than, measured.high - than, preset["d"])
     ends = {name: float(f"{getattr(measured, name):.4g}") for name in ("mean", "low", "high")}
-    return ends | {"count": measured.count, "verdict": found}
+    return ends | {"count": measured.count, "verdict": found, "design": design(preset)}
 
 
 def main(names: Sequence[str]) -> int:
     from playwright.sync_api import sync_playwright
 
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
+    names = names or [name for name, one in lab.presets().items() if kept.get(name, {}).get("design") != design(one)]
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page()
         load(page)
-        for name in names or lab.presets():
+        for name in names:
             started = time.perf_counter()
             kept[name] = found = judge(lab.presets()[name], measure(page.evaluate, lab.presets()[name]))
             print(f"{name}: {found} ({time.perf_counter() - started:.0f} s)", flush=True)
@@ -84,5 +92,7 @@ def load(page) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="PRESET", choices=[[], *lab.presets()], help="default: all")
+    parser.add_argument(
+        "names", nargs="*", metavar="PRESET", choices=[[], *lab.presets()], help="default: those that have changed"
+    )
     sys.exit(main(parser.parse_args().names))

@@ -2,9 +2,10 @@
 
 usage: python -m tools.other_data DATASET [DATASET ...] [--chapters 01 05]
 
-Only the line ``dataset = ...`` of a chapter changes. The numbers go to book/other-data.csv, which the book shows; rows
-of data sets and chapters that are not run again stay. Some six minutes for each data set. The classical sets are
-downloaded, or found in BNCOURSE_DATA.
+Only the line ``dataset = ...`` of a chapter changes, and what it chooses: a chapter with choices is explored on the
+data set first (see ``tools.explore``). The numbers go to book/other-data.csv, which the book shows. Rows of data sets
+and chapters that are not run again stay; their column ``rule`` says "old" where they are older than the one rule. Some
+twenty minutes for each data set. The classical sets are downloaded, or found in BNCOURSE_DATA.
 """
 
 import argparse
@@ -13,26 +14,21 @@ import io
 import time
 from pathlib import Path
 
-import nbformat
-
 from bncourse.claims import BOOK_DATA
 from bncourse.data import DATA_SETS
 from bncourse.files import write_whole
 from tools.claims import claims_in
+from tools.explore import explore, on_data
 from tools.notebooks import Executor, Progress
 from tools.toc import ROOT, notebooks
 
 TABLE = ROOT / "book" / "other-data.csv"
-COLUMNS = ("dataset", "chapter", "name", "unit", "predicts", "than", "count", "mean", "low", "high")
+COLUMNS = ("dataset", "chapter", "name", "unit", "predicts", "than", "count", "mean", "low", "high", "rule")
 
 
 def chapters_with_data() -> list[Path]:
     """The notebooks that have a cell with the tag "parameters"."""
-    return [path for path in notebooks() if parameters(nbformat.read(path, 4))]
-
-
-def parameters(notebook) -> list:
-    return [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    return [path for path in notebooks() if on_data(path, "another")]
 
 
 def run(path: Path, dataset: str) -> list[dict]:
@@ -41,15 +37,13 @@ def run(path: Path, dataset: str) -> list[dict]:
     Raises:
         NotebookFailed: a cell failed; a claim that does not hold there does not fail.
     """
-    notebook = nbformat.read(path, 4)
-    (cell,) = parameters(notebook)
-    cell.source = f"dataset = {dataset!r}"
+    notebook = on_data(path, dataset)
     Executor(ROOT, Progress(1)).run(path.stem, path.parent, notebook)
     rows = []
     for claim in claims_in(notebook):
         if claim["kind"] != "exact" and claim["dataset"] == dataset:  # others have not seen the data
             numbers = {name: "nan" if claim[name] is None else f"{claim[name]:.4g}" for name in ("mean", "low", "high")}
-            row = claim | numbers | {"chapter": path.stem}
+            row = claim | numbers | {"chapter": path.stem, "rule": "one"}
             rows.append({name: row[name] for name in COLUMNS})
     return rows
 
@@ -88,6 +82,8 @@ def main() -> None:
     for dataset in options.datasets:
         for path in paths:
             started = time.monotonic()
+            if "choose(" in path.read_text(encoding="utf-8"):
+                explore(path, dataset=dataset)
             rows = run(path, dataset)
             write(merge(read(), rows))
             print(f"{dataset}, {path.stem}: {len(rows)} claims, {time.monotonic() - started:.0f} s", flush=True)

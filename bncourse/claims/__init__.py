@@ -17,15 +17,28 @@ from bncourse.claims.card import (
     summary,
 )
 from bncourse.claims.rule import VERDICTS, holm, overall, verdict
-from bncourse.claims.texts import Finding, Statement, Unit, expected, finding, statements, units
+from bncourse.claims.texts import (
+    Change,
+    Finding,
+    Statement,
+    Unit,
+    changes,
+    expected,
+    finding,
+    last_edition,
+    statements,
+    units,
+)
 
 __all__ = [
     "BOOK_DATA",
     "VERDICTS",
+    "Change",
     "Finding",
     "Prediction",
     "Statement",
     "Unit",
+    "changes",
     "check",
     "claim",
     "details",
@@ -33,6 +46,7 @@ __all__ = [
     "expected",
     "finding",
     "holm",
+    "last_edition",
     "less",
     "more",
     "overall",

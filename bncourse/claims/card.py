@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bncourse.claims.rule import HOLDS, IF, NOT, NOT_MEASURABLE, UNDECIDED, overall, verdict
 from bncourse.claims.texts import Finding, Statement, expected, finding, places, replicated, statement_of, units
-from bncourse.experiments import EXPLORATION, Interval, Runs, exploring, interval
+from bncourse.experiments import BOOK_DATA, EXPLORATION, Interval, Runs, exploring, interval
 from bncourse.training import quick
 
 __all__ = [
@@ -27,8 +27,6 @@ __all__ = [
     "same",
     "summary",
 ]
-
-BOOK_DATA = "digits"
 
 
 class Prediction(NamedTuple):
@@ -183,11 +181,11 @@ def _show(about: Finding, found: str, facts: dict[str, Any], dataset: str, base:
     wanted = expected().get(about.name)
     if wanted not in (None, found) and not settles_nothing:
         so += f"; in the book, on {BOOK_DATA}: {wanted}"
-    heading, whole = f"{statement.id}. The source says: {statement.source}", _whole(statement)
+    heading, whole = f"{statement.id}. {statement.speaker}: {statement.source}", _whole(statement)
     plain = f"{heading}\nWe find: {text}\nSo: {so}.{whole and ' ' + whole}\n{details(facts)}"
     card = (
         f'<div class="bn-claim bn-{found.replace(" ", "-")}" style="border-left: 4px solid; padding: 0.3em 0.9em; '
-        f'margin: 0.6em 0"><strong>{statement.id}.</strong> The source says: '
+        f'margin: 0.6em 0"><strong>{statement.id}.</strong> {statement.speaker}: '
         f"<em>{html.escape(statement.source)}</em><br>"
         f"We find: {html.escape(text)}<br>So: <strong>{html.escape(so)}</strong>. {html.escape(whole)}"
         f"<details><summary>Details</summary><small>{html.escape(details(facts))}{_who(statement)}</small></details></div>"
@@ -250,9 +248,9 @@ def details(facts: Mapping[str, Any]) -> str:
     else:
         predicted = f"{facts['predicts']}{f' than {than:g}' if than else ''}, by at least {amount(f'{unit.d:g}')}"
     ends = amount(f"{facts['mean']:.3g} [{facts['low']:.3g}, {facts['high']:.3g}]")
-    seeds = f" ({facts['seeds'][0]} to {facts['seeds'][-1]})" if facts["seeds"] else ""
+    seeds = f"seeds ({facts['seeds'][0]} to {facts['seeds'][-1]})" if facts["seeds"] else "runs"
     anew = ", the data divided anew for each" if facts["overlap"] else ""
-    return f"Measured: {ends}, a 95% interval; {facts['count']} seeds{seeds}{anew}. Predicted: {predicted}."
+    return f"Measured: {ends}, a 95% interval; {facts['count']} {seeds}{anew}. Predicted: {predicted}."
 
 
 def rounded(number: float, digits: int = 2) -> str:

@@ -1,7 +1,9 @@
 """What a claim may say: the statements of the source with our sentences, the units, and the verdicts that are expected.
 
-A file for each chapter's statements, ``P.toml`` to ``M.toml``; ``units.toml``, the smallest effect that matters in each
-unit; ``verdicts.toml``, what the committed book found; ``replicated.toml``, what other seeds gave.
+A file for each chapter's statements, ``P.toml`` to ``M.toml``, and ``F.toml`` for what others say that the source does
+not; ``units.toml``, the smallest effect that matters in each unit; ``verdicts.toml``, what the committed book found;
+``replicated.toml``, what other seeds gave; ``last_edition.toml`` and ``changes.toml``, what the edition before
+found, and why that has changed.
 """
 
 import tomllib
@@ -12,9 +14,21 @@ from typing import Any, NamedTuple
 
 from bncourse.claims.rule import HOLDS, NOT, UNDECIDED
 
-__all__ = ["Finding", "Statement", "Unit", "expected", "finding", "replicated", "statements", "units"]
+__all__ = [
+    "Change",
+    "Finding",
+    "Statement",
+    "Unit",
+    "changes",
+    "expected",
+    "finding",
+    "last_edition",
+    "replicated",
+    "statements",
+    "units",
+]
 
-CHAPTERS = "PATRILVSDM"  # the letters of the statements, in the source's order
+CHAPTERS = "PATRILVSDMF"  # the letters of the statements: the source's, in its order, then F for the literature
 SENTENCES = {HOLDS: "holds", NOT: "not", UNDECIDED: "undecided"}  # their names in the files
 
 
@@ -53,6 +67,21 @@ class Statement(NamedTuple):
     chapter: int
     source: str
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def speaker(self) -> str:
+        """Who says it: the text that the course tests or, with an id F, papers and documentation."""
+        return "The literature says" if self.id.startswith("F") else "The source says"
+
+
+class Change(NamedTuple):
+    """A finding whose verdict is another one than in the edition before, and the reason."""
+
+    edition: str
+    finding: str
+    before: str
+    after: str
+    why: str
 
 
 def _table(name: str) -> dict[str, Any]:
@@ -118,3 +147,16 @@ def expected() -> dict[str, str]:
 def replicated() -> dict[str, Any]:
     """The verdicts on other ``seeds``, which ``python -m tools.replicate`` writes."""
     return _table("replicated.toml")
+
+
+@cache
+def last_edition() -> dict[str, str]:
+    """The verdicts of the last published edition by finding."""
+    return _table("last_edition.toml")
+
+
+@cache
+def changes() -> list[Change]:
+    """The verdicts that have changed from edition to edition, the newest edition first."""
+    rows = _table("changes.toml").get("change", [])
+    return [Change(row["edition"], row["finding"], row["from"], row["to"], row["why"]) for row in rows]

@@ -11,7 +11,9 @@ from bncourse.exercises import (
     backward_and_deployment,
     blocks_and_variants,
     bug_zoo,
+    experiments_and_intervals,
     learner,
+    many_devices_and_fast_layers,
     normalizing_a_batch,
     training_and_inference,
 )
@@ -42,10 +44,21 @@ ANSWERS = {  # what the notebooks call the answers
     "backward": ("backward",),
     "fold": ("fold",),
     "recalibrate": ("recalibrate",),
+    "verdict": ("verdict",),
+    "enough-seeds": ("enough_seeds",),
+    "paired": ("paired_interval",),
+    "forgotten-eval": ("forgotten_eval",),
+    "race": ("race",),
+    "merge-statistics": ("merge",),
+    "loss-weights": ("loss_factors",),
+    "kept-activations": ("kept",),
 }
 KEYS = {"norm-axes": ("batch", "layer", "instance", "group")}  # the answer is a dictionary
 
-SETS = (normalizing_a_batch, training_and_inference, blocks_and_variants, bug_zoo, backward_and_deployment)
+SETS = (
+    *(normalizing_a_batch, training_and_inference, blocks_and_variants, bug_zoo, backward_and_deployment),
+    *(experiments_and_intervals, many_devices_and_fast_layers),
+)
 EXERCISES = {exercise.name: exercise for exercises in SETS for exercise in exercises.EXERCISES}
 
 

@@ -7,6 +7,7 @@ that it should be. A ``BatchNorm2d`` of the learner's own is tested by all that 
 import copy
 import dis
 from difflib import SequenceMatcher
+from functools import partial
 
 import torch
 from torch import nn
@@ -156,11 +157,15 @@ add_identity(cancellation, (sample(2, 6, 3, 3),), 2, 6)
 add_identity(detached, (sample(2, 3, 5),), 5)
 
 
-def channels_last(x, layer, training):
-    """What BatchNorm makes of images with the channels last."""
+def by_torch(x, layer, training):
+    """What torch's BatchNorm makes of x with the layer's weight, bias and running statistics."""
     given = None if training else layer.running_mean, None if training else layer.running_var
-    moved = F.batch_norm(x.movedim(-1, 1), *given, layer.weight, layer.bias, training=training)
-    return moved.movedim(1, -1)
+    return F.batch_norm(x, *given, layer.weight, layer.bias, training=training)
+
+
+def channels_last(x, layer, training):
+    """The same for images with the channels last."""
+    return by_torch(x.movedim(-1, 1), layer, training).movedim(1, -1)
 
 
 def awake(answer):
@@ -192,25 +197,34 @@ def awake_training(answer):
     expect(layer.running_var, old_variance.lerp(x.var((0, 1, 2)), 0.1), "running_var", of_variance)
 
 
-@mode.case("evaluation: the running statistics, whatever the gradient mode")
-def awake_evaluation(answer):
-    layer, x = awake(answer)
-    before = layer.eval().running_mean.clone()
-    by_batch = {BY_GRAD_MODE: channels_last(x, layer, training=True)}
-    expected = channels_last(x, layer, training=False)
+def compare_evaluation(layer, x, right):
+    """In evaluation the layer is ``right(training=False)``, whatever the gradient mode, and remembers nothing."""
+    before, by_batch = layer.eval().running_mean.clone(), {BY_GRAD_MODE: right(training=True)}
+    expected = right(training=False)
     expect(layer(x), expected, "the output in evaluation, with gradients on", by_batch)
     require(torch.equal(before, layer.running_mean), "evaluating changed the running statistics.", BY_GRAD_MODE)
     with torch.no_grad():
         expect(layer(x), expected, "the output in evaluation, under no_grad")
 
 
+def compare_without_gradients(layer, x, right):
+    """In training the layer is ``right(training=True)`` under no_grad, too, and remembers."""
+    by_running, before = {BY_GRAD_MODE: right(training=False)}, layer.running_mean.clone()
+    with torch.no_grad():
+        expect(layer(x), right(training=True), "the output in training, under no_grad", by_running)
+    require(not torch.equal(before, layer.running_mean), "running_mean did not move under no_grad.", BY_GRAD_MODE)
+
+
+@mode.case("evaluation: the running statistics, whatever the gradient mode")
+def awake_evaluation(answer):
+    layer, x = awake(answer)
+    compare_evaluation(layer, x, partial(channels_last, x, layer))
+
+
 @mode.case("training under no_grad still normalizes by the batch")
 def awake_without_gradients(answer):
     layer, x = awake(answer)
-    by_running, before = {BY_GRAD_MODE: channels_last(x, layer, training=False)}, layer.running_mean.clone()
-    with torch.no_grad():
-        expect(layer(x), channels_last(x, layer, training=True), "the output in training, under no_grad", by_running)
-    require(not torch.equal(before, layer.running_mean), "running_mean did not move under no_grad.", BY_GRAD_MODE)
+    compare_without_gradients(layer, x, partial(channels_last, x, layer))
 
 
 def remembering(answer):
@@ -412,23 +426,16 @@ def running_update(answer):
 
 @layer.case("evaluation: the running statistics, whatever the gradient mode")
 def evaluation_output(answer):
-    layer, x = build(answer).eval(), 2 * sample(4, 3, 5, 5) + 1
-    expected = torch_twin(layer)(x)
-    before = layer.running_mean.clone()
-    by_batch = {BY_GRAD_MODE: F.batch_norm(x, None, None, layer.weight, layer.bias, training=True)}
-    expect(layer(x), expected, "the output in evaluation, with gradients on", by_batch)
-    require(torch.equal(before, layer.running_mean), "evaluating changed the running statistics.", BY_GRAD_MODE)
-    with torch.no_grad():
-        expect(layer(x), expected, "the output in evaluation, under no_grad")
+    layer, x = build(answer), 2 * sample(4, 3, 5, 5) + 1
+    compare_evaluation(layer, x, partial(by_torch, x, layer))
 
 
 @layer.case("training under no_grad still normalizes by the batch")
 def training_without_gradients(answer):
     layer, x = build(answer), 2 * sample(4, 3, 5, 5) + 1
     twin = torch_twin(layer)
-    with torch.no_grad():
-        by_running = F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias)
-        expect(layer(x), twin(x), "the output in training, under no_grad", {BY_GRAD_MODE: by_running})
+    twin(x)
+    compare_without_gradients(layer, x, partial(by_torch, x, layer))
     expect(layer.running_mean, twin.running_mean, "running_mean after training under no_grad")
 
 

@@ -1,7 +1,7 @@
 """The bug zoo's creatures as students get them: different layers, each with a bug of a kind that ships.
 
-The notebook shows these classes; a test sees to it that they are the same. The check compares an answer with its
-creature, because fixing is changing as little as possible.
+The notebook is made from these classes, and its solutions by replacing what ``instructor/ex-04-bug-zoo.py`` names. The
+check compares an answer with its creature, because fixing is changing as little as possible.
 """
 
 import torch

@@ -77,6 +77,7 @@ class Exercise:
         chapter: the chapter it belongs to.
         minutes: how long it takes a student who has read the chapter.
         level: how hard it is; easy ones have 2 points, medium ones 3, hard ones 5.
+        weights: of cases, by name, public or hidden, that count more than the others, which count once.
         cases: what an answer is tested for.
     """
 
@@ -85,6 +86,7 @@ class Exercise:
     chapter: int
     minutes: int
     level: Literal["easy", "medium", "hard"]
+    weights: dict[str, int] = field(default_factory=dict, repr=False)
     cases: list[Case] = field(default_factory=list, repr=False)
 
     @property

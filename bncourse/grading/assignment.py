@@ -37,6 +37,7 @@ class Question:
     all_or_nothing: bool
     cases: tuple[Case, ...]
     explanation: Explanation | None = None
+    given: tuple[str, ...] = ()  # its cells as students got them
 
     def score(self, passed: list[bool]) -> float:
         """The points for cases that passed or failed."""
@@ -68,6 +69,7 @@ class Assignment:
                 **q
                 | {"cases": tuple(Case(**case) for case in q["cases"])}
                 | {"explanation": Explanation(**q["explanation"]) if q.get("explanation") else None}
+                | {"given": tuple(q.get("given", ()))}
             )
             for q in data["questions"]
         )

@@ -4,6 +4,7 @@ import ast
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -64,11 +65,14 @@ def _summary(records: list[Record], graded: list[Record], assignment: Assignment
 
 
 def misconceptions(graded: Iterable[Record], assignment: Assignment) -> list[tuple[str, set[str], set[str]]]:
-    """Each hint that was given: its text, the exercises and the students; the most frequent first."""
+    """Each hint that was given: its text, the exercises and the students; the most frequent first.
+
+    A question whose cells are as they were given shows no misconception: it was not answered.
+    """
     exercises, students = defaultdict(set), defaultdict(set)
     for record in graded:
         for question, outcomes in record.outcomes.items():
-            for outcome in outcomes:
+            for outcome in outcomes if question not in record.unchanged else ():
                 if outcome.hint:
                     exercises[outcome.hint].add(question)
                     students[outcome.hint].add(record.student)
@@ -98,7 +102,8 @@ def _exercises(graded: list[Record], assignment: Assignment) -> str:
         share = sum(points) / len(points) / question.points if points and question.points else 0.0
         full = sum(point >= question.points for point in points)
         empty = sum(
-            all(o.message.startswith(("not answered yet", "the notebook does not define")) for o in outcomes)
+            question.name in record.unchanged
+            or all(o.message.startswith(("not answered yet", "the notebook does not define")) for o in outcomes)
             for record in graded
             if (outcomes := record.outcomes.get(question.name))
         )
@@ -143,23 +148,49 @@ def _misconceptions(graded: list[Record], assignment: Assignment) -> str:
 
 def fingerprint(cells: Iterable[str]) -> str:
     """A digest of what cells define and compute, whatever the names, the comments and the layout."""
-    trees = []
-    for cell in cells:
-        try:
-            tree = ast.parse(cell)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            trees.append(cell)
-            continue
-        names: dict[str, str] = {}
-        for node in ast.walk(tree):
-            for attribute in ("id", "arg", "name"):
-                if isinstance(getattr(node, attribute, None), str):
-                    setattr(node, attribute, names.setdefault(getattr(node, attribute), f"n{len(names)}"))
-            body = getattr(node, "body", None)
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) and body:
-                node.body = body[1:] or body
-        trees.append(ast.dump(tree))
-    return hashlib.sha256("\n".join(trees).encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256("\n".join(map(nameless, cells)).encode(errors="surrogatepass")).hexdigest()
+
+
+@lru_cache(maxsize=10_000)  # most cells of a class are the same
+def nameless(cell: str) -> str:
+    """A cell's syntax with numbers for names; as it stands, if it has none."""
+    tree = parsed(cell)
+    if tree is None:
+        return cell
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        for attribute in ("id", "arg", "name"):
+            if isinstance(getattr(node, attribute, None), str):
+                setattr(node, attribute, names.setdefault(getattr(node, attribute), f"n{len(names)}"))
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) and body:
+            node.body = body[1:] or body
+    return ast.dump(tree)
+
+
+def parsed(cell: str) -> ast.Module | None:
+    try:
+        return ast.parse(cell)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def definitions(cells: Iterable[str]) -> dict[str, str]:
+    """The functions and classes that cells define in the end, by name, whatever the comments and the layout."""
+    return {name: content for cell in cells for name, content in defined(cell)}
+
+
+@lru_cache(maxsize=10_000)
+def defined(cell: str) -> tuple[tuple[str, str], ...]:
+    """Those of one cell."""
+    nodes = getattr(parsed(cell), "body", [])
+    return tuple((node.name, ast.dump(node)) for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef))
+
+
+def unchanged(cells: Iterable[str], assignment: Assignment) -> list[str]:
+    """The questions whose functions and classes are in the end as students got them."""
+    there = definitions(cells).items()
+    return [q.name for q in assignment.questions if q.given and definitions(q.given).items() <= there]
 
 
 def alike(submissions: Iterable[Submission], graded: Iterable[Record]) -> list[list[str]]:

@@ -16,9 +16,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from bncourse.exercises import EXERCISES
+from bncourse.exercises.quiz import write_quiz
 from bncourse.grading import supervise
 from bncourse.grading.assignment import Assignment, find_assignment
 from bncourse.grading.desk import Deadline, Desk, feedback_folder
+from bncourse.grading.edition import grade_with, write_edition
+from bncourse.grading.forget import forget
 from bncourse.grading.gradebook import write_gradebook
 from bncourse.grading.gradescope import write_autograder
 from bncourse.grading.names import BadArgument, Roster, read_roster
@@ -43,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that this terminal cannot show
     try:
+        if arguments.edition:
+            return grade_with(arguments.edition, options(arguments), arguments.assignment)
         for name, least in (("jobs", 1), ("seconds", 1), ("megabytes", 500)):
             value = getattr(arguments, name)
             if value is not None and not least <= value < float("inf"):
@@ -56,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             jobs=arguments.jobs,
             roster=roster,
             retry=arguments.retry,
+            attempts=arguments.attempts,
             anonymous=arguments.anonymous,
             deadline=Deadline.read(arguments.due, arguments.late_days, arguments.late_penalty),
             say=lambda line: print(line, flush=True),
@@ -75,6 +81,18 @@ def run(arguments: argparse.Namespace) -> int:
     if any(record.flags for record in records):
         print("Some submissions replaced functions of torch or of the checker (column `replaced`): look at them.")
     return 0
+
+
+def options(arguments: argparse.Namespace) -> list[str]:
+    """The command line again, without the edition and the assignment."""
+    given = [str(arguments.submissions)]
+    for name, value in vars(arguments).items():
+        option = f"--{name.replace('_', '-')}"
+        if name in ("submissions", "assignment", "edition", "run") or value is None or value is False:
+            continue
+        values = value if isinstance(value, list) else [value]
+        given += [option] if value is True else [text for one in values for text in (option, str(one))]
+    return given
 
 
 def gradebook(arguments: argparse.Namespace) -> int:
@@ -100,6 +118,39 @@ def autograder(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def edition(arguments: argparse.Namespace) -> int:
+    """Write an edition, as the command line says; returns the exit code."""
+    try:
+        write_edition(arguments.out)
+    except (OSError, BadArgument) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"Edition: {arguments.out}")
+    return 0
+
+
+def quiz(arguments: argparse.Namespace) -> int:
+    """Write a sheet of questions and its key, as the command line says; returns the exit code."""
+    try:
+        key = write_quiz(arguments.of_class, arguments.out)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"Questions: {arguments.out}\nKey: {key}")
+    return 0
+
+
+def forget_student(arguments: argparse.Namespace) -> int:
+    """Erase a student, as the command line says; returns the exit code."""
+    try:
+        changed = forget(arguments.student, arguments.tables)
+    except (OSError, BadArgument) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print("Erased from:", *changed, "What was handed in is not touched.", sep="\n")
+    return 0
+
+
 def grade_folder(
     folder: Path,
     assignment: Assignment,
@@ -109,6 +160,7 @@ def grade_folder(
     jobs: int | None = None,
     roster: Roster | Iterable[str] = (),
     retry: bool = False,
+    attempts: str = "last",
     anonymous: bool = False,
     deadline: Deadline | None = None,
     say: Callable[[str], None] = print,
@@ -125,6 +177,7 @@ def grade_folder(
         jobs: how many at once; as many as there are CPU cores by default.
         roster: students who should have handed in.
         retry: grade those again that timed out, ran out of memory or crashed.
+        attempts: "last", or "best": all attempts of a student are graded, and the best counts.
         anonymous: leave names out of the report about the class.
         deadline: when it was due, and what being late costs.
         say: receives lines of progress.
@@ -138,25 +191,41 @@ def grade_folder(
     """
     limits, jobs = limits or Limits(), jobs or os.cpu_count() or 1
     written = [out, *out.parent.glob(f"{glob.escape(out.stem)}[-.]*")]
-    submissions = find_submissions(folder, assignment, roster, ours=written)
+    submissions = find_submissions(folder, assignment, roster, ours=written, every=attempts == "best")
     out.parent.mkdir(parents=True, exist_ok=True)
     log = Log(out.with_suffix(".log"))
-    others = {name for record in log.read().values() for name in record.scores} - {q.name for q in assignment.questions}
+    others = {name for record in log.read() for name in record.scores} - {q.name for q in assignment.questions}
     if others and not others <= set(EXERCISES) - {q.name for q in assignment.questions}:
         others = set()  # exercises that the set has lost
     if others:
         raise BadArgument(f"out must be the table of {assignment.name}, got {out} with {', '.join(sorted(others)[:3])}")
     desk = Desk(out, assignment, deadline or Deadline())
     unfinished = ("timeout", "memory", "crashed") if retry else ()
-    known = {(r.student, r.digest): r for r in log.read().values() if r.status not in unfinished}
-    done = {s.student: known[s.student, s.digest] for s in submissions if (s.student, s.digest) in known}
+    known = {(r.student, r.digest): r for r in log.read() if r.status not in unfinished}
+    done = {s.key: known[s.key] for s in submissions if s.key in known}
+    first = len(done)
+    by_key = {s.key: s for s in submissions}
+
+    def counted() -> list[Record]:
+        """Of each student the attempt that counts: of several the one with the most points, of equal ones the last."""
+        best: dict[str, Record] = {}
+        for key in by_key:
+            record = done.get(key)
+            if record is None:
+                continue
+            record.penalty = desk.deadline.judge(by_key[key])[1]
+            before = best.get(record.student)
+            if before is None or desk.complete(record).score >= desk.complete(before).score:
+                best[record.student] = record
+        return sorted(best.values(), key=lambda record: record.student)
 
     if ignored := ignored_files(folder, written):
         names = ", ".join(ignored[:5])
         say(_printable(f"Warning: files that are not notebooks are ignored, {len(ignored)} of them: {names}"))
     if reason := supervise.why_not_isolated():
         say(NOT_ISOLATED.format(reason))
-    say(f"{assignment.name}: {len(submissions)} students, {len(done)} graded before, {jobs} at a time")
+    students = len({submission.student for submission in submissions})
+    say(f"{assignment.name}: {students} students, {first} graded before, {jobs} at a time")
 
     remove_stale()
     stop = threading.Event()
@@ -168,20 +237,20 @@ def grade_folder(
         started = [
             pool.submit(supervise.grade, submission, assignment, folder, limits, Path(workspace), stop, workers)
             for submission in submissions
-            if submission.student not in done
+            if submission.key not in done
         ]
         try:
             for record in (future.result() for future in as_completed(started)):
-                done[record.student] = record
+                done[record.student, record.digest] = record
                 log.add(record)
-                say(_printable(_line(record, len(done), len(submissions), assignment)))
-                desk.write_table(done.values())
+                say(_printable(_line(record, len(done), len(by_key), assignment)))
+                desk.write_table(counted())
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    records = sorted(done.values(), key=lambda record: record.student)
-    for warning in desk.finish(records, submissions, anonymous):
+    records = counted()
+    for warning in desk.finish(records, [by_key[record.student, record.digest] for record in records], anonymous):
         say(_printable(f"Warning: {warning}"))
     return records
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from bncourse.exercises import EXERCISES, set_of
 from bncourse.files import write_whole
 from bncourse.grading.assignment import Assignment
-from bncourse.grading.class_report import write_report
+from bncourse.grading.class_report import unchanged, write_report
 from bncourse.grading.names import BadArgument
 from bncourse.grading.report import Record, table_columns, write_feedback, write_table
 from bncourse.grading.submissions import OURS, Submission
@@ -154,6 +154,7 @@ class Desk:
                 if points is None and not texts.get((record.student, question)):
                     record.explained[question] = 0.0  # nothing was written
             record.late, record.penalty = self.deadline.judge(submission)
+            record.unchanged = unchanged(submission.cells, self.assignment)
             record.note = "; ".join(filter(None, [submission.note, *advice(record, submission, self.assignment)]))
             try:
                 write_feedback(feedback_folder(self.out), record, self.assignment)
@@ -177,7 +178,8 @@ def advice(record: Record, submission: Submission, assignment: Assignment) -> li
     if theirs and not ours & {name for name, _ in checked}:
         found.append(f"this looks like another set: {', '.join(theirs)}")
     undefined = [name for name, outcomes in record.outcomes.items() if outcomes and _all_say(outcomes, UNDEFINED)]
-    empty = [name for name, outcomes in record.outcomes.items() if outcomes and _all_say(outcomes, UNANSWERED)]
+    answers = record.outcomes.items()
+    empty = [n for n, outcomes in answers if outcomes and (n in record.unchanged or _all_say(outcomes, UNANSWERED))]
     for name in undefined:
         wanted = record.outcomes[name][0].message.removeprefix(UNDEFINED).strip()
         used = next((answer for checked_name, answer in checked if checked_name == name), "")

@@ -8,6 +8,7 @@ Gradescope unpacks it to /autograder/source, runs setup.sh once, and for each su
 import json
 import os
 import zipfile
+from importlib.metadata import requires
 from pathlib import Path
 
 import bncourse
@@ -28,18 +29,12 @@ root=${AUTOGRADER:-/autograder}
 python=${PYTHON:-$root/venv/bin/python}
 PYTHONPATH=$root/source "$python" -m bncourse.grading.gradescope "$root"
 """
-NEEDED = (
-    "numpy",
-    "matplotlib",
-    "scipy",
-    "scikit-learn",
-    "pillow",
-    "ipython",
-    "ipywidgets",
-    "pooch",
-    "requests",
-    "tqdm",
-)
+
+
+def needed() -> list[str]:
+    """What the package needs, but for torch, which setup.sh installs first."""
+    found = [line for line in requires("bncourse") or [] if "extra ==" not in line]
+    return [line for line in found if not line.startswith("torch")]
 
 
 def write_autograder(assignment: Assignment, out: Path) -> None:
@@ -48,7 +43,7 @@ def write_autograder(assignment: Assignment, out: Path) -> None:
     files = {
         "setup.sh": SETUP.encode(),
         "run_autograder": RUN.encode(),
-        "requirements.txt": "\n".join(NEEDED).encode(),
+        "requirements.txt": "\n".join(needed()).encode(),
         "autograder.json": assignment.path.read_bytes(),
     }
     for path in sorted(package.rglob("*")):

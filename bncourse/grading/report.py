@@ -37,8 +37,9 @@ class Outcome:
 class Record:
     """All that grading one submission brought: a status, the reason for it, and how every case went.
 
-    ``note``, ``late``, ``penalty``, ``explained``, ``overrides`` and ``comments`` do not come from the run: each time
-    the table is made they are taken from the files that people fill in, and from the platform's names.
+    ``note``, ``late``, ``penalty``, ``explained``, ``overrides``, ``comments`` and ``unchanged`` do not come from the
+    run: each time the table is made they are taken from the files that people fill in, from the platform's names and
+    from what was handed in.
     """
 
     student: str
@@ -56,6 +57,7 @@ class Record:
     explained: dict[str, float | None] = field(default_factory=dict)  # None: not graded yet
     overrides: dict[str, float] = field(default_factory=dict)
     comments: dict[str, str] = field(default_factory=dict)
+    unchanged: list[str] = field(default_factory=list)  # questions whose cells are as they were given
 
     def points(self, question: str) -> float:
         """What the cases of a question brought, or what a person said instead."""
@@ -79,15 +81,14 @@ class Log:
     def __init__(self, path: Path):
         self.path = path
 
-    def read(self) -> dict[str, Record]:
-        """The last record of each student; a line that a kill cut off is left out."""
-        records = {}
+    def read(self) -> list[Record]:
+        """The records in the order in which they were made; a line that a kill cut off is left out."""
+        records = []
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
             try:
-                record = Record.from_json(line)
+                records.append(Record.from_json(line))
             except (ValueError, TypeError, KeyError):
                 continue
-            records[record.student] = record
         return records
 
     def add(self, record: Record) -> None:

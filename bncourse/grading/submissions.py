@@ -54,6 +54,11 @@ class Submission:
     time: datetime | None = None
     late: bool = False
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What its record is found by."""
+        return self.student, self.digest
+
 
 class Unreadable(ValueError):
     """A file that is not a notebook we can read; the message is for the instructor and the student."""
@@ -80,9 +85,14 @@ class _File:
 
 
 def find_submissions(
-    folder: Path, assignment: Assignment, roster: Roster | Iterable[str] = (), *, ours: Iterable[Path] = ()
+    folder: Path,
+    assignment: Assignment,
+    roster: Roster | Iterable[str] = (),
+    *,
+    ours: Iterable[Path] = (),
+    every: bool = False,
 ) -> list[Submission]:
-    """One submission per student, sorted by name.
+    """One submission per student, sorted by name; all attempts of each, the last one at the end, if ``every``.
 
     A notebook in the folder itself belongs to the student it is named after; a subfolder holds what one student handed
     in; names that a learning platform made are understood (``bncourse.grading.layouts``), and so are archives, of one
@@ -94,6 +104,7 @@ def find_submissions(
         assignment: what was handed in.
         roster: who should have handed in.
         ours: files and folders that the grader writes, which are nobody's.
+        every: all attempts, not only the last.
 
     Raises:
         NotADirectoryError: if there is no such folder.
@@ -107,7 +118,11 @@ def find_submissions(
         elif not folder.is_dir():
             raise NotADirectoryError(f"submissions must be a folder or a zip archive, got {folder}")
         found = _by_student(root, folder, roster, {path.resolve() for path in ours}, Path(space))
-        return [_choose(student, found[student], assignment, roster) for student in sorted(found)]
+        return [
+            submission
+            for student in sorted(found)
+            for submission in _attempts(student, found[student], assignment, roster, every)
+        ]
 
 
 def ignored_files(folder: Path, ours: Iterable[Path] = ()) -> list[str]:
@@ -223,8 +238,10 @@ def _unpack(archive: Path, folder: Path) -> Path:
     return folder
 
 
-def _choose(student: str, files: list[_File], assignment: Assignment, roster: Roster) -> Submission:
-    """Choose the student's notebook and read it; nothing reads it again."""
+def _attempts(
+    student: str, files: list[_File], assignment: Assignment, roster: Roster, every: bool
+) -> list[Submission]:
+    """Choose the student's notebook, or all attempts at it, and read it; nothing reads it again."""
     notebooks = [file for file in files if NOTEBOOK.search(file.path.name)]
     named = [file for file in notebooks if attempt(file.own_name)[0].casefold() == assignment.name.casefold()]
     entries = defaultdict(list)
@@ -232,7 +249,7 @@ def _choose(student: str, files: list[_File], assignment: Assignment, roster: Ro
         entries[file.label].append(file)
     separate = all(file.label.platform for file in notebooks) and all(len(group) == 1 for group in entries.values())
     candidates = named or (notebooks if separate or len(notebooks) == 1 else [])
-    path, texts, problem, note = None, [], "", ""
+    path, problem = None, ""
     if not files:
         problem = "no notebook was handed in"
     elif not notebooks:
@@ -241,22 +258,30 @@ def _choose(student: str, files: list[_File], assignment: Assignment, roster: Ro
     elif not candidates:
         path = notebooks[0].shown.parent
         problem = f"{len(notebooks)} notebooks; keep one, or name one {assignment.name}.ipynb"
-    else:
-        chosen = max(candidates, key=lambda file: file.order)
-        path = chosen.shown
-        if len(candidates) > 1:
-            note = f"the last of {len(candidates)} attempts: {path.name}"
+    stranger = "not on the roster" if roster.students and student not in roster.students else ""
+    if not candidates:
+        return [Submission(student, path, [], problem, _digest(assignment, problem), stranger)]
+    in_order = sorted(candidates, key=lambda file: file.order)
+    count, found = len(in_order), []
+    for number, chosen in enumerate(in_order, 1):
+        if not every and number < count:
+            continue
+        texts, problem = [], ""
         try:
             texts = read_cells(chosen.path)
         except (Unreadable, OSError) as error:
             problem = str(error)
-    if roster.students and student not in roster.students:
-        note = "; ".join(filter(None, [note, "not on the roster"]))
-    cells = [source for kind, source in texts if kind == "code"]
-    content = assignment.digest + (problem or "\n".join(cells))
-    digest = hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()
-    label = chosen.label if candidates else Label(())
-    return Submission(student, path, cells, problem, digest, note, texts, label.time, label.late)
+        cells = [source for kind, source in texts if kind == "code"]
+        which = f"the best of {count} attempts" if every else f"the last of {count} attempts"
+        note = "; ".join(filter(None, [f"{which}: {chosen.shown.name}" * (count > 1), stranger]))
+        digest = _digest(assignment, problem or "\n".join(cells))
+        time, late = chosen.label.time, chosen.label.late
+        found.append(Submission(student, chosen.shown, cells, problem, digest, note, texts, time, late))
+    return found
+
+
+def _digest(assignment: Assignment, content: str) -> str:
+    return hashlib.sha256((assignment.digest + content).encode(errors="surrogatepass")).hexdigest()
 
 
 def _list(names: list[str]) -> str:

@@ -2,7 +2,8 @@
 
 ``show("first")`` opens it in a notebook; the book's page has it too. It is JavaScript, in two parts: ``engine/``
 computes what PyTorch computes (the tests compare them), ``page/`` has controls and pictures. ``settings.toml``,
-``presets.toml`` and ``statements.toml`` are data: what can be set, the presets, and which preset shows which statement.
+``presets.toml``, ``statements.toml`` and ``words.toml`` are data: what can be set, the presets, which preset shows
+which statement of the book, and what the words mean.
 """
 
 import json
@@ -13,12 +14,13 @@ from importlib.resources import files
 from itertools import count
 from typing import NamedTuple
 
+from bncourse.claims import statements
 from bncourse.lab.digits import packed_digits
 
-__all__ = ["Link", "engine", "html", "link", "presets", "settings", "show"]
+__all__ = ["Link", "engine", "html", "link", "presets", "settings", "show", "themes"]
 
 ENGINE = ("random", "matrix", "standardize", "layers", "network", "digits", "experiment", "engine")
-PAGE = ("connect", "state", "charts", "controls", "views", "page")
+PAGE = ("connect", "state", "charts", "controls", "result", "views", "page")
 _names = count()
 
 
@@ -45,7 +47,12 @@ def settings() -> dict[str, dict]:
 
 def presets() -> dict[str, dict]:
     """The presets by id, in the order of the chapters."""
-    return _table("presets")
+    return {name: one for name, one in _table("presets").items() if name != "themes"}
+
+
+def themes() -> dict[str, str]:
+    """What the presets of a chapter are about, by its number."""
+    return _table("presets")["themes"]
 
 
 def measured() -> dict[str, dict]:
@@ -66,7 +73,16 @@ def engine() -> str:
     return "\n".join(_read(f"engine/{name}.js") for name in ENGINE)
 
 
-def html(preset: str = "first", *, small: bool = False, address: bool = False, page: str = "") -> str:
+def quoted() -> dict[str, list[dict[str, str]]]:
+    """The statements that a preset may refute, with their words, by preset."""
+    found = {}
+    for name, statement in statements().items():
+        if preset := link(name).preset:
+            found.setdefault(preset, []).append({"id": name, "text": statement.source})
+    return found
+
+
+def html(preset: str = "first", *, small: bool = False, address: bool = False, page: str = "", ledger: str = "") -> str:
     """The lab as HTML that stands alone: no file, no request.
 
     Args:
@@ -75,19 +91,22 @@ def html(preset: str = "first", *, small: bool = False, address: bool = False, p
         address: whether the page's address keeps the state (``#lab-first&a.depth=20``), as only the lab's own page
             should.
         page: the address of the lab's own page, for a small lab's link to it.
+        ledger: the address of the ledger, for links to the statements' verdicts.
 
     Raises:
         ValueError: an unknown preset.
     """
     if preset not in presets():
         raise ValueError(f"preset must be one of {', '.join(presets())}, got {preset!r}")
-    data = {"name": next(_names), "preset": preset, "small": small, "address": address, "lab": page}
-    data |= {"settings": settings(), "presets": presets(), "measured": measured(), "digits": packed_digits()}
+    data = {"name": next(_names), "preset": preset, "small": small, "address": address, "lab": page, "ledger": ledger}
+    data |= {"settings": settings(), "presets": presets(), "themes": themes(), "words": _table("words")}
+    data |= {"measured": measured(), "statements": quoted(), "digits": packed_digits()}
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     script = "\n".join([_read("engine/digits.js"), *(_read(f"page/{name}.js") for name in PAGE)])
     title, question = escape(presets()[preset]["title"]), escape(presets()[preset]["question"])
+    kind = "bn-lab bn-small" if small else "bn-lab"
     return (
-        f'<div class="bn-lab" role="group" aria-label="The lab">\n<style>{_read("lab.css")}</style>\n'
+        f'<div class="{kind}" role="group" aria-label="The lab">\n<style>{_read("lab.css")}</style>\n'
         f'<p class="bn-fallback"><strong>{title}.</strong> {question} (The lab needs JavaScript, or a notebook that '
         f"is trusted.)</p>\n"
         f'<script type="application/json" class="bn-lab-data">{text}</script>\n'

@@ -5,15 +5,25 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from joblib.externals.loky import ProcessPoolExecutor
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bncourse.training import quick
 
-__all__ = ["TrafficCounter", "keep_freed_memory", "milliseconds", "page_faults", "saved_bytes", "traffic"]
+__all__ = [
+    "OneProcessEach",
+    "TrafficCounter",
+    "keep_freed_memory",
+    "milliseconds",
+    "page_faults",
+    "saved_bytes",
+    "traffic",
+]
 
 
 class TrafficCounter(TorchDispatchMode):
@@ -86,6 +96,63 @@ def milliseconds(
         for name in random.sample(list(steps), len(steps)):
             times[name].append(1000 * seconds(steps[name], calls[name]))
     return times
+
+
+class OneStep(NamedTuple):
+    """The time of one call, and the pages that the operating system had to bring in for it."""
+
+    milliseconds: float
+    page_faults: int
+
+
+class OneProcessEach:
+    """A process of its own for each step, with one thread, so that none uses the memory that another has warmed.
+
+    Args:
+        steps: for each name a function without arguments; a process gets a copy of all that it refers to.
+    """
+
+    def __init__(self, steps: dict[str, Callable[[], object]]) -> None:
+        self.steps = steps
+        self.processes = {name: ProcessPoolExecutor(1) for name in steps}
+
+    def __enter__(self) -> "OneProcessEach":
+        for name, step in self.steps.items():
+            self.processes[name].submit(_keep_step, step).result()
+        return self
+
+    def __exit__(self, *_) -> None:
+        for process in self.processes.values():
+            process.shutdown(kill_workers=True)
+
+    def run(self, rounds: int = 9) -> dict[str, list[OneStep]]:
+        """Each step once in each round, one process after another, in random order."""
+        found: dict[str, list[OneStep]] = {name: [] for name in self.steps}
+        for _ in range(2 if quick() else rounds):
+            for name in random.sample(list(self.steps), len(self.steps)):
+                found[name].append(self.processes[name].submit(_time_step).result())
+        return found
+
+    def keep_freed_memory(self) -> None:
+        """From now on each process keeps what it frees (see the function of that name)."""
+        for process in self.processes.values():
+            process.submit(keep_freed_memory).result()
+        self.run(1)  # brings the pages in that are kept from now on
+
+
+_kept: list[Callable[[], object]] = []  # in a process of OneProcessEach: its step
+
+
+def _keep_step(step: Callable[[], object]) -> None:
+    torch.set_num_threads(1)
+    step()  # what only the first call does
+    _kept.append(step)
+
+
+def _time_step() -> OneStep:
+    faults, start = page_faults(), time.perf_counter()
+    _kept[0]()
+    return OneStep(1000 * (time.perf_counter() - start), page_faults() - faults)
 
 
 def page_faults() -> int:

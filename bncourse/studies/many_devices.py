@@ -9,8 +9,10 @@ torchrun --standalone --nproc-per-node 2 -m bncourse.studies.many_devices
 import copy
 import os
 import signal
+import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import NamedTuple
 from unittest.mock import patch
@@ -27,7 +29,16 @@ from bncourse.layers import SyncBatchNorm
 from bncourse.models import fc_network
 from bncourse.training import quick
 
-__all__ = ["Step", "exit_before_forward", "launch", "step_on_devices", "step_on_one_device", "train"]
+__all__ = [
+    "Step",
+    "buffers_copied",
+    "exit_before_forward",
+    "launch",
+    "step_on_devices",
+    "step_on_one_device",
+    "train",
+    "wait_for_a_missing_rank",
+]
 
 
 def launch(function: Callable, processes: int, *arguments, timeout: float = 60) -> list:
@@ -130,8 +141,55 @@ def _step(model: nn.Module, images: Tensor, labels: Tensor, weight: float = 1) -
 def exit_before_forward(network: nn.Module, images: Tensor) -> None:
     """To be launched: the last process is gone before its forward pass, the others wait for it in the first norm."""
     if dist.get_rank() == dist.get_world_size() - 1:
-        os._exit(1)  # as when the memory runs out: no exception, no farewell
+        os._exit(1)  # like the OOM killer: no exception, no clean-up
     SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))(images)
+
+
+def wait_for_a_missing_rank(network: nn.Module, images: Tensor, limit: float) -> tuple[float, str] | None:
+    """To be launched: the last process lives and never calls the norm, where the others wait for it.
+
+    Args:
+        limit: seconds after which a message of the norms ends with an error.
+
+    Returns:
+        how many seconds the wait took and the error that ended it; None in the process that did not come.
+    """
+    dist.barrier()  # so that nobody waits for a process that is still starting
+    group = dist.new_group(timeout=timedelta(seconds=limit))
+    waited = None
+    if dist.get_rank() < dist.get_world_size() - 1:
+        start = time.monotonic()
+        try:
+            SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network), group)(images)
+        except RuntimeError as error:
+            waited = time.monotonic() - start, str(error)
+    dist.barrier()  # alive until the others have given up
+    return waited
+
+
+def buffers_copied(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, bool]:
+    """To be launched: whether DistributedDataParallel gave this process the buffers of rank 0, pass by pass.
+
+    Each rank marks a buffer with its number before each pass; afterwards the mark is rank 0's, or still its own.
+    """
+    model = DistributedDataParallel(copy.deepcopy(network))
+    counter = next(buffer for buffer in model.buffers() if buffer.dim() == 0)
+
+    def copied(train: bool = True) -> bool:
+        counter.fill_(100 * dist.get_rank())
+        model.train(train)
+        with nullcontext() if train else torch.no_grad():
+            scores = model(images)
+        if train:
+            functional.cross_entropy(scores, labels).backward()
+        return counter.item() < 100
+
+    found = {"training": copied(), "evaluation, first batch": copied(train=False)}
+    found |= {"evaluation, second batch": copied(train=False), "training, first batch after it": copied()}
+    found["training, second batch"] = copied()
+    with model.no_sync():
+        found |= {"no_sync, first batch": copied(), "no_sync, second batch": copied()}
+    return found
 
 
 def train(epochs: int = 3, batch_size: int = 64) -> None:
@@ -140,6 +198,8 @@ def train(epochs: int = 3, batch_size: int = 64) -> None:
     dist.init_process_group("nccl" if on_gpus else "gloo")
     rank, devices = dist.get_rank(), dist.get_world_size()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpus else torch.device("cpu")
+    if on_gpus:
+        torch.cuda.set_device(device)
 
     data = load("digits").standardized()
     torch.manual_seed(0)  # the same network everywhere

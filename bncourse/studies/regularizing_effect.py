@@ -1,4 +1,4 @@
-"""Chapter 4: the noise of batch statistics, and small training sets on which it can matter."""
+"""Chapter 4: the noise of batch statistics, layer by layer, and small training sets on which it can matter."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,9 +7,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from bncourse.data import DataSet, Examples
+from bncourse.probes import Call, watch
 from bncourse.standardize import standardize
+from bncourse.studies.many_networks import ManyLinear, ManyNetworks, SideBySide
+from bncourse.training import Evaluation
 
-__all__ = ["normalized_in_batches", "small_sets", "thumbnails", "with_wrong_labels"]
+__all__ = [
+    "Rotation",
+    "at_best_temperature",
+    "noise_by_layer",
+    "normalized_in_batches",
+    "small_sets",
+    "thumbnails",
+    "with_wrong_labels",
+]
 
 
 def normalized_in_batches(
@@ -30,6 +41,77 @@ def normalized_in_batches(
     others = torch.randint(len(z), (batches, batch_size - 1), generator=generator)
     together = torch.cat([z[sample].expand(batches, 1, -1), z[others]], dim=1)  # (batches, batch_size, features)
     return standardize(together, (1,))[0][:, 0]
+
+
+@torch.no_grad()
+def noise_by_layer(networks: ManyNetworks, images: Tensor, *, samples: int = 4, batches: int = 64) -> Tensor:
+    """The variance that a sample's normalized values have because its batch differs, in every layer: (layers, S).
+
+    The mean over features and ``samples``, in units of the variance of x-hat (γ² is divided out). What enters a layer
+    is noisy by the layers before.
+
+    Args:
+        networks: with a ``ghost_size``, which is the batch size.
+        images: (S, N, F); the first ``samples`` are watched, each in ``batches`` with others drawn at random.
+    """
+    size = networks[1].norm.ghost_size
+    drawn = torch.randint(images.shape[1], (samples, batches, size), generator=torch.Generator().manual_seed(0))
+    drawn[:, :, 0] = torch.arange(samples).unsqueeze(1)
+    found = []
+
+    def note(call: Call) -> None:
+        watched = call.output[:, ::size].unflatten(1, (samples, batches))  # (S, samples, batches, F)
+        gamma = call.layer.norm.weight.view(len(images), 1, -1)
+        found.append((watched.var(2) / gamma**2).mean((1, 2)))
+
+    networks.train()
+    with watch(networks, SideBySide, note):
+        networks(images[:, drawn.flatten()])
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def at_best_temperature(networks: ManyNetworks, examples) -> Evaluation:
+    """``evaluate_many`` with the scores of each network divided by the number that makes its loss on them smallest."""
+    images, labels = examples
+    training = networks.training
+    scores = networks.eval()(images)
+    networks.train(training)
+    losses = [
+        functional.cross_entropy((scores / 2 ** (power / 8)).transpose(1, 2), labels, reduction="none").mean(1)
+        for power in range(-24, 25)
+    ]
+    return Evaluation(torch.stack(losses).amin(0), (scores.argmax(2) == labels).float().mean(1))
+
+
+class Rotation:
+    """Called at every step of ``train_many``: decays the weights, and measures how far they have turned.
+
+    Args:
+        decay: the weight decay λ of each network; w becomes (1 - ηλ) w.
+        rate: the learning rate η of each network.
+
+    Attributes:
+        angles: of each step, in radians, the mean over the layers that a norm follows: (S,).
+    """
+
+    def __init__(self, networks: ManyNetworks, rate: Sequence[float], decay: Sequence[float]) -> None:
+        self.weights = [module.weight for module in networks if isinstance(module, ManyLinear)][:-1]
+        self.kept = 1 - (torch.tensor(rate) * torch.tensor(decay)).view(-1, 1, 1)
+        self.angles: list[Tensor] = []
+        self.last = self._directions()
+
+    @torch.no_grad()
+    def __call__(self, step: int) -> None:
+        for weight in self.weights:
+            weight *= self.kept
+        now = self._directions()
+        chords = torch.stack([(new - old).norm(dim=1) for new, old in zip(now, self.last, strict=True)])
+        self.angles.append((2 * torch.asin(chords / 2)).mean(0))
+        self.last = now
+
+    def _directions(self) -> list[Tensor]:
+        return [functional.normalize(weight.detach().flatten(1), dim=1) for weight in self.weights]
 
 
 def thumbnails(examples: Examples, side: int = 8) -> Tensor:

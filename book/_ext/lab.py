@@ -3,6 +3,7 @@
 ``[Try it](#lab-first)`` leads to a preset; the lab's own page keeps its state in the address.
 """
 
+from functools import partial
 from html import escape
 from importlib.resources import files
 from typing import ClassVar
@@ -45,9 +46,12 @@ class LabDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         read_again_with_the_lab(self.env)
         own = self.env.docname == PAGE
-        page = "" if own else self.env.app.builder.get_relative_uri(self.env.docname, PAGE)
+        uri = partial(self.env.app.builder.get_relative_uri, self.env.docname)
+        ledger = uri("ledger") if "ledger" in self.env.found_docs else ""
         preset = (self.arguments or ["first"])[0]
-        return [nodes.raw("", lab.html(preset, small="small" in self.options, address=own, page=page), format="html")]
+        small = "small" in self.options
+        text = lab.html(preset, small=small, address=own, page="" if own else uri(PAGE), ledger=ledger)
+        return [nodes.raw("", text, format="html")]
 
 
 class PresetsDirective(SphinxDirective):
@@ -67,6 +71,7 @@ class PresetsDirective(SphinxDirective):
     def group(self, chapter: int) -> str:
         page = next((name for name in sorted(self.env.found_docs) if name.startswith(f"{chapter:02d}-")), None)
         heading = link(self.env, page, f"Chapter {chapter}") if page else f"Chapter {chapter}"
+        heading += f": {escape(lab.themes()[str(chapter)])}"
         rows = [
             f'<li id="lab-{name}"><a href="#lab-{name}"><strong>{escape(one["title"])}</strong></a>: '
             f"{escape(one['question'])}</li>"

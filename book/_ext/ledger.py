@@ -18,6 +18,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from bncourse.claims import Statement, details, holm, overall, rounded, statements, summary, units
+from bncourse.claims.texts import replicated
 from tools.claims import claims_in
 
 logger = logging.getLogger(__name__)
@@ -109,9 +110,10 @@ def ledger(env) -> str:
             logger.warning(f"no claim settles {lacks} ({chapters[statement.chapter]})", location=env.docname)
     result = sums(env, examined)
     for chapter in sorted({statement.chapter for statement in examined}):
-        rows = [row for one in examined if one.chapter == chapter for row in rows_of(env, one)]
+        here = [one for one in examined if one.chapter == chapter]
         result += chapter_heading(env, chapters[chapter])
-        result += table("ledger", ["", "The source says", "We find", "Holm"], rows)
+        rows = [row for one in here for row in rows_of(env, one)]
+        result += table("ledger", ["", here[0].speaker, "We find", "Holm"], rows)
     return result
 
 
@@ -124,11 +126,14 @@ def sums(env, examined: list[Statement]) -> str:
     decided = [claim for claim in measured if claim["verdict"] in ("holds", "does not hold")]
     after = [claim for claim in decided if claim["holm"] is not None and claim["holm"] <= 0.05]
     count = len(env.bncourse_claims)
+    again = replicated()["verdicts"]
+    stayed = [claim["found"] == again[claim["name"]] for claim in measured if claim["name"] in again]
     return result + (
         f"<p>They rest on {count} findings. {count - len(measured)} are exact: algebra, or a fact about code. "
         f"{len(measured)} rest on a 95% interval; by chance about {rounded(0.05 * len(measured))} of these intervals "
         f"should miss the true value. {len(decided)} of these findings are decided, and {len(after)} of those would be "
-        "after Holm’s correction for all of them, too.</p>"
+        f"after Holm’s correction for all of them, too. Of {len(stayed)} verdicts that were run again on the seeds "
+        f"{replicated()['seeds']}, {sum(stayed)} stayed.</p>"
     )
 
 

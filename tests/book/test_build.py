@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from bncourse.claims import statements
+from bncourse.claims import changes, expected, last_edition, statements
 from tools import verdicts
 from tools.notebooks import NotebookFailed, execute
 from tools.repository import place, set_repository
@@ -29,13 +29,13 @@ FIGURE = """from bncourse.plotting import figure
 from bncourse.notebook import show
 show(figure()[0], alt="An empty pair of axes from zero to one", caption="Nothing, *yet*.", name="fig-empty")"""
 ELSEWHERE = f"""\
-dataset,chapter,name,unit,predicts,than,count,mean,low,high
-mnist,{CHAPTER},P3.rates,powers of ten,more,0.0,10,1.4,1.2,1.6
-fashion_mnist,{CHAPTER},P3.rates,powers of ten,more,0.0,10,1.4,-0.8,3.6
-cifar10,{CHAPTER},P3.rates,powers of ten,more,0.0,10,-0.5,-0.6,-0.4
-mnist,{CHAPTER},P1.plain,powers of ten,more,0.0,10,nan,nan,nan
-mnist,{CHAPTER},P5.plain,powers of ten,more,0.0,10,4,3.9,4.1
-mnist,{CHAPTER},P5.with-batch-norm,powers of ten,more,1.0,10,2,1.9,2.1
+dataset,chapter,name,unit,predicts,than,count,mean,low,high,rule
+mnist,{CHAPTER},P3.rates,powers of ten,more,0.0,10,1.4,1.2,1.6,one
+fashion_mnist,{CHAPTER},P3.rates,powers of ten,more,0.0,10,1.4,-0.8,3.6,old
+cifar10,{CHAPTER},P3.rates,powers of ten,more,0.0,10,-0.5,-0.6,-0.4,one
+mnist,{CHAPTER},P1.plain,powers of ten,more,0.0,10,nan,nan,nan,one
+mnist,{CHAPTER},P5.plain,powers of ten,more,0.0,10,4,3.9,4.1,one
+mnist,{CHAPTER},P5.with-batch-norm,powers of ten,more,1.0,10,2,1.9,2.1,one
 """
 LEDGER = "# Ledger\n\n```{ledger}\n```\n\n[P1](#ledger-P1) [the cell](#claim-P1-plain)\n"
 OTHER_DATA = "# Other data\n\nThere: {elsewhere}`cifar10 P3.rates`.\n\n```{other-data} other-data.csv\n```\n"
@@ -43,12 +43,12 @@ OTHER_DATA = "# Other data\n\nThere: {elsewhere}`cifar10 P3.rates`.\n\n```{other
 
 @pytest.fixture
 def small(tmp_path) -> Path:
-    """A course with our configuration and extensions, of one chapter, which is to be written, and three pages."""
+    """A course with our configuration and extensions, of one chapter, which is to be written, and four pages."""
     shutil.copytree(ROOT / "book" / "_ext", tmp_path / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
     for name in ("_config.yml", "requirements.txt", "book/references.bib"):
         shutil.copy(ROOT / name, tmp_path / name)
-    pages = ("ledger", "other-data", CHAPTER)
+    pages = ("ledger", "other-data", CHAPTER, "changes")
     entries = "".join(f"  - file: {name}\n" for name in pages)
     (tmp_path / "_toc.yml").write_text(
         f"format: jb-book\nroot: index\noptions: {{numbered: true}}\nchapters:\n{entries}"
@@ -57,6 +57,7 @@ def small(tmp_path) -> Path:
         "index.md": "# A course\n\nVerdicts: {verdict}`P1 P6`. [see](#fig-empty)\n",
         "ledger.md": LEDGER,
         "other-data.md": OTHER_DATA,
+        "changes.md": "# Changes\n\n```{changes}\n```\n",
         "other-data.csv": ELSEWHERE,
     }.items():
         (tmp_path / "book" / name).write_text(text)
@@ -122,11 +123,15 @@ def test_pages_say_what_the_chapter_found_and_follow_it(small):
 
     page = text(small, "other-data")  # a row whose prediction is another one is not that claim's
     assert "There: -0.5 [-0.6, -0.4]." in page
-    assert "MNIST, holds: 1.4" in page and "Fashion-MNIST, undecided here: 1.4" in page
+    assert "MNIST, holds: 1.4" in page and "Fashion-MNIST, undecided here (old rule, not rerun): 1.4" in page
     assert "CIFAR-10, does not hold: -0.5" in page
     assert "MNIST, not measurable" in page and "digits, holds: 4" in page
     assert "Other claims with the same verdict on every data set: 1." in page
     assert "Claims that have changed since, and were not measured again: 12." in page
+
+    page = text(small, "changes")
+    assert f"New in this edition: {len(expected().keys() - last_edition().keys())} findings." in page
+    assert all(one.finding in page and one.why in page.replace("&#x27;", "'") for one in changes())
 
     other = claims("P6.plain", prediction="less(runs)")
     write(small, claims(*names(*ALL[:5]), *names("P6")[1:]), other, FIGURE)

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from notebook_output import insert
 
 from bncourse import lab
 from bncourse.claims import statements, verdict
-from tools.lab_presets import judge, load, measure, state
+from tools.lab_presets import design, judge, load, measure, state
 from tools.toc import ROOT
 
 QUICK = ("vanishing", "eps", "one")  # the presets that take a second or two on ten seeds
@@ -73,24 +74,87 @@ def ink(page, selector: str) -> int:
 
 
 def test_a_reader_guesses_trains_and_compares(visit):
-    page = visit(SHORT)
+    page = visit(SHORT, content=lab.html("first", address=True, ledger="ledger.html"))
     page.get_by_text("B hardly learns at all").check()
     page.get_by_role("button", name="Train", exact=True).click()
     page.wait_for_function("document.querySelector('.bn-status').textContent.startsWith('Done')")
     assert re.search(r"A: test accuracy \d+\.\d% \(\d+\.\d% with batch statistics\)\. B: test accuracy", status(page))
     result = page.locator(".bn-result").text_content()
-    assert "You guessed: “B hardly learns at all”. Measured: accuracy (A minus B):" in result
-    assert "(You have changed the preset.)" in result and "On 10 seeds, unchanged:" in result
+    assert result.startswith("This run, with your change. Measured: accuracy (A minus B): ")
+    assert "The preset without your change, on 10 seeds. With twelve layers" in result
+    assert "Statement P6, which the book tests. “Deep networks are hard to train.”" in result
+    assert page.get_by_role("link", name="Its verdict").get_attribute("href") == "ledger.html#ledger-P6"
     assert page.locator(".bn-progress").text_content() == "step 20 of 20"
 
 
-def test_without_a_guess_it_asks_once(visit):
-    page = visit(SHORT)
-    page.locator(".bn-train").click()
-    assert status(page).startswith("Guess first")
-    page.locator(".bn-train").click()
+def test_without_a_guess_the_button_says_so(visit):
+    page = visit("#lab-vanishing")
+    page.get_by_role("button", name="Train without a guess").click()
     page.wait_for_function("document.querySelector('.bn-status').textContent.startsWith('Done')")
-    assert "The answer in this run:" in page.locator(".bn-result").text_content()
+    result = page.locator(".bn-result").text_content()
+    assert re.search(r"\(A against B\): a factor of [\d,]+000\. The answer: “More than 1,000 times smaller”\.", result)
+    assert "guess" not in result and re.search(r"The 95% interval of this mean is \d+,000 to [\d,]+,000\.", result)
+
+
+def test_the_networks_can_be_looked_at_before_the_first_step(visit):
+    page = visit("#lab-exploding&steps=100")
+    page.get_by_text("Look inside the networks").click()
+    rows = page.locator(".bn-inside tbody tr")
+    rows.last.wait_for()
+    assert [row.split()[0] for row in rows.all_inner_texts()] == ["1", *map(str, range(5, 61, 5))]
+    first, last = (rows.nth(i).locator("td").first.text_content() for i in (0, -1))
+    assert re.search("10[⁴⁵⁶⁷]$", first) and float(last) < 10
+    assert "This is before the first step." in page.locator(".bn-says").text_content()
+    before = page.locator(".bn-inside table").text_content()
+    page.get_by_role("button", name="One step").click()
+    page.wait_for_function("document.querySelector('.bn-inside caption')?.textContent.endsWith('at step 1')")
+    page.get_by_role("button", name="Start over").click()
+    page.wait_for_function("document.querySelector('.bn-inside caption')?.textContent.endsWith('at step 0')")
+    assert page.locator(".bn-inside table").text_content() == before
+
+
+def test_before_the_engine_answers_there_is_nothing_to_tell(visit):
+    page = visit(script="window.Worker = class { postMessage() {} }")
+    for name in ("Look inside the networks", "The curves as numbers"):
+        page.get_by_text(name).click()
+    page.get_by_role("table", name="Training loss").wait_for()
+    assert page.locator(".bn-lab tbody tr").count() == 0
+    assert not re.search("undefined|NaN", page.locator(".bn-lab").inner_text())
+
+
+def test_a_change_ends_the_guess_and_is_named_until_it_is_undone(visit):
+    page = visit("#lab-first&steps=20")
+    page.evaluate("location.hash = '#lab-two'")
+    page.get_by_text("It hardly matters").check()
+    changed, guesses = page.locator(".bn-changed"), page.locator("fieldset input:checked")
+    page.get_by_text("More controls").click()
+    for label in ("seeds at once", "first seed"):
+        page.get_by_label(label).press("ArrowRight")
+    assert changed.is_hidden() and guesses.count() == 1
+    page.get_by_label("A: batch size").press("ArrowRight")
+    assert changed.text_content() == "You have changed: A’s batch size 3 instead of 2. Back to the preset"
+    assert guesses.count() == 0 and page.evaluate("location.hash") == "#lab-two&a.batch=3&seed=1&seeds=2"
+    page.get_by_role("button", name="Back to the preset").click()
+    assert changed.is_hidden() and page.evaluate("location.hash") == "#lab-two"
+
+
+IDLE = """rows => rows.flatMap((row) => [...row.querySelectorAll(".bn-idle")].filter((one) => one.offsetHeight)
+    .map((one) => [one.parentElement.querySelector("b")?.textContent, row.firstChild.textContent]
+        .filter(Boolean).join(": ")))"""
+
+
+def test_a_control_without_effect_says_so(visit):
+    page = visit("#lab-first&b.norm=layer")
+    page.get_by_text("More controls").click()
+    idle = lambda: set(page.locator(".bn-row").evaluate_all(IDLE))  # noqa: E731
+    for_ghosts = {"A: size of a ghost batch", "B: size of a ghost batch"}
+    dropped = {"A: place of dropout", "B: place of dropout"}
+    assert idle() == {"B: momentum of the statistics"} | for_ghosts | dropped
+    page.get_by_label("A: norm", exact=True).select_option("none")
+    assert {"A: eps", "A: place of the norm", "A: gamma and beta", "test batch", "test images"} <= idle()
+    page.get_by_label("A: norm", exact=True).select_option("Ghost BatchNorm")
+    page.get_by_label("B: dropout rate").press("ArrowRight")
+    assert idle() == {"B: momentum of the statistics", "B: size of a ghost batch", "A: place of dropout"}
 
 
 def test_every_view_is_a_picture_and_a_table(visit):
@@ -106,9 +170,9 @@ def test_every_view_is_a_picture_and_a_table(visit):
         assert rows.count() > 0 and re.search(r"\d", rows.last.text_content())
         assert ink(page, ".bn-inside canvas") > 300
         seen.add(page.locator(".bn-inside table").text_content())
-    assert len(seen) == menu.locator("option").count() == 6
+    assert len(seen) == menu.locator("option").count() == 7
     page.get_by_text("The curves as numbers").click()
-    numbers = page.get_by_role("table", name="Training loss and test accuracy by step")
+    numbers = page.get_by_role("table", name="Training loss (nats) and test accuracy")
     assert numbers.locator("tbody tr").last.locator("th").text_content() == "20"
     assert "NaN" not in page.locator(".bn-lab").inner_text()
 
@@ -153,12 +217,18 @@ def test_a_link_to_a_preset_leads_to_the_lab_and_not_to_its_row(visit):
         ("#lab-first&colour=red", "The address has “colour=red”, which is not a setting."),
         ("#lab-first&a.seed=3&constructor=1", "which is not a setting"),
         ("#lab-first&&&=", "which is not a setting"),
+        ("#lab-first&b.rate=", "learning rate cannot be “”: took 0."),
     ],
 )
 def test_an_address_that_somebody_wrote_is_taken_as_far_as_it_goes(visit, address, said):
     page = visit(address)
     assert said in page.locator(".bn-notes").text_content()
     assert page.locator(".bn-train").is_enabled() and page.locator(".bn-notes b").count() == 0
+
+
+def test_a_number_may_be_written_otherwise(visit):
+    page = visit("#lab-first&a.eps=0.00001&b.eps=1E-3&a.rate=0.10")
+    assert page.locator(".bn-notes").is_hidden() and page.evaluate("location.hash") == "#lab-first&b.eps=0.001"
 
 
 def test_another_pages_anchor_is_not_the_labs(visit):
@@ -170,7 +240,7 @@ def test_a_run_that_diverges_says_so_and_keeps_its_curves(visit):
     page = visit("#lab-gain&steps=20&a.depth=2&b.depth=40&b.gain=20&b.width=16")
     train(page)
     said = page.locator(".bn-notes").text_content()
-    assert said == "B stopped at step 1: diverged, its loss is no longer a finite number. Its curves stay."
+    assert said == "B stopped at step 1: diverged, its loss is no longer a finite number."
     assert ink(page, ".bn-charts canvas") > 1000 and "A: test accuracy" in status(page)
 
 
@@ -179,6 +249,7 @@ def test_a_batch_of_one_stops_with_torchs_error(visit):
     train(page)
     said = page.locator(".bn-notes").text_content()
     assert said.startswith("A stopped at step 1: Expected more than 1 value per channel when training")
+    assert re.fullmatch(r"Done\. A stopped at step 1\. B: test accuracy \d+\.\d%\.", status(page))
 
 
 def test_the_largest_network_is_refused_with_a_sentence(visit):
@@ -187,6 +258,13 @@ def test_the_largest_network_is_refused_with_a_sentence(visit):
     assert page.locator(".bn-train").is_disabled()
     page.get_by_role("button", name="One step").click()
     assert "the lab stops at" in status(page)
+
+
+def test_without_workers_a_look_must_be_short_too(visit):
+    large = "#lab-first&a.depth=64&a.width=128&a.batch=2"
+    assert visit(large).locator(".bn-train").is_enabled()
+    page = visit(large, script="delete window.Worker")
+    assert "the lab stops at 100 million" in status(page) and page.locator(".bn-train").is_disabled()
 
 
 @pytest.mark.parametrize("how", ["none", "refused", "late"])
@@ -271,6 +349,22 @@ def test_the_page_stays_smooth_while_it_trains(visit):
     assert gaps[20] < 25
 
 
+def test_with_reduced_motion_it_draws_once_a_second(visit):
+    drawn = """window.drawn = [];
+        const clear = CanvasRenderingContext2D.prototype.clearRect;
+        CanvasRenderingContext2D.prototype.clearRect = function (...all) {
+            if (this.canvas.ariaLabel?.startsWith("Test accuracy")) window.drawn.push(performance.now());
+            return clear.apply(this, all);
+        };"""
+    page = visit("#lab-first&steps=10000", script=drawn, reduced_motion="reduce")
+    page.locator(".bn-train").click()
+    page.wait_for_function("document.querySelector('.bn-progress').textContent > 'step 1'")
+    page.evaluate("window.drawn = []")
+    page.wait_for_function("window.drawn.length === 3")
+    first, second, third = page.evaluate("window.drawn")
+    assert second - first > 900 and third - second > 900
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_on_a_phone_all_can_use_it(visit, dark):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -299,6 +393,8 @@ def test_a_small_lab_starts_with_one_button(visit):
     page.wait_for_function("document.querySelector('.bn-status').textContent.startsWith('Done')")
     assert ink(page, "canvas") > before + 200
     assert page.get_by_role("link").get_attribute("href") == "lab.html#lab-first"
+    said = page.locator(".bn-legend").text_content()
+    assert said.startswith("A: BatchNorm. B: no norm. Both: 12 hidden layers, SGD at rate 0.1, batches of 32, gain")
 
 
 def test_two_labs_on_one_page_and_one_inserted_later(visit):
@@ -355,10 +451,25 @@ class TestPresets:
         mean = lab.measured()[name]["mean"]
         assert any(low <= mean <= high for low, high in ranges)
 
+    def test_the_place_of_the_right_answer_does_not_give_it_away(self):
+        places = Counter()
+        for name, preset in lab.presets().items():
+            right = [
+                one.get("from", -1e9) <= lab.measured()[name]["mean"] <= one.get("to", 1e9) for one in preset["answers"]
+            ]
+            places["first" if right[0] else "last" if right[-1] else "between"] += 1
+        assert 5 <= min(places.values()) and max(places.values()) <= 15, places
+
     def test_every_sentence_held_on_ten_seeds(self):
         assert set(lab.measured()) == set(lab.presets())
         wrong = {name: one for name, one in lab.measured().items() if one["verdict"] != "holds" or one["count"] < 10}
         assert not wrong, "change the preset, then run python -m tools.lab_presets"
+
+    @pytest.mark.parametrize("name", lab.presets())
+    def test_it_was_measured_as_it_is(self, name):
+        now = lab.presets()[name]
+        assert lab.measured()[name]["design"] == design(now), "run python -m tools.lab_presets"
+        assert design(now) != design(now | {"both": now.get("both", {}) | {"steps": 1}})
 
     def test_some_of_them_again(self, browser):
         page = browser.new_page()

@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
 from data_files import cifar_archive, serve, sha256
 
+from bncourse import exploration
 from bncourse.data import DATA_SETS, photo_digits
+from bncourse.experiments import Splits
+from tools.explore import explore
 from tools.notebooks import NotebookFailed
-from tools.other_data import chapters_with_data, main, merge, parameters, run
+from tools.other_data import chapters_with_data, main, merge, read, run
 
 
 def chapter(folder, *cells):
@@ -37,6 +41,30 @@ def test_only_the_data_changes_and_a_claim_that_is_not_so_is_kept(tmp_path):
     (row,) = rows  # neither what is exact nor what has not seen the data
     assert (row["name"], row["unit"], row["predicts"], row["than"]) == ("P3.rates", "points", "more", 3.0)
     assert (row["dataset"], row["chapter"], row["mean"], row["count"]) == ("photo_digits", "01-small", "3.333", 3)
+
+
+def test_a_row_that_has_not_seen_the_data_is_not_kept():
+    """It would be the same to the last digit on two data sets; only a censored number may be."""
+    seen = {}
+    for row in read():
+        numbers = row["name"], row["mean"], row["low"], row["high"]
+        assert seen.setdefault(numbers, row["dataset"]) == row["dataset"] or row["name"] == "P4.vanishes", row
+
+
+def test_the_rates_of_another_data_set_are_its_own(tmp_path, monkeypatch, capsys):
+    choice = """from bncourse.experiments import Splits
+from bncourse.exploration import choose
+rates = {0.1: lambda seed: -seed, 0.3: lambda seed: seed}
+print(choose("01 rate", rates, splits=Splits(dataset)))"""
+    table = tmp_path / "chosen.toml"
+    table.write_text('["01 rate"]\nvalue = 0.1\namong = [0.1, 0.3]\nmeans = [1.0, 0.0]\n')
+    path = chapter(tmp_path, 'dataset = "digits"', choice)
+    assert explore(path, table, "mnist") == ["chosen: 01 rate, mnist = 0.3"]
+    monkeypatch.setattr(exploration, "_chosen", lambda: tomllib.loads(table.read_text()))
+    for dataset, value in (("digits", 0.1), ("mnist", 0.3), ("cifar10", 0.1)):
+        rates = {0.1: None, 0.3: None}
+        assert exploration.choose("01 rate", rates, splits=Splits(dataset)) == value
+    assert capsys.readouterr().out.endswith("01 rate: chosen on digits; nothing was chosen on cifar10\n")
 
 
 def test_a_cell_that_fails_is_no_finding(tmp_path):
@@ -89,7 +117,7 @@ def test_every_chapter_that_measures_on_data_takes_another_data_set():
     choices = ", ".join(f'"{name}"' for name in DATA_SETS)
     for path in chapters_with_data():
         notebook = nbformat.read(path, 4)
-        (cell,) = parameters(notebook)
+        (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
         assert cell.source == f'dataset = "digits"  # @param [{choices}]', path.stem
         code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
         assert "(dataset" in code and 'load("digits")' not in code, path.stem

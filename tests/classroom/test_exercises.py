@@ -182,3 +182,31 @@ class TestExpect:
     def test_wrong_values_are_described(self, got, expected, message):
         with pytest.raises(CaseFailed, match=message):
             expect(got, expected, "x")
+
+
+FOLLOWING = {
+    "batch-norm": (
+        "standardize",
+        "lambda x, dims, eps: x - x.mean(dims, keepdim=True)",
+        "def answer(x, weight, bias, eps):\n"
+        "    shape = (1, -1, *[1] * (x.dim() - 2))\n"
+        "    normal = standardize(x, (0, *range(2, x.dim())), eps)\n"
+        "    return weight.reshape(shape) * normal + bias.reshape(shape)",
+    ),
+    "forgotten-eval": (
+        "verdict",
+        "lambda low, high, d: 'holds' if low > 0 else 'no'",
+        "def answer(train, seeds, d):\n"
+        "    low, high, _ = given(train, seeds, d)\n"
+        "    return low, high, verdict(low, high, d)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_a_mistake_in_an_earlier_answer_is_not_counted_again(name):
+    earlier, wrong, source = FOLLOWING[name]
+    names = {"given": RIGHT["forgotten-eval"][0]}
+    exec(f"{earlier} = {wrong}\n{source}", names)
+    check(name, names["answer"])
+    assert names[earlier] is not None and names[earlier].__name__ == "<lambda>"  # put back

@@ -93,7 +93,7 @@ class TestStudentNotebook:
         assert "SOLUTION" not in text and "otter" not in text and "HIDDEN" not in text
         solution = {line for source in code_cells(made / "private" / name / "solution.ipynb") for line in lines(source)}
         student = {line for source in code_cells(ROOT / "book/exercises" / f"{name}.ipynb") for line in lines(source)}
-        assert len(solution - student) >= 8  # every set's solutions have more lines of their own
+        assert len(solution - student) >= 5  # every set's solutions have more lines of their own
 
     def test_every_hint_is_folded(self, name):
         text = "".join("".join(cell["source"]) for cell in self.read(name)["cells"] if cell["cell_type"] == "markdown")

@@ -352,7 +352,7 @@ class TestFiles:
         log.add(Record("anna", "anna.ipynb", "1", "ok"))
         log.path.write_text(log.path.read_text() + '\n{"student": "be')
         log.add(Record("carl", "carl.ipynb", "2", "timeout"))
-        assert {name: record.status for name, record in log.read().items()} == {"anna": "ok", "carl": "timeout"}
+        assert {record.student: record.status for record in log.read()} == {"anna": "ok", "carl": "timeout"}
 
     def test_only_what_is_older_than_a_day_is_removed(self, temporary):
         for name, age in (("young", DAY - 60), ("old", DAY + 60)):

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import experiment_answers
 import numpy as np
 import torch
 from fixed_creatures import FIXES, fixed
@@ -354,6 +355,7 @@ def recalibrate_with_batch_statistics(model, batches):
 
 
 RIGHT = {
+    **experiment_answers.RIGHT,
     "signal": [
         lambda gain, depth: gain**depth,
         lambda gain, depth: math.exp(depth * math.log(gain)),

@@ -2,6 +2,7 @@
 
 import math
 
+import experiment_answers
 import torch
 from fixed_creatures import KINDS, fixed, spoiled
 from torch import nn
@@ -336,6 +337,7 @@ def means(x):
 
 
 WRONG = {
+    **experiment_answers.WRONG,
     "signal": [
         (lambda gain, depth: gain * depth, "gain ** depth"),
         (lambda gain, depth: gain ** (2 * depth), "This is the variance"),

@@ -9,10 +9,12 @@ import torch
 
 from bncourse.claims import (
     card,
+    changes,
     claim,
     exact,
     expected,
     holm,
+    last_edition,
     less,
     more,
     overall,
@@ -113,8 +115,8 @@ def test_every_unit_has_its_smallest_effect_and_its_reason():
     assert all(unit.d > 0 and len(unit.reason.split()) > 3 for unit in units().values())
 
 
-def test_the_statements_are_the_37_of_the_source():
-    groups = {"P": 6, "A": 4, "T": 5, "R": 4, "I": 2, "L": 1, "V": 4, "S": 5, "D": 2, "M": 4}
+def test_the_statements_are_the_37_of_the_source_and_then_those_of_the_literature():
+    groups = {"P": 6, "A": 4, "T": 5, "R": 4, "I": 2, "L": 1, "V": 4, "S": 5, "D": 2, "M": 4, "F": 17}
     assert list(statements()) == [f"{letter}{n}" for letter, count in groups.items() for n in range(1, count + 1)]
 
 
@@ -275,3 +277,11 @@ def test_the_book_is_compared_with_what_it_expects():
     assert not card.check([found | {"verdict": "holds"}], {"T4.eval": "holds"})
     (said,) = card.check([found | {"verdict": "does not hold"}], {"T4.eval": "holds"})
     assert said.startswith("T4.eval: the book expects 'holds', got 'does not hold'. Exact: the difference is 0.5;")
+
+
+def test_every_verdict_that_differs_from_the_last_editions_has_its_reason():
+    now = expected()
+    differs = {(name, was, now.get(name, "gone")) for name, was in last_edition().items() if now.get(name) != was}
+    newest = changes()[0].edition if changes() else ""
+    assert {(one.finding, one.before, one.after) for one in changes() if one.edition == newest} == differs
+    assert all(len(one.why.split()) > 4 and one.why.endswith(".") for one in changes())

@@ -1,15 +1,17 @@
 """Intervals and comparisons, against textbook numbers, a simulation, other processes, and what must fail."""
 
+import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from bncourse.experiments import Runs, Splits, compare, confirmation_seeds, interval, one_thread, share
-from bncourse.exploration import choose
+from bncourse.exploration import choose, choose_at_once
 from bncourse.training import History, fit
 
 
@@ -234,3 +236,18 @@ def test_nothing_chosen_is_an_error_that_says_what_to_do():
         ValueError, match=r"name must have been chosen among \[1, 2\] by tools.explore, got '99 nothing'"
     ):
         choose("99 nothing", {1: float, 2: float})
+
+
+def test_an_exploration_chooses_what_does_best_on_its_own_seeds(monkeypatch, tmp_path):
+    monkeypatch.setenv("BNCOURSE_SEEDS", "0-4")
+    monkeypatch.setenv("BNCOURSE_CHOSEN", str(tmp_path / "chosen"))
+    values = {1: [0, 0, 9, 0, 0], 2: [2, 2, 2, 2, 2], 3: [1, 1, 1, 1, 1]}
+    one = choose("one by one", {value: partial(lambda runs, seed: runs[seed], runs) for value, runs in values.items()})
+    all_at_once = choose_at_once("at once", list(values), lambda seeds: [[values[v][s] for v in values] for s in seeds])
+    assert one == all_at_once == 2
+    kept = [json.loads(line) for line in (tmp_path / "chosen").read_text().splitlines()]
+    assert [(row["name"], row["value"], row["among"]) for row in kept] == [
+        ("one by one", 2, [1, 2, 3]),
+        ("at once", 2, [1, 2, 3]),
+    ]
+    assert kept[0]["means"] == kept[1]["means"] == [1.8, 2, 1]

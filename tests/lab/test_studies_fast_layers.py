@@ -1,10 +1,12 @@
 """Bytes counted by hand."""
 
+import os
 import time
+from functools import partial
 
 import torch
 
-from bncourse.studies.fast_layers import milliseconds, saved_bytes, traffic
+from bncourse.studies.fast_layers import OneProcessEach, milliseconds, saved_bytes, traffic
 
 SIZE = 4000  # bytes of x
 
@@ -47,3 +49,18 @@ def test_milliseconds_of_one_call_among_many():
     calls = []
     times = milliseconds({"nap": lambda: calls.append(time.sleep(0.002))}, rounds=2, round_seconds=0.02)
     assert len(calls) > 6 and all(2 <= value < 20 for value in times["nap"])
+
+
+def nap(path):
+    time.sleep(0.002)
+    path.write_text(str(os.getpid()))
+
+
+def test_each_step_has_a_process_of_its_own(tmp_path):
+    files = {name: tmp_path / name for name in ("one", "two")}
+    with OneProcessEach({name: partial(nap, path) for name, path in files.items()}) as processes:
+        steps = processes.run(rounds=2)
+        processes.keep_freed_memory()
+    assert {name: len(found) for name, found in steps.items()} == {"one": 2, "two": 2}
+    assert all(one.milliseconds >= 2 and one.page_faults >= 0 for found in steps.values() for one in found)
+    assert len({path.read_text() for path in files.values()} | {str(os.getpid())}) == 3

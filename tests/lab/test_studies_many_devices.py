@@ -11,7 +11,13 @@ import torch
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from bncourse.studies.many_devices import exit_before_forward, launch, step_on_devices, step_on_one_device
+from bncourse.studies.many_devices import (
+    exit_before_forward,
+    launch,
+    step_on_devices,
+    step_on_one_device,
+    wait_for_a_missing_rank,
+)
 
 
 def network():
@@ -61,6 +67,14 @@ def test_uneven_parts_are_one_batch_with_one_collective_each_way():
 def test_a_process_that_is_gone_ends_the_run():
     with pytest.raises(ChildFailedError, match="_in_group"):
         launch(exit_before_forward, 2, network(), torch.randn(4, 6), timeout=30)
+
+
+@pytest.mark.timeout(60)
+def test_a_rank_that_lives_and_does_not_come_is_waited_for_until_the_limit():
+    first, last = launch(wait_for_a_missing_rank, 2, network(), torch.randn(4, 6), 1)
+    assert last is None
+    seconds, error = first
+    assert 1 <= seconds < 10 and "Timed out" in error
 
 
 @pytest.mark.timeout(120)

@@ -82,6 +82,21 @@ def test_a_drawn_step_is_sgd_on_each_networks_own_examples():
         torch.testing.assert_close(networks(images)[which], model(images[which]))
 
 
+def test_annealed_rates_follow_half_a_cosine():
+    networks, (images, labels) = ManyNetworks(SIZES, SEEDS), data()
+    train_many(networks, (images, labels), steps=3, batch_size=24, learning_rate=0.4, anneal=True)
+    for which, seed in enumerate(SEEDS):
+        model = alone("batch", seed)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.4)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)
+        for _ in range(3):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(images[which]), labels[which]).backward()
+            optimizer.step()
+            schedule.step()
+        torch.testing.assert_close(networks(images)[which], model(images[which]), rtol=1e-3, atol=1e-4)
+
+
 def test_ghost_batches_are_normalized_alone():
     whole, ghosts = ManyNetworks(SIZES, SEEDS), ManyNetworks(SIZES, SEEDS, ghost_size=8)
     images = data()[0]

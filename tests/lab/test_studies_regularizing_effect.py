@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from bncourse.data import DataSet, Examples
-from bncourse.studies.regularizing_effect import normalized_in_batches, small_sets, with_wrong_labels
+from bncourse.studies.many_networks import ManyNetworks, evaluate_many
+from bncourse.studies.regularizing_effect import (
+    Rotation,
+    at_best_temperature,
+    noise_by_layer,
+    normalized_in_batches,
+    small_sets,
+    with_wrong_labels,
+)
 
 
 def test_noise_of_a_normal_distribution_follows_the_formula():
@@ -59,3 +67,47 @@ def test_wrong_labels_are_wrong_and_about_as_many_as_asked_for():
     assert (changed != labels).float().mean().item() == pytest.approx(0.2, abs=0.02)
     assert set(changed.tolist()) == set(range(10))
     assert torch.equal(changed, with_wrong_labels(labels, 0.2, generator=torch.Generator().manual_seed(3)))
+
+
+def test_noise_by_layer_is_that_of_many_batches_and_grows():
+    """In the first layer it follows the formula (1 + u²/2) / m for a normal distribution; γ does not count."""
+    images = torch.randn(2, 4000, 6, generator=torch.Generator().manual_seed(1))
+    networks = ManyNetworks([6, 64, 64, 64, 3], [0, 1], ghost_size=32).initialize()
+    found = noise_by_layer(networks, images, samples=4, batches=200)
+    with torch.no_grad():
+        z = networks[0](images)
+        u = ((z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True))[:, :4]
+        networks[1].norm.weight *= 3
+    torch.testing.assert_close(found[0], (1 + u.square() / 2).mean((1, 2)) / 32, rtol=0.1, atol=0)
+    assert (found.diff(dim=0) > 0).all()
+    torch.testing.assert_close(noise_by_layer(networks, images, samples=4, batches=200)[0], found[0])
+
+
+def test_the_best_temperature_undoes_a_scale_of_the_scores():
+    networks = ManyNetworks([6, 16, 3], [0, 1])
+    images = torch.randn(2, 50, 6, generator=torch.Generator().manual_seed(1))
+    labels = networks(images).argmax(2)
+    labels[:, :20] = 0
+    before, plain = at_best_temperature(networks, (images, labels)), evaluate_many(networks, (images, labels))
+    with torch.no_grad():
+        networks[-1].weight *= 2
+        networks[-1].bias *= 2
+    after = at_best_temperature(networks, (images, labels))
+    assert (before.loss <= plain.loss).all() and torch.equal(before.accuracy, plain.accuracy)
+    torch.testing.assert_close(after.loss, before.loss, rtol=1e-4, atol=1e-5)
+    assert networks.training
+
+
+def test_rotation_decays_and_measures_the_angle():
+    networks = ManyNetworks([2, 2, 2], [0, 1])
+    weight = networks[0].weight
+    with torch.no_grad():
+        weight.copy_(torch.eye(2).expand(2, 2, 2))
+    turning = Rotation(networks, rate=[0.5, 1.0], decay=[0.2, 0.0])
+    angle = torch.tensor(0.3)
+    with torch.no_grad():  # the second network's weights turn; the first one's grow, which is no turn
+        weight[0] *= 4
+        weight[1].copy_(torch.tensor([[angle.cos(), angle.sin()], [-angle.sin(), angle.cos()]]))
+    turning(1)
+    torch.testing.assert_close(turning.angles[0], torch.tensor([0.0, 0.3]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(weight[0], 4 * 0.9 * torch.eye(2))

@@ -1,52 +1,44 @@
 // What the page talks to, in a worker or, where there is none, on the page's own thread. Messages to it are
 //   {load: digits}, {start: {shared, a, b, run}}, {run: steps a second}, {pause: true}, {step: true};
-// it posts reports, which name the `run` that they are about. It works in slices, so that a message never waits long.
+// it posts reports, which name the `run` that they are about: the first after `start`, on the networks before any step.
+// It works in slices, so that a message never waits long.
 
 class Engine {
   constructor(post, slice) {
-    Object.assign(this, { post, slice, rate: 0 });
+    Object.assign(this, { post, slice });
   }
 
   receive({ load, start, run, pause, step }) {
     if (load) this.digits = unpackDigits(load);
     if (start) this.start(start);
-    if (run) {
-      [this.rate, this.since, this.from] = [run, performance.now(), this.experiment.step];
-      this.timer ??= setTimeout(() => this.work());
-    }
-    if (pause) this.rate = 0;
-    if (step) {
-      clearTimeout(this.timer);
-      this.rate = 0;
-      this.timer = setTimeout(() => this.work(this.experiment.step + 1));
-    }
+    if (!this.experiment) return;
+    if (run) Object.assign(this, { rate: run, since: performance.now(), from: this.experiment.step });
+    if (pause || step) Object.assign(this, { rate: 0, goal: this.experiment.step + (step ? 1 : 0) });
+    if (run || step) this.experiment.closely = step || run <= 10; // somebody watches
+    if (start || run || step) this.workIn(0);
   }
 
   start({ run, ...settings }) {
-    clearTimeout(this.timer);
-    Object.assign(this, {
-      run,
-      timer: null,
-      rate: 0,
-      sent: [],
-      reported: 0,
-      experiment: new Experiment(settings, this.digits),
-    });
-    this.training = this.experiment.train();
+    const experiment = new Experiment(settings, this.digits);
+    Object.assign(this, { run, experiment, training: experiment.train(), rate: 0, goal: 0, sent: [], reported: 0 });
   }
 
-  // One slice of the work; `goal` is the step to stop at, by default the one that is due at this speed.
-  work(goal = null) {
-    this.timer = null;
-    if (goal === null && !this.rate) return;
+  workIn(milliseconds) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.work(), milliseconds);
+  }
+
+  // One slice of the work, up to the step that is due at this speed.
+  work() {
+    const { experiment, rate, goal } = this;
     const start = performance.now();
-    const due = goal ?? this.from + 1 + ((start - this.since) / 1000) * this.rate;
+    const due = rate ? this.from + 1 + ((start - this.since) / 1000) * rate : goal;
+    const behind = () => !experiment.ready || experiment.step < due || experiment.over;
     let done = false;
-    while (!done && this.experiment.step < due && performance.now() - start < this.slice)
-      ({ done } = this.training.next());
-    if (goal !== null && !done && this.experiment.step < goal) this.timer = setTimeout(() => this.work(goal));
-    else if (goal === null && !done) this.timer = setTimeout(() => this.work(), this.experiment.step < due ? 0 : 30);
-    this.report(done, this.timer === null);
+    while (!done && behind() && performance.now() - start < this.slice) ({ done } = this.training.next());
+    const resting = done || (!rate && !behind());
+    if (!resting) this.workIn(behind() ? 0 : 30);
+    this.report(done, resting);
   }
 
   // What is new since the last report. The insides of the first seed's network stand for those of the others.

@@ -55,7 +55,7 @@ class Run {
   measure(step) {
     const running = this.evaluate("running");
     const batch = this.network.remembers ? this.evaluate("batch") : running;
-    this.look = this.lookInside();
+    this.look = { step, ...this.lookInside() };
     const { layers } = this.look;
     const weights = Math.sqrt(
       this.network.linears.slice(0, -1).reduce((sum, { weight }) => sum + squares(weight.values), 0),
@@ -69,10 +69,9 @@ class Run {
       batchTestLoss: batch.loss,
       disagree: 100 * mean(running.predictions.map((one, i) => (batch.predictions[i] ?? one) !== one)),
       weights,
-      effective: this.settings.rate / (this.settings.optimizer === "Adam" ? weights : weights ** 2),
+      effective: this.effective(weights),
       firstGradient: layers[0].gradient,
       lastGradient: layers.at(-1).gradient,
-      dead: mean(layers.map((layer) => layer.dead)),
       shift: this.look.shift,
       spread: layers.at(-1).std,
     });
@@ -81,6 +80,12 @@ class Run {
       running: running.predictions[i],
       batch: batch.predictions[i] ?? null,
     }));
+  }
+
+  // The learning rate over the squared length of the weights (over the length, for Adam); without a norm it means nothing.
+  effective(weights) {
+    const { norm, rate, optimizer } = this.settings;
+    return norm === "none" ? NaN : rate / (optimizer === "Adam" ? weights : weights ** 2);
   }
 
   // Loss and accuracy (in %) on the test images, with running statistics or with those of each test batch.
@@ -182,16 +187,12 @@ function silent(x) {
 const last = (run) => run.history.at(-1);
 const MEASURES = {
   accuracy: (run) => last(run).accuracy,
-  "accuracy with batch statistics": (run) => last(run).batchAccuracy,
   "what the mode changes": (run) => last(run).batchAccuracy - last(run).accuracy,
   "predictions that the mode changes": (run) => last(run).disagree,
-  "training loss": (run) => last(run).loss,
-  "test loss": (run) => last(run).testLoss,
   "gradient of the first layer, at the start": (run) => Math.log10(run.history[0].firstGradient),
   "gradient of the first layer against the last, at the start": (run) =>
     Math.log10(run.history[0].firstGradient / run.history[0].lastGradient),
   "growth of the weights": (run) => last(run).weights / run.history[0].weights,
-  "dead units": (run) => last(run).dead,
   "shift of the layers' inputs": (run) => last(run).shift,
   "spread in the last layer, at the start": (run) => run.history[0].spread,
   "steps taken": (run) => last(run).step,
@@ -199,8 +200,8 @@ const MEASURES = {
 
 class Experiment {
   constructor({ shared, a, b }, digits, times = TIMES) {
-    Object.assign(this, { shared, settings: [a, b], digits, runs: [[], []], step: 0, steps: shared.steps });
-    this.every = Math.max(1, Math.round(shared.steps / times));
+    Object.assign(this, { shared, settings: [a, b], digits, runs: [[], []], step: 0, steps: shared.steps, ready: false });
+    this.every = Math.max(1, Math.round(shared.steps / times)); // or every step, if `closely` is set
   }
 
   // Trains to the end; every `yield` is a place to stop, to report, or to let others work.
@@ -212,22 +213,29 @@ class Experiment {
         yield;
       }
     }
-    yield* this.measure();
-    while (this.step < this.steps && this.all.some((run) => !run.stopped)) {
+    yield* this.measure(0);
+    this.ready = true; // measured before the first step
+    while (!this.over) {
       for (const run of this.all) {
         run.step();
         yield;
       }
-      this.step += 1;
-      if (this.step % this.every === 0 || this.step === this.steps) yield* this.measure();
+      const step = this.step + 1;
+      if (this.closely || step % this.every === 0 || step === this.steps) yield* this.measure(step);
+      this.step = step;
+      yield;
     }
   }
 
-  *measure() {
+  *measure(step) {
     for (const run of this.all) {
-      if (!run.stopped) run.measure(this.step);
+      if (!run.stopped) run.measure(step);
       yield;
     }
+  }
+
+  get over() {
+    return this.step === this.steps || this.all.every((run) => run.stopped);
   }
 
   get all() {

@@ -1,4 +1,5 @@
-// The lab's pictures, by hand on a canvas: lines with bands, histograms in rows, points, digits.
+// The lab's pictures, by hand on a canvas: lines with bands, histograms in rows, points, digits. The small libraries, uPlot
+// and Chart.js, have no maintained package that pip could pin; Plotly, Bokeh and Vega have, and each outweighs the page.
 
 const FONT = "12px system-ui, sans-serif";
 
@@ -119,13 +120,16 @@ function drawLines(canvas, { lines, range = null, dots = false, ...options }) {
     pen.setLineDash([]);
     if (dots) line.x.forEach((x, i) => usable(line.y[i]) && pen.fillRect(toX(x) - 2, toY(line.y[i]) - 2, 4, 4));
     if (end && line.name) {
+      pen.fillRect(end[0] - 2.5, end[1] - 2.5, 5, 5);
       let at = end[1];
-      for (const other of taken) if (Math.abs(other - at) < 13) at = other + (at >= other ? 13 : -13);
+      const lowest = plot.height - 42;
+      for (const other of taken) if (Math.abs(other - at) < 13) at = other + (at >= other && other < lowest ? 13 : -13);
       taken.push(at);
-      pen.textAlign = "left";
       pen.textBaseline = "middle";
       pen.font = `600 ${FONT}`;
-      pen.fillText(line.name, end[0] + 5, at);
+      const right = end[0] + 6 + pen.measureText(line.name).width > plot.width; // no room there
+      pen.textAlign = right ? "right" : "left";
+      pen.fillText(line.name, end[0] + (right ? -6 : 6), at - (right || line.x.length === 1 ? 12 : 0));
       pen.font = FONT;
     }
   }
@@ -136,10 +140,10 @@ function drawHistograms(canvas, sides) {
   const rows = Math.max(...sides.map((layers) => layers.length));
   const height = 40 + rows * 24 + 24;
   const { pen, width, ink, grid, colours } = begin(canvas, height);
-  const half = (width - 30) / 2;
+  const half = (width - 60) / 2;
   sides.forEach((layers, side) => {
-    const left = 30 + side * half + (side ? 6 : 0);
-    const room = half - 6;
+    const left = 26 + side * (half + 26);
+    const room = half;
     pen.fillStyle = colours[side];
     pen.textAlign = "center";
     pen.textBaseline = "top";
@@ -159,12 +163,10 @@ function drawHistograms(canvas, sides) {
         const tall = (share / tallest) * 20;
         pen.fillRect(left + (bin / histogram.length) * room, base - tall, room / histogram.length - 0.5, tall);
       });
-      if (side === 0) {
-        pen.fillStyle = ink;
-        pen.textAlign = "right";
-        pen.textBaseline = "middle";
-        pen.fillText(number, 24, base - 9);
-      }
+      pen.fillStyle = ink;
+      pen.textAlign = "right";
+      pen.textBaseline = "middle";
+      pen.fillText(number, left - 6, base - 9);
     });
     pen.fillStyle = ink;
     pen.textAlign = "center";

@@ -1,4 +1,4 @@
-// The controls: a row for each setting, with one for A and one for B.
+// What the page is made of: elements, tables, and the controls: a row for each setting, with one for A and one for B.
 
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
@@ -10,6 +10,33 @@ function element(tag, properties = {}, ...children) {
   }
   made.append(...children);
   return made;
+}
+
+const labelled = (text, control) => element("label", {}, element("span", { text: `${text} ` }), control);
+
+function writeTable(place, { heads, rows }, caption) {
+  place.tabIndex = 0; // wide tables scroll, by keyboard too
+  place.replaceChildren(
+    element(
+      "table",
+      {},
+      element("caption", { text: caption }),
+      element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { text, scope: "col" })))),
+      element(
+        "tbody",
+        {},
+        ...rows.map((cells) =>
+          element(
+            "tr",
+            {},
+            ...cells.map((text, i) =>
+              element(i ? "td" : "th", i ? { text: String(text) } : { text: String(text), scope: "row" }),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 const shown = (setting, value) =>
@@ -58,7 +85,7 @@ function makeControl(setting, label, change) {
   };
 }
 
-// One row of controls; `changed(side, value)` tells what the reader did.
+// One row of controls; `changed(side, value)` tells what the reader did. Where a setting has no effect, the row says so.
 function makeRow(name, setting, changed) {
   const sides = setting.of === "both" ? ["both"] : ["a", "b"];
   const label = (side) => (side === "both" ? setting.label : `${side.toUpperCase()}: ${setting.label}`);
@@ -67,15 +94,23 @@ function makeRow(name, setting, changed) {
     element(
       "span",
       { className: `bn-cell bn-${side}` },
-      ...(side === "both" ? [] : [element("b", { text: side.toUpperCase(), "aria-hidden": "true" })]),
+      ...(side === "both" ? [] : [element("b", { text: side.toUpperCase() })]),
       node,
+      element("span", { className: "bn-idle", text: "no effect" }),
     ),
   );
+  const kind = typeof setting.choices[0] === "number" ? "number" : "menu";
   const row = element(
     "div",
-    { className: `bn-row bn-of-${setting.of}` },
-    element("span", { className: "bn-label", text: setting.label, "aria-hidden": "true" }),
+    { className: `bn-row bn-of-${setting.of} bn-${kind}` },
+    element("span", { className: "bn-label", text: setting.label }),
     ...cells,
   );
-  return { row, set: (state) => controls.forEach(([side, control]) => control.set(state[side][name])) };
+  const set = (states, state) =>
+    controls.forEach(([side, control]) => {
+      control.set(state[side][name]);
+      control.node.hidden = !states.hasEffect(state, side, name);
+      control.node.nextSibling.hidden = !control.node.hidden;
+    });
+  return { row, set };
 }

@@ -7,7 +7,7 @@ class Lab {
       data,
       small: data.small,
       states: new State(data),
-      most: MOST_PRODUCTS,
+      onPage: false,
       running: false,
       guess: null,
     });
@@ -18,7 +18,8 @@ class Lab {
       source,
       (report) => this.receive(report),
       () => {
-        this.most = MOST_PRODUCTS / 10; // a step must not freeze the page
+        this.onPage = true;
+        if (this.state) this.reset("");
       },
     );
     this.send({ load: data.digits });
@@ -53,6 +54,7 @@ class Lab {
     const parts = (this.parts = {
       title: element(heading, { className: "bn-title" }),
       question: element("div", { className: "bn-question" }),
+      changed: element("p", { className: "bn-changed", hidden: true }),
       controls: element("div", { className: "bn-controls" }),
       more: element("div", { className: "bn-controls" }),
       train: button("Train", () => this.toggle(), "bn-train"),
@@ -73,6 +75,10 @@ class Lab {
       insideTable: element("div", { className: "bn-table" }),
       table: element("div", { className: "bn-table" }),
       legend: element("p", { className: "bn-legend" }),
+    });
+    parts.undo = button("Back to the preset", () => {
+      this.open(this.states.ofPreset(this.state.id));
+      parts.train.focus();
     });
     parts.speed = element(
       "select",
@@ -139,11 +145,22 @@ class Lab {
       );
       return;
     }
+    const words = Object.entries(this.data.words).flatMap(([word, text]) => [
+      element("dt", { text: word }),
+      element("dd", { text }),
+    ]);
+    const wordsShown = element(
+      "details",
+      {},
+      element("summary", { text: "What the words mean" }),
+      element("dl", {}, ...words),
+    );
     this.moreShown = element("details", {}, element("summary", { text: "More controls" }), parts.more);
     this.root.append(
       element("div", { className: "bn-choose" }, labelled("preset", parts.presets)),
       parts.title,
       parts.question,
+      parts.changed,
       parts.controls,
       this.moreShown,
       buttons,
@@ -154,13 +171,15 @@ class Lab {
       parts.result,
       this.insideShown,
       this.numbersShown,
+      wordsShown,
     );
   }
 
   presetOptions() {
     const groups = new Map();
     for (const [id, { title, chapter }] of Object.entries(this.data.presets)) {
-      if (!groups.has(chapter)) groups.set(chapter, element("optgroup", { label: `Chapter ${chapter}` }));
+      const label = `Chapter ${chapter}: ${this.data.themes[chapter]}`;
+      if (!groups.has(chapter)) groups.set(chapter, element("optgroup", { label }));
       groups.get(chapter).append(element("option", { text: title, value: id }));
     }
     return groups.values();
@@ -172,11 +191,9 @@ class Lab {
     this.state = state;
     const { parts, preset } = this;
     if (another) {
-      this.guess = null;
       parts.title.textContent = preset.title;
       parts.presets.value = state.id;
       parts.view.selectedIndex = Object.keys(VIEWS).indexOf(preset.view);
-      this.askFor(preset);
       parts.controls.replaceChildren();
       parts.more.replaceChildren();
       for (const { name, setting, row } of this.rows)
@@ -184,18 +201,18 @@ class Lab {
           row,
         );
     }
-    for (const row of this.rows) row.set(state);
-    parts.notes.hidden = true;
-    this.reset(complaints.length ? "" : null);
+    this.follow();
     complaints.slice(0, 3).forEach((complaint) => this.note(complaint));
   }
 
   // The question, and a guess to choose.
-  askFor({ question, answers }) {
+  ask({ question, answers }) {
+    this.guess = null;
     const choices = answers.map(({ text }, i) => {
       const radio = element("input", { type: "radio", name: `guess-${this.data.name}`, autocomplete: "off" });
       radio.addEventListener("change", () => {
         this.guess = i;
+        this.nameTrain();
         this.say("Your guess is kept. Now train.");
       });
       return element("label", {}, radio, ` ${text}`);
@@ -221,12 +238,25 @@ class Lab {
 
   change(side, name, value) {
     this.state[side][name] = value;
-    this.reset(null);
+    this.follow();
+  }
+
+  // Shows the state on the page. A guess was about the state before, unless only the seeds have changed.
+  follow() {
+    const { parts, state, states } = this;
+    for (const row of this.rows) row.set(states, state);
+    this.changed = states.inWords(state);
+    if (this.asked !== state.id + this.changed) this.ask(this.preset);
+    this.asked = state.id + this.changed;
+    parts.changed.hidden = !this.changed;
+    parts.changed.replaceChildren(element("b", { text: "You have changed: " }), `${this.changed}. `, parts.undo);
+    this.reset("");
   }
 
   reset(text) {
     const { parts, state } = this;
     this.running = this.started = false;
+    parts.notes.hidden = true;
     this.send({ pause: true });
     this.run = (this.run ?? 0) + 1;
     this.at = 0;
@@ -236,12 +266,11 @@ class Lab {
       seeds: Array.from({ length: state.both.seeds }, () => ({ points: [], stopped: null })),
     }));
     parts.result.hidden = true;
-    this.refused = tooLarge(state.a, "A", this.most) ?? tooLarge(state.b, "B", this.most);
+    this.refused = tooLarge(state.a, "A", this.onPage) ?? tooLarge(state.b, "B", this.onPage);
     parts.train.disabled = Boolean(this.refused);
-    parts.train.textContent = this.small ? "Train both" : "Train";
+    this.nameTrain();
     parts.legend.replaceChildren(...this.legend());
-    if (this.refused || text !== null) this.say(this.refused ?? text);
-    else this.say("");
+    this.say(this.refused ?? text);
     if (
       this.data.address &&
       location.hash !== this.states.toAddress(state) &&
@@ -250,32 +279,52 @@ class Lab {
       history.replaceState(null, "", this.states.toAddress(state));
     }
     if (parts.open) parts.open.href = `${this.data.lab}${this.states.toAddress(state)}`;
+    if (!this.small && !this.refused) this.start(); // the look at step 0
     this.redraw();
   }
 
+  nameTrain() {
+    const unguessed = this.guess === null && !this.changed && !this.small;
+    const begun = this.running || this.at > 0;
+    if (!begun) this.parts.train.textContent = this.small ? "Train both" : unguessed ? "Train without a guess" : "Train";
+  }
+
+  // What A and B are, and what they have in common.
   legend() {
-    const name = (side) => {
-      const { norm, place, optimizer, rate, batch, depth, ...others } = this.state[side];
-      const setting = (key, value) => shown(this.data.settings[key], value);
-      const unusual = (key) =>
-        others[key] !== this.data.settings[key].start || this.state.a[key] !== this.state.b[key];
-      const rest = Object.keys(others).filter(unusual);
-      const layers = `${depth} hidden layer${depth === 1 ? "" : "s"}`;
-      return [
-        element("span", { className: `bn-key bn-${side}`, "aria-hidden": "true" }),
-        element("b", { text: side.toUpperCase() }),
-        `: ${norm === "none" ? "no norm" : setting("norm", norm)}${norm !== "none" && place === "after" ? " after the activation" : ""}, ${layers}, ${optimizer} at rate ${setting("rate", rate)}, batches of ${batch}` +
-          rest.map((key) => `; ${this.data.settings[key].label}: ${setting(key, others[key])}`).join("") +
-          ". ",
-      ];
-    };
-    const dashed = ["a", "b"].some((side) => ["batch", "ghost"].includes(this.state[side].norm));
-    const band =
-      this.state.both.seeds > 1 ? ` Bands: the 95% interval of the mean of ${this.state.both.seeds} seeds.` : "";
+    const [a, b] = ["a", "b"].map((side) => this.traits(side));
+    const both = a.filter((trait) => b.includes(trait));
+    const of = (side, traits) => [
+      element("span", { className: `bn-key bn-${side}`, "aria-hidden": "true" }),
+      element("b", { text: side.toUpperCase() }),
+      `: ${traits.filter((trait) => !both.includes(trait)).join(", ") || "the same"}. `,
+    ];
+    const { seeds } = this.state.both;
     return [
-      ...name("a"),
-      ...name("b"),
-      `${dashed ? "Solid: evaluation mode, with running statistics; dashed: with the statistics of each test batch." : ""}${band}`,
+      ...of("a", a),
+      ...of("b", b),
+      both.length ? `Both: ${both.join(", ")}. ` : "",
+      this.nets.some(remembers)
+        ? "Solid: evaluation mode, with running statistics; dashed: with the statistics of each test batch. "
+        : "",
+      seeds > 1 ? `Bands: the 95% interval of the mean of ${seeds} seeds.` : "",
+    ];
+  }
+
+  // A network in words: the main settings, and others where they are not as usual.
+  traits(side) {
+    const { norm, depth, optimizer, rate, batch, ...others } = this.state[side];
+    const { settings } = this.data;
+    const unusual = Object.keys(others).filter(
+      (name) =>
+        (others[name] !== settings[name].start || this.state.a[name] !== this.state.b[name]) &&
+        this.states.hasEffect(this.state, side, name),
+    );
+    return [
+      norm === "none" ? "no norm" : shown(settings.norm, norm),
+      `${depth} hidden layer${depth === 1 ? "" : "s"}`,
+      `${optimizer} at rate ${shown(settings.rate, rate)}`,
+      `batches of ${batch}`,
+      ...unusual.map((name) => `${settings[name].label}: ${shown(settings[name], others[name])}`),
     ];
   }
 
@@ -285,17 +334,18 @@ class Lab {
 
   toggle() {
     if (this.running) this.pause("Paused.");
-    else if (this.guess === null && !this.small && !this.asked && !this.started) {
-      this.asked = true;
-      this.say("Guess first, it is more fun; or press Train again to go on without a guess.");
-    } else this.train();
+    else this.train();
   }
 
-  begin() {
-    if (this.at >= this.state.both.steps) this.reset(null); // it has come to its end: once more
+  start() {
     if (!this.started)
       this.send({ start: { shared: this.state.both, a: this.state.a, b: this.state.b, run: this.run } });
     this.started = true;
+  }
+
+  begin() {
+    if (this.at >= this.state.both.steps) this.reset(""); // it has come to its end: once more
+    this.start();
   }
 
   train() {
@@ -334,7 +384,7 @@ class Lab {
         if (stopped && !net.seeds[k].stopped) {
           net.seeds[k].stopped = stopped;
           this.note(
-            `${letter(i)}${net.seeds.length > 1 ? `, seed ${this.state.both.seed + k},` : ""} stopped ${stopped}. Its curves stay.`,
+            `${letter(i)}${net.seeds.length > 1 ? `, seed ${this.state.both.seed + k},` : ""} stopped ${stopped}.`,
           );
         }
       });
@@ -354,6 +404,7 @@ class Lab {
   summary() {
     return this.nets
       .map((net, i) => {
+        if (stopped(net)) return `${letter(i)} stopped ${net.seeds[0].stopped.split(":")[0]}.`;
         const final = (quantity) => curve(net, quantity).y.at(-1);
         const modes = remembers(net) ? ` (${percent(final("batchAccuracy"))} with batch statistics)` : "";
         return Number.isFinite(final("accuracy"))
@@ -363,47 +414,25 @@ class Lab {
       .join(" ");
   }
 
-  // The guess beside what this run measured, and what ten seeds did.
   showResult() {
-    const { preset, parts, data } = this;
-    const values = this.nets.map(({ seeds }) =>
-      seeds.map((seed) => seed.values?.[preset.measure]).filter(Number.isFinite),
-    );
-    const average = ([...list]) => list.reduce((sum, value) => sum + value, 0) / list.length;
-    const value = { A: average(values[0]), B: average(values[1]), "A - B": average(values[0]) - average(values[1]) }[
-      preset.of
-    ];
-    const right = preset.answers.findIndex(({ from = -Infinity, to = Infinity }) => value >= from && value <= to);
-    const lines = [];
-    const unit = preset.unit ? (preset.unit === "%" ? "%" : ` ${preset.unit}`) : "";
-    const changed = this.states.changes(this.state).length > 0;
-    if (Number.isFinite(value)) {
-      const guessed = this.guess === null ? "" : `You guessed: “${preset.answers[this.guess].text}”. `;
-      const verdict =
-        this.guess === null
-          ? `The answer in this run: “${preset.answers[right]?.text}”.`
-          : right === this.guess
-            ? "This run agrees."
-            : `This run says: “${preset.answers[right]?.text}”.`;
-      lines.push(
-        `${guessed}Measured: ${this.measureName()} ${tidy(value)}${unit}. ${verdict}${changed ? " (You have changed the preset.)" : ""}`,
-      );
-    } else lines.push("This run has no number for the question: a network stopped.");
-    const ten = data.measured[this.state.id];
-    if (ten) {
-      const text = `${tidy(ten.mean)}${unit} [${tidy(ten.low)}, ${tidy(ten.high)}]`;
-      lines.push(`On ${ten.count} seeds, unchanged: ${preset.sentence.replace("{value}", text)}`);
-    }
+    const { parts, changed, guess, preset, data } = this;
+    const { statements } = data;
+    const paragraphs = resultOf(this.nets, { preset, changed, guess, ten: data.measured[this.state.id] });
+    if (!this.small) paragraphs.push(["Look and try.", preset.comment]);
+    for (const { id, text } of statements[this.state.id] ?? [])
+      paragraphs.push([`Statement ${id}, which the book tests.`, `“${text}”`, data.ledger && `${data.ledger}#ledger-${id}`]);
     parts.result.replaceChildren(
-      ...lines.map((text) => element("p", { text })),
-      element("p", {}, element("b", { text: "Now try: " }), preset.comment),
+      ...paragraphs.map(([lead, text, address]) =>
+        element(
+          "p",
+          {},
+          element("b", { text: `${lead} ` }),
+          text,
+          ...(address ? [" ", element("a", { href: address, text: "Its verdict" })] : []),
+        ),
+      ),
     );
     parts.result.hidden = false;
-  }
-
-  measureName() {
-    const { measure, of } = this.preset;
-    return `${measure} (${of.replace("-", "minus")}):`;
   }
 
   say(text) {
@@ -434,7 +463,8 @@ class Lab {
     if (this.small) return this.describe();
     drawLoss(parts.loss, nets, steps);
     const view = Object.values(VIEWS)[parts.view.selectedIndex];
-    parts.says.textContent = looked(nets) ? view.says : `${view.says} Train first.`;
+    const start = looked(nets) && nets[0].look.step === 0;
+    parts.says.textContent = start ? `${view.says} This is before the first step.` : view.says;
     parts.layerLabel.hidden = !view.layer;
     const count = Math.max(1, ...nets.map(({ look }) => look?.norms.length ?? 1));
     if (parts.layer.options.length !== count)
@@ -445,22 +475,22 @@ class Lab {
       const context = { steps, digits: this.digits, layer: parts.layer.selectedIndex };
       view.draw(parts.inside, nets, context);
       parts.inside.setAttribute("aria-label", `${view.label}. The numbers are in the table below.`);
-      if (!this.running) writeTable(parts.insideTable, view.table(nets, context), view.label);
+      if (!this.running) writeTable(parts.insideTable, view.table(nets, context), `${view.label}, at step ${nets[0].look.step}`);
     } else if (this.insideShown.open) {
       begin(parts.inside, 1);
       parts.insideTable.replaceChildren();
     }
     if (this.numbersShown.open && !this.running)
-      writeTable(parts.table, runTable(nets), "Training loss and test accuracy by step");
+      writeTable(parts.table, runTable(nets), "Training loss (nats) and test accuracy; “batch”: with batch statistics");
     this.describe();
   }
 
   describe() {
     if (this.running) return;
-    const text = this.summary() || "Nothing trained yet.";
-    this.parts.accuracy.setAttribute("aria-label", `Test accuracy against the step. ${text}`);
+    const when = this.at ? `At step ${this.at}.` : "Before the first step.";
+    this.parts.accuracy.setAttribute("aria-label", `Test accuracy against the step. ${when} ${this.summary()}`);
     const losses = this.nets.map((net, i) => `${letter(i)}: ${number(curve(net, "loss").y.at(-1))} nats`).join(", ");
-    this.parts.loss.setAttribute("aria-label", `Training loss against the step. At the end ${losses}.`);
+    this.parts.loss.setAttribute("aria-label", `Training loss against the step. ${when} ${this.at ? losses : ""}`);
   }
 }
 
@@ -470,38 +500,6 @@ const SPEEDS = {
   "10 steps a second": 10,
   "2 steps a second": 2,
 };
-const tidy = (value) =>
-  (Math.abs(value) < 1e-9
-    ? "0"
-    : Math.abs(value) >= 10
-      ? value.toFixed(1)
-      : String(Number(value.toPrecision(2)))
-  ).replace("-", "−");
-const labelled = (text, control) => element("label", {}, element("span", { text: `${text} ` }), control);
-
-function writeTable(place, { heads, rows }, label) {
-  place.tabIndex = 0; // wide tables scroll, by keyboard too
-  place.replaceChildren(
-    element(
-      "table",
-      { "aria-label": label },
-      element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { text, scope: "col" })))),
-      element(
-        "tbody",
-        {},
-        ...rows.map((cells) =>
-          element(
-            "tr",
-            {},
-            ...cells.map((text, i) =>
-              element(i ? "td" : "th", i ? { text: String(text) } : { text: String(text), scope: "row" }),
-            ),
-          ),
-        ),
-      ),
-    ),
-  );
-}
 
 for (const root of document.querySelectorAll(".bn-lab:not([data-live])")) {
   const read = (name) => root.querySelector(`script.bn-lab-${name}`)?.textContent;

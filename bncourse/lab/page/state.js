@@ -27,6 +27,26 @@ class State {
     );
   }
 
+  // The same in words, without the seeds: another seed is another run of the same experiment.
+  inWords(state) {
+    const before = this.ofPreset(state.id);
+    return this.changes(state)
+      .filter(([, name]) => name !== "seed" && name !== "seeds")
+      .map(([side, name, value]) => {
+        const setting = this.settings[name];
+        const of = side === "both" ? "" : `${side.toUpperCase()}’s `;
+        return `${of}${setting.label} ${shown(setting, value)} instead of ${shown(setting, before[side][name])}`;
+      })
+      .join("; ");
+  }
+
+  // Whether a setting changes anything for network "a" or "b", or for any of them ("both").
+  hasEffect(state, side, name) {
+    const idle = Object.entries(this.settings[name].idle ?? {});
+    const sides = side === "both" ? ["a", "b"] : [side];
+    return sides.some((one) => !idle.some(([other, values]) => values.includes(state[one][other])));
+  }
+
   toAddress(state) {
     return (
       `#lab-${state.id}` +
@@ -50,9 +70,10 @@ class State {
         complaints.push(`The address has “${change.slice(0, 40)}”, which is not a setting.`);
         continue;
       }
-      const value = nearest(setting.choices, decode(text));
-      if (String(value) !== decode(text))
-        complaints.push(`${setting.label} cannot be “${decode(text).slice(0, 40)}”: took ${value}.`);
+      const asked = decode(text);
+      const value = nearest(setting.choices, asked);
+      if (String(value) !== asked && (asked === "" || Number(asked) !== value))
+        complaints.push(`${setting.label} cannot be “${asked.slice(0, 40)}”: took ${value}.`);
       state[side][name] = value;
     }
     return { state, complaints };
@@ -77,15 +98,13 @@ function nearest(choices, text) {
 }
 
 const MOST_PRODUCTS = 200e6; // in one step of a network: a fifth of a second or so
+const LOOK = 1200; // a look at a network takes as many products as so many images, forward
 
-// Multiplications of one step, forward and backward.
-function products({ depth, width, batch, accumulate }) {
-  return 3 * batch * accumulate * (64 * width + (depth - 1) * width * width + 10 * width);
-}
-
-// Why a network is not trained here, or null.
-function tooLarge(settings, name, most = MOST_PRODUCTS) {
-  const count = products(settings);
+// Why a network is not trained, or null. On the page's own thread a look must not freeze the page either.
+function tooLarge({ depth, width, batch, accumulate }, name, onPage) {
+  const most = onPage ? MOST_PRODUCTS / 2 : MOST_PRODUCTS;
+  const images = 3 * batch * accumulate; // forward, and twice backward
+  const count = Math.max(images, onPage ? LOOK : 0) * (64 * width + (depth - 1) * width * width + 10 * width);
   if (count <= most) return null;
   const million = (number) => `${Math.round(number / 1e6)} million`;
   return `A step of network ${name} takes ${million(count)} multiplications, and the lab stops at ${million(most)}: choose fewer layers or units, or smaller batches.`;

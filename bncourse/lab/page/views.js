@@ -30,7 +30,7 @@ const remembers = ({ settings }) => settings.norm === "batch" || settings.norm =
 
 function curves(nets, quantity, ofBatch = null) {
   return nets.flatMap((net, i) => [
-    { ...curve(net, quantity), colour: i, name: letter(i) },
+    { ...curve(net, quantity), colour: i, name: `${letter(i)}${stopped(net) ? " (stopped)" : ""}` },
     ...(ofBatch && remembers(net) ? [{ ...curve(net, ofBatch), low: null, colour: i, dash: true }] : []),
   ]);
 }
@@ -57,11 +57,16 @@ function drawLoss(canvas, nets, steps) {
   });
 }
 
-// At most eight of the layers, evenly chosen, the first and the last among them.
-function chosen(count, most = 8) {
-  if (count <= most) return Array.from({ length: count }, (_, i) => i);
-  return Array.from({ length: most }, (_, k) => Math.round((k * (count - 1)) / (most - 1)));
+// From 0 to `last` in at most a dozen steps, equal ones if that can be; the last is among them.
+function evenly(last) {
+  const least = Math.max(1, Math.ceil(last / 12));
+  const step = [...Array(least + 1).keys()].map((more) => least + more).find((step) => last % step === 0) ?? least;
+  const found = Array.from({ length: Math.floor(last / step) + 1 }, (_, k) => k * step);
+  return found.at(-1) === last ? found : [...found, last];
 }
+
+// The numbers of the layers that are shown: 1, 2, ..., 12, or 1, 5, 10, ..., 60.
+const chosenLayers = (count) => [...new Set(evenly(count).map((number) => Math.max(1, number)))];
 
 const looked = (nets) => nets.every(({ look }) => look);
 const layersOf = ({ look }) => look.layers.map((layer, i) => ({ ...layer, number: i + 1 }));
@@ -75,15 +80,15 @@ const byLayer = (nets, quantity) =>
 const deepest = (nets) => Math.max(...nets.map(({ look }) => look.layers.length));
 const layerAxis = (nets) => ({
   x: [1, Math.max(2, deepest(nets))],
-  xTicks: chosen(deepest(nets), 6).map((i) => i + 1),
+  xTicks: chosenLayers(deepest(nets)),
   xLabel: "hidden layer",
 });
 
 function layerTable(nets, columns) {
   const heads = ["layer", ...nets.flatMap((_, i) => columns.map(([title]) => `${letter(i)}: ${title}`))];
-  const rows = chosen(deepest(nets), 12).map((k) => [
-    k + 1,
-    ...nets.flatMap(({ look }) => columns.map(([, of]) => (look.layers[k] ? number(of(look.layers[k])) : ""))),
+  const rows = chosenLayers(deepest(nets)).map((k) => [
+    k,
+    ...nets.flatMap(({ look }) => columns.map(([, of]) => (look.layers[k - 1] ? number(of(look.layers[k - 1])) : ""))),
   ]);
   return { heads, rows };
 }
@@ -95,11 +100,11 @@ const VIEWS = {
     draw: (canvas, nets) =>
       drawHistograms(
         canvas,
-        nets.map((net) => chosen(net.look.layers.length).map((k) => layersOf(net)[k])),
+        nets.map((net) => chosenLayers(net.look.layers.length).map((k) => layersOf(net)[k - 1])),
       ),
     table: (nets) =>
       layerTable(nets, [
-        ["mean", (layer) => layer.mean],
+        ["mean", ({ mean, std }) => (Math.abs(mean) < 1e-6 * std ? 0 : mean)], // what rounding leaves
         ["std", (layer) => layer.std],
       ]),
   },
@@ -147,10 +152,10 @@ const VIEWS = {
           `${letter(i)}: ratio of the variances`,
         ]),
       ],
-      rows: chosen(Math.max(0, ...nets.map(({ look }) => look.norms.length)), 12).map((k) => [
-        k + 1,
+      rows: chosenLayers(Math.max(0, ...nets.map(({ look }) => look.norms.length))).map((k) => [
+        k,
         ...nets.flatMap(({ look }) => {
-          const norm = look.norms[k];
+          const norm = look.norms[k - 1];
           if (!norm) return ["–", "–"];
           const units = [...norm.batchMean.keys()];
           const average = (of) => units.reduce((sum, c) => sum + of(c), 0) / units.length;
@@ -168,9 +173,26 @@ const VIEWS = {
       ]),
     }),
   },
+  loss: {
+    label: "test loss in both modes",
+    says: "The loss of the test images: solid in evaluation mode, with running statistics; dashed with the statistics of each test batch.",
+    draw: (canvas, nets, { steps }) =>
+      drawLines(canvas, {
+        lines: curves(nets, "testLoss", "batchTestLoss"),
+        log: true,
+        x: [0, steps],
+        xLabel: "step",
+        yLabel: "test loss (nats)",
+      }),
+    table: (nets) =>
+      pointTable(nets, [
+        ["loss", "testLoss", number],
+        ["loss, batch", "batchTestLoss", number],
+      ]),
+  },
   weights: {
     label: "length of the weights, effective rate",
-    says: "A norm makes the length of the weights before it irrelevant to the output: what counts is the learning rate divided by the squared length (by the length, for Adam).",
+    says: "A norm makes the length of the weights before it irrelevant to the output: what counts is the learning rate divided by the squared length (by the length, for Adam). A network without a norm has no such rate, and no line.",
     draw: (canvas, nets, { steps }) =>
       drawLines(canvas, {
         lines: curves(nets, "effective"),
@@ -199,7 +221,7 @@ const VIEWS = {
     table: (nets) => layerTable(nets, [["silent units (%)", (layer) => layer.dead]]),
   },
   digits: {
-    label: "digits and what they are taken for",
+    label: "digits and predictions",
     says: "Test images with their class and each network's answer, with running statistics (r) and with those of the test batch (b). A cross marks a wrong answer.",
     draw: (canvas, nets, { digits }) =>
       drawDigits(
@@ -219,11 +241,14 @@ const VIEWS = {
     table: (nets, { digits }) => ({
       heads: [
         "digit",
-        ...nets.flatMap((_, i) => [`${letter(i)}: running statistics`, `${letter(i)}: batch statistics`]),
+        ...nets.flatMap((net, i) => [letter(i), ...(remembers(net) ? [`${letter(i)}, batch`] : [])]),
       ],
       rows: shownDigits(nets, digits).map(({ label }, i) => [
         label,
-        ...nets.flatMap(({ look }) => [look.digits[i].running, look.digits[i].batch ?? "–"]),
+        ...nets.flatMap((net) => {
+          const { running, batch } = net.look.digits[i];
+          return [running, ...(remembers(net) ? [batch ?? "–"] : [])];
+        }),
       ]),
     }),
   },
@@ -238,11 +263,12 @@ const shownDigits = ([{ look }], { images, labels }) =>
 // Some of the measured steps, the last among them, with these quantities of A and B.
 function pointTable(nets, columns) {
   const steps = [...new Set(nets.flatMap((net) => curve(net, "accuracy").x))].sort((a, b) => a - b);
-  const heads = ["step", ...nets.flatMap((_, i) => columns.map(([title]) => `${letter(i)}: ${title}`))];
-  const rows = chosen(steps.length, 11).map((k) => [
+  const of = (net) => columns.filter(([, quantity]) => remembers(net) || !quantity.startsWith("batch"));
+  const heads = ["step", ...nets.flatMap((net, i) => of(net).map(([title]) => `${letter(i)}: ${title}`))];
+  const rows = (steps.length ? evenly(steps.length - 1) : []).map((k) => [
     steps[k],
     ...nets.flatMap((net) =>
-      columns.map(([, quantity, write]) => {
+      of(net).map(([, quantity, write]) => {
         const line = curve(net, quantity);
         const at = line.x.indexOf(steps[k]);
         return at < 0 ? "–" : write(line.y[at]);
@@ -254,7 +280,7 @@ function pointTable(nets, columns) {
 
 const runTable = (nets) =>
   pointTable(nets, [
-    ["training loss", "loss", number],
-    ["test accuracy, running statistics", "accuracy", percent],
-    ["with batch statistics", "batchAccuracy", percent],
+    ["loss", "loss", number],
+    ["test", "accuracy", percent],
+    ["test, batch", "batchAccuracy", percent],
   ]);

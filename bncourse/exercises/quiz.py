@@ -1,0 +1,270 @@
+"""Twenty questions with numbers of their own for each class: ``bncourse quiz --class NAME --out FILE.html``.
+
+Each is a function of ``draw``, which picks numbers that the class's name decides; it returns them, the question, the
+answer, its unit and how one finds it. The answers are computed here and, in the tests, by torch.
+"""
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bncourse.files import write_whole
+
+Draw = Callable[[Sequence[Any]], Any]
+QUESTIONS: list[Callable[[Draw], tuple]] = []
+
+
+class Question(NamedTuple):
+    """A question, its answer, how one finds it, and the numbers in it, by name."""
+
+    name: str
+    text: str
+    answer: float
+    unit: str
+    why: str
+    numbers: dict[str, Any]
+
+
+def question(function: Callable[[Draw], tuple]) -> Callable[[Draw], tuple]:
+    QUESTIONS.append(function)
+    return function
+
+
+def questions(of_class: str) -> list[Question]:
+    """The twenty questions of a class, always the same for its name."""
+    found = []
+    for function in QUESTIONS:
+        seed = hashlib.sha256(f"{of_class}\n{function.__name__}".encode()).digest()
+        numbers, text, answer, unit, why = function(random.Random(seed).choice)
+        name = function.__name__.replace("_", "-")
+        found.append(
+            Question(name, text.format(**numbers), answer, unit, why.format(answer=answer, **numbers), numbers)
+        )
+    return found
+
+
+@question
+def parameters(draw):
+    n = {"c": draw([24, 48, 96, 160, 192, 320])}
+    return n, "How many parameters has nn.BatchNorm2d({c})?", 2 * n["c"], "", "γ and β: 2 · {c}."
+
+
+@question
+def buffers(draw):
+    n = {"c": draw([20, 40, 72, 144, 288])}
+    text = "How many numbers are in the buffers of nn.BatchNorm1d({c})?"
+    return n, text, 2 * n["c"] + 1, "", "Running mean, running variance and one counter: 2 · {c} + 1."
+
+
+@question
+def values_per_mean(draw):
+    n = {"n": draw([4, 6, 12, 24]), "c": draw([16, 32, 48]), "h": draw([5, 7, 9, 14])}
+    text = "A batch has the shape ({n}, {c}, {h}, {h}). From how many values does BatchNorm2d take each mean?"
+    return n, text, n["n"] * n["h"] ** 2, "", "{n} samples times {h} · {h} positions."
+
+
+@question
+def group_means(draw):
+    n = {"n": draw([6, 10, 14]), "g": draw([2, 4, 8]), "c": 32}
+    text = "How many means does nn.GroupNorm({g}, {c}) take for a batch of {n} images?"
+    return n, text, n["n"] * n["g"], "", "{g} groups in each of {n} samples."
+
+
+@question
+def instance_means(draw):
+    n = {"n": draw([5, 9, 11]), "c": draw([12, 24, 36])}
+    text = "How many means does nn.InstanceNorm2d({c}) take for a batch of {n} images?"
+    return n, text, n["n"] * n["c"], "", "One for each channel of each sample: {n} · {c}."
+
+
+@question
+def normalized(draw):
+    n = {"a": draw([1, 2, 3]), "b": draw([4, 5, 6]), "c": draw([8, 9, 11])}
+    values = [n["a"], n["b"], n["c"]]
+    mean = sum(values) / 3
+    variance = sum((v - mean) ** 2 for v in values) / 3
+    text = "One feature of a batch is {a}, {b}, {c}, and ε = 0. What does {c} become, before γ and β (two decimals)?"
+    why = "Subtract the mean and divide by the root of the biased variance, the sum of squares divided by 3."
+    return n, text, round((n["c"] - mean) / math.sqrt(variance), 2), "", why
+
+
+@question
+def small_spread(draw):
+    n = {"s": draw([0.002, 0.003, 0.004, 0.005]), "eps": draw(["1e-5", "2e-5", "1e-4"])}
+    answer = round(n["s"] / math.sqrt(n["s"] ** 2 + float(n["eps"])), 2)
+    text = "A feature's standard deviation is {s} (biased), eps={eps}. Which has BatchNorm's output (two decimals)?"
+    return n, text, answer, "", "σ / √(σ² + ε) = {answer}."
+
+
+@question
+def remembered(draw):
+    n = {"old": draw([0.5, 2.0, 3.0]), "new": draw([1.0, 4.0, 6.0]), "m": draw([0.05, 0.1, 0.2, 0.3])}
+    answer = round((1 - n["m"]) * n["old"] + n["m"] * n["new"], 3)
+    text = "The running mean is {old}, the batch's mean {new}, momentum={m}. What is the running mean after the step?"
+    return n, text, answer, "", "(1 − {m}) · {old} + {m} · {new} = {answer}: momentum weights the new value."
+
+
+@question
+def unbiased_memory(draw):
+    n = {"v": draw([1.5, 2.0, 3.0]), "n": draw([2, 4, 5]), "h": draw([1, 2])}
+    count = n["n"] * n["h"] ** 2
+    text = (
+        "A channel's biased variance in a batch of {n} maps of {h} x {h} is {v}. Which variance goes into the running "
+        "average (two decimals)?"
+    )
+    return n, text, round(n["v"] * count / (count - 1), 2), "", "The unbiased one: times n / (n − 1), n = {n} · {h}²."
+
+
+@question
+def warm_up(draw):
+    n = {"k": draw([5, 8, 12, 15, 20]), "m": draw([0.05, 0.1, 0.2])}
+    answer = round(100 * (1 - (1 - n["m"]) ** n["k"]))
+    text = "After {k} steps with momentum={m}, which share of the running mean comes from data (whole percent)?"
+    return n, text, answer, "%", "1 − (1 − {m})^{k} = {answer}%."
+
+
+@question
+def from_keras(draw):
+    n = {"k": draw([0.9, 0.95, 0.98, 0.99, 0.999])}
+    text = "Keras code has momentum={k}. Which momentum is that in PyTorch?"
+    return n, text, round(1 - n["k"], 3), "", "1 − {k}: Keras weights the old value, PyTorch the new one."
+
+
+@question
+def noise(draw):
+    n = {"m": draw([16, 64, 100, 256])}
+    text = (
+        "By which factor is the standard deviation of a batch's mean, with {m} independent samples, smaller than that "
+        "of one sample?"
+    )
+    return n, text, round(math.sqrt(n["m"])), "", "√{m} = {answer}."
+
+
+@question
+def furthest(draw):
+    n = {"m": draw([5, 10, 17, 26, 37])}
+    text = (
+        "How many batch standard deviations can a value lie from the mean of its batch of {m}, at most (one decimal)?"
+    )
+    return n, text, round(math.sqrt(n["m"] - 1), 1), "", "√({m} − 1) = {answer}."
+
+
+@question
+def scaled_gradient(draw):
+    n = {"a": draw([2, 4, 5, 8, 20])}
+    text = (
+        "You multiply the weights before a BatchNorm by {a}. By which factor becomes the gradient with respect to them "
+        "smaller (ε = 0, training)?"
+    )
+    return (
+        n,
+        text,
+        n["a"],
+        "",
+        "The output stays; as a function of weights {a} times as large the loss is {a} times as flat.",
+    )
+
+
+@question
+def variance_shift(draw):
+    n = {"p": draw([0.1, 0.2, 0.25, 0.4, 0.5]), "mean": draw([1, 2, 3])}
+    answer = round(1 / (1 + (1 / (1 - n["p"]) - 1) * (1 + n["mean"] ** 2)), 2)
+    text = (
+        "Inputs with mean {mean} and variance 1, nn.Dropout({p}) directly before BatchNorm. What is the variance in "
+        "evaluation, as a share of the stored one (two decimals)?"
+    )
+    return n, text, answer, "", "1 / (1 + (1/k − 1) · (1 + {mean}²)) with k = 1 − {p}."
+
+
+@question
+def merged(draw):
+    n = {"a": draw([1, 2]), "b": draw([6, 8, 10]), "v": draw([1.0, 2.0])}
+    answer = n["v"] + ((n["b"] - n["a"]) / 2) ** 2
+    text = (
+        "Two devices have as many values each, with means {a} and {b} and biased variance {v} on both. Which biased "
+        "variance has the whole (two decimals)?"
+    )
+    return n, text, round(answer, 2), "", "{v} + variance of the means = {answer:g}."
+
+
+@question
+def uneven_factor(draw):
+    n = {"a": draw([20, 24, 28]), "b": draw([12, 8, 4])}
+    text = (
+        "Devices with {a} and {b} images take their mean losses, and DistributedDataParallel takes the mean of the "
+        "gradients. By which factor must the second multiply its loss, so that all images count alike (two decimals)?"
+    )
+    return n, text, round(2 * n["b"] / (n["a"] + n["b"]), 2), "", "{b} · 2 / ({a} + {b}) = {answer}."
+
+
+@question
+def folded_bias(draw):
+    n = {"g": draw([2.0, 3.0]), "mu": draw([0.5, 1.0, 2.0]), "v": draw([4.0, 16.0, 25.0]), "b": draw([1.0, -1.0])}
+    answer = round(n["b"] - n["mu"] * n["g"] / math.sqrt(n["v"]), 2)
+    text = (
+        "A norm with γ = {g}, β = {b}, running mean {mu}, running variance {v} and ε = 0 is folded into a convolution "
+        "without a bias. Which bias has the new one (two decimals)?"
+    )
+    return n, text, answer, "", "β − μ · γ / σ = {answer}."
+
+
+@question
+def judged(draw):
+    n = {"mean": draw([1.2, 2.0, 3.5]), "s": draw([1.5, 2.5, 4.0]), "t": 2.262, "n": 10}
+    low = round(n["mean"] - n["t"] * n["s"] / math.sqrt(n["n"]), 2)
+    text = (
+        "Ten paired differences have mean {mean} and standard deviation {s} (t = {t}). Where is the low end of their "
+        "95% interval (two decimals)?"
+    )
+    return (
+        n,
+        text,
+        low,
+        "",
+        "{mean} − {t} · {s} / √10 = {answer}. With d = 1 the prediction holds if that is at least 1.",
+    )
+
+
+@question
+def kept_bytes(draw):
+    n = {"n": draw([8, 16, 32]), "c": draw([32, 64]), "h": draw([16, 28, 32])}
+    answer = round(n["n"] * n["c"] * n["h"] ** 2 * 4 / 2**20, 2)
+    text = (
+        "In float32 BatchNorm2d keeps its input, of shape ({n}, {c}, {h}, {h}), for the backward pass. How many MiB is "
+        "that (two decimals)?"
+    )
+    return n, text, answer, "MiB", "{n} · {c} · {h}² values of 4 bytes."
+
+
+STYLE = """body { font: 17px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
+li { margin-bottom: 1.1rem; } .answer { border-bottom: 1px solid #888; display: inline-block; min-width: 9rem; }
+@media print { li { break-inside: avoid; } }"""
+
+
+def page(of_class: str, key: bool) -> str:
+    """The sheet of a class, or its key, as HTML."""
+    rows = ""
+    for one in questions(of_class):
+        answer = (
+            f"<b>{one.answer:g} {one.unit}</b>. {escape(one.why)}"
+            if key
+            else f'<span class="answer"></span> {one.unit}'
+        )
+        rows += f"<li>{escape(one.text)}<br>{answer}</li>"
+    title = f"Batch normalization: {len(QUESTIONS)} questions{' with answers' if key else ''}, {escape(of_class)}"
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    body = f"<h1>{title}</h1><ol>{rows}</ol>"
+    return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n'
+
+
+def write_quiz(of_class: str, out: Path) -> Path:
+    """Write the sheet to OUT and its key beside it; returns the key's path."""
+    key = out.with_name(f"{out.stem}-key{out.suffix}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, page(of_class, key=False).encode())
+    write_whole(key, page(of_class, key=True).encode())
+    return key
