@@ -1,22 +1,17 @@
-"""The two formulas of ``standardize.py``, forward and backward, moving as little memory as possible.
+"""The two formulas of ``standardize.py``, forward and backward, in place: on any device, with torch's operations.
 
-A processor computes faster than its memory delivers. So the input is centred once, everything else happens in that
-buffer, and a large input is worked through in chunks that fit the cache: each of the many steps then finds its data
-there. One channel's statistics do not depend on another's, so a chunk of the channels is a smaller problem of the
-same kind (for layer, group and instance norm: a chunk of the samples), and several threads work on a chunk each.
+The input is centred once, and everything else happens in that buffer. On a CPU compiled loops do the same in fewer ways
+through memory (``cpu.py``), where they are at hand.
 """
 
-import functools
 import math
-import os
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 2 * 2**20  # about what a processor keeps close to its cores
+from bncourse import cpu
+
 ROW = 4096  # values that float32 adds up one by one without losing more than the last digit
 
 
@@ -27,49 +22,34 @@ def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, 
     added up. What is missing from the pivot to the mean is corrected at the end. (Its square is at most four
     variances, so that little is lost where it is taken from the mean square.)
     """
+    if not statistics or x.nbytes >= cpu.SHARE_BYTES:  # below, torch's multiplication and addition are as fast
+        if layout := cpu.layout(x, dims, center, bool(statistics), weight, bias, *(statistics or ())):
+            return cpu.forward(layout, x, dims, weight, bias, eps, statistics=statistics, center=center)
+    values = x.to(precision_for(x))
+    buffer = torch.empty_like(values)
     if statistics:
-        return scaled(x, *statistics, weight, bias, eps), *statistics
-    output, precision = torch.empty_like(x), precision_for(x)
-
-    def work(x, y, gamma, beta):
-        if x.dtype != precision:
-            x = x.to(precision)
-        buffer = y if y.dtype == precision else torch.empty_like(x)
-        if center:
-            pivot = mean_over(x.narrow(dims[0], 0, -(-x.size(dims[0]) // 4)), dims)
-            x = torch.sub(x, pivot, out=buffer)
-            rest = mean_over(x, dims)
-            variance = mean_square(x, dims).addcmul_(rest, rest, value=-1).clamp_(min=0)
-            mean = pivot + rest
-        else:
-            mean, rest, variance = x.new_zeros(()), None, mean_square(x, dims)
-        in_rows = gamma is not None and gamma.shape[-1] > 1 and x.dim() - 1 in dims  # layer norm: many gammas a row
-        scale = (variance + eps).rsqrt_()
-        if gamma is not None and not in_rows:
-            scale = scale * gamma
-        shift = None if in_rows else beta
-        if rest is not None:
-            shift = rest * -scale if shift is None else torch.addcmul(shift, rest, scale, value=-1)
-        scale_and_shift(x, scale, shift, buffer)
-        if in_rows:
-            scale_and_shift(buffer, gamma, beta, buffer)
-        if buffer is not y:
-            y.copy_(buffer)
-        return mean, variance
-
-    axis, parts = chunks(dims, x, output, full_rank(weight, x.dim()), full_rank(bias, x.dim()))
-    means, variances = side_by_side(work, parts)
-    return output, join(means, axis), join(variances, axis)
+        return scaled(values, *statistics, weight, bias, eps, buffer).to(x.dtype), *statistics
+    if center:
+        pivot = mean_over(values.narrow(dims[0], 0, -(-x.size(dims[0]) // 4)), dims)
+        values = torch.sub(values, pivot, out=buffer)
+        rest = mean_over(values, dims)
+        variance = mean_square(values, dims).addcmul_(rest, rest, value=-1).clamp_(min=0)
+        mean = pivot + rest
+    else:
+        mean, rest, variance = values.new_zeros(()), values.new_zeros(()), mean_square(values, dims)
+    if weight is None or full_rank(weight, x.dim()).shape[-1] == 1 or x.dim() - 1 not in dims:
+        return scaled(values, rest, variance, weight, bias, eps, buffer).to(x.dtype), mean, variance
+    scaled(values, rest, variance, None, None, eps, buffer)  # layer norm: many weights in a row
+    return scale_and_shift(buffer, weight, bias, buffer).to(x.dtype), mean, variance
 
 
-def scaled(x, mean, variance, weight, bias, eps) -> Tensor:
+def scaled(x, mean, variance, weight, bias, eps, out) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias for known numbers: one multiplication and one addition."""
-    precision = precision_for(x)
-    scale = (variance.to(precision) + eps).rsqrt_()
+    scale = (variance.to(x.dtype) + eps).rsqrt_()
     if weight is not None:
         scale = scale * weight
-    shift = mean.to(precision) * -scale if bias is None else torch.addcmul(bias.to(precision), mean, scale, value=-1)
-    return torch.addcmul(shift, x.to(precision), scale).to(x.dtype)
+    shift = mean.to(x.dtype) * -scale if bias is None else torch.addcmul(bias.to(x.dtype), mean, scale, value=-1)
+    return scale_and_shift(x, scale, shift, out)
 
 
 def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -80,105 +60,32 @@ def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Te
     values. (Batch norm of (N, C, H, W): N, H and W are ``inside``. Layer norm of (N, F): N is ``outside``, F
     ``remaining``.)
     """
-    dx, precision = torch.empty_like(x), precision_for(x)
-    gamma = full_rank(weight, x.dim())
+    if layout := cpu.layout(x, dims, center, given, weight, dy, *statistics):
+        return cpu.backward(layout, dy, x, weight, eps, statistics=statistics, given=given, center=center)
+    mean, variance = statistics
+    precision, gamma = precision_for(x), full_rank(weight, x.dim())
+    values, dy = x.to(precision), dy.to(precision)
     shared = [d for d in range(x.dim()) if gamma is None or gamma.shape[d] == 1]
     inside = [d for d in shared if d in dims]
     outside = [d for d in shared if d not in dims]
     remaining = [d for d in dims if d not in inside]
-    count = math.prod([x.shape[d] for d in dims])
-
-    def work(x, dx_part, dy, gamma, mean, variance):
-        if x.dtype != precision:
-            x, dy = x.to(precision), dy.to(precision)
-        buffer = dx_part if dx_part.dtype == precision else torch.empty_like(x)
-        inverse_std = (variance.to(precision) + eps).rsqrt_()
-        scale = inverse_std if gamma is None else inverse_std * gamma
-        centred = torch.sub(x, mean, out=buffer) if center else x
-        dot = sum_over(dy * centred, inside).mul_(inverse_std)
-        sum_dy = sum_over(dy, inside) if center else None
-        if given:
-            torch.mul(dy, scale, out=buffer)
-        else:
-            slope = sum_over(dot * scale, remaining).mul_(inverse_std / -count)
-            shift = sum_over(sum_dy * scale, remaining).div_(-count) if center else None
-            scale_and_shift(centred, slope, shift, buffer).addcmul_(dy, scale)
-        if buffer is not dx_part:
-            dx_part.copy_(buffer)
-        return sum_over(dot, outside), sum_over(sum_dy, outside) if center else None
-
-    axis, parts = chunks(dims, x, dx, dy, gamma, *statistics)
-    dweights, dbiases = side_by_side(work, parts)
+    buffer = torch.empty_like(values)
+    inverse_std = (variance.to(precision) + eps).rsqrt_()
+    scale = inverse_std if gamma is None else inverse_std * gamma
+    centred = torch.sub(values, mean, out=buffer) if center else values
+    dot = sum_over(dy * centred, inside).mul_(inverse_std)
+    sum_dy = sum_over(dy, inside) if center else None
+    if given:
+        torch.mul(dy, scale, out=buffer)
+    else:
+        count = math.prod([x.shape[d] for d in dims])
+        slope = sum_over(dot * scale, remaining).mul_(inverse_std / -count)
+        shift = sum_over(sum_dy * scale, remaining).div_(-count) if center else None
+        scale_and_shift(centred, slope, shift, buffer).addcmul_(dy, scale)
     if weight is None:
-        return dx, None, None
-    dbias = join(dbiases, axis).sum_to_size(weight.shape) if center else None
-    return dx, join(dweights, axis).sum_to_size(weight.shape), dbias
-
-
-def chunks(dims, x: Tensor, *others: Tensor | None) -> tuple[int, Iterable[tuple]]:
-    """Cut all tensors along the first axis that is not in ``dims``; return the axis, and the chunks as tuples.
-
-    A tensor of size 1 along the axis goes to every chunk, and so does None. Nothing is cut where it would not help:
-    small inputs, devices other than the CPU, an axis along which values lie side by side.
-    """
-    axis = next((d for d in range(x.dim()) if d not in dims), 0)
-    length, nbytes = x.size(axis), x.numel() * x.element_size()
-    pieces = -(-nbytes // CHUNK_BYTES)  # rounded up
-    if nbytes > CHUNK_BYTES // 4:
-        pieces = max(pieces, torch.get_num_threads())
-    pieces = min(pieces, length)
-    if pieces == 1 or axis in dims or not x.is_cpu or x.stride(axis) == 1:
-        return axis, [(x, *others)]
-    others = [full_rank(tensor, x.dim()) for tensor in others]
-    cut = [
-        [tensor] * pieces if tensor is None or tensor.dim() == 0 or tensor.size(axis) == 1
-        else tensor.tensor_split(pieces, axis)
-        for tensor in (x, *others)
-    ]  # fmt: skip
-    return axis, zip(*cut, strict=True)
-
-
-MODES = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)  # how many modes look at what torch does
-
-
-def side_by_side(work: Callable[..., tuple], parts: Iterable[tuple]) -> list[tuple]:
-    """``work(*part)`` for each part, several at a time; the first results of all, and the second ones.
-
-    Left to itself, torch divides each small step among its threads and waits for the last of them. Beside another
-    process that is long. Here a thread does all the steps of one part, and nobody waits before the end.
-    """
-    parts, threads = list(parts), torch.get_num_threads()
-    if len(parts) == 1 or threads == 1 or MODES() > 0:  # which see one thread only
-        return list(zip(*(work(*part) for part in parts), strict=True))
-    inference = torch.is_inference_mode_enabled()
-
-    def guarded(part):
-        with torch.inference_mode(inference), torch.no_grad():
-            return work(*part)
-
-    return list(zip(*workers(threads).map(guarded, parts), strict=True))
-
-
-@functools.cache
-def workers(threads: int) -> ThreadPoolExecutor:
-    """Threads within which torch uses no further ones."""
-    started = threading.Barrier(threads + 1)
-
-    def start() -> None:
-        torch.get_num_threads()  # the first call in a thread sets the number that all have
-        torch.set_num_threads(1)  # now that of this thread, and of those that start later, which is undone below
-        started.wait()
-
-    pool = ThreadPoolExecutor(threads, "bncourse", initializer=start)
-    for _ in range(threads):
-        pool.submit(int)
-    started.wait()
-    torch.set_num_threads(threads)
-    return pool
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=workers.cache_clear)  # threads do not survive a fork
+        return buffer.to(x.dtype), None, None
+    dweight = sum_over(dot, outside).sum_to_size(weight.shape)
+    return buffer.to(x.dtype), dweight, sum_over(sum_dy, outside).sum_to_size(weight.shape) if center else None
 
 
 def precision_for(x: Tensor) -> torch.dtype:
@@ -200,10 +107,6 @@ def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor | None, out: Tensor)
     if shift.shape[-1] > 1 or not x.is_cpu:
         return torch.addcmul(shift, x, scale, out=out)
     return torch.mul(x, scale, out=out).add_(shift)
-
-
-def join(parts: list[Tensor], axis: int) -> Tensor:
-    return parts[0] if len(parts) == 1 or parts[0].dim() == 0 else torch.cat(parts, axis)
 
 
 def sum_over(x: Tensor, dims: Sequence[int]) -> Tensor:

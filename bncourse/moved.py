@@ -31,8 +31,6 @@ MODULES = {
 NAMES = {
     "bncourse.lean.standardize": "bncourse.kernels.forward",
     "bncourse.lean.standardize_backward": "bncourse.kernels.backward",
-    "bncourse.lean.in_parts": "bncourse.kernels.chunks",
-    "bncourse.lean.PART_BYTES": "bncourse.kernels.CHUNK_BYTES",
     "bncourse.functional.mean_and_variance": "bncourse.standardize.mean_and_variance",
     "bncourse.functional.standardize_backward": "bncourse.standardize.formula_backward",
     "bncourse.layers.batch.NormWithMemory": "bncourse.layers.batch.NormBase",

@@ -54,7 +54,7 @@ def pooled(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Te
 
 
 def inverse_std(variance: Tensor, eps: float) -> Tensor:
-    """1 / sqrt(variance + eps), for all who need it but ``kernels``, which is checked against it."""
+    """1 / sqrt(variance + eps), for all who need it but ``kernels`` and ``loops``, which are checked against it."""
     return (at_least_float32(variance) + eps).rsqrt()
 
 

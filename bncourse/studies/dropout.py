@@ -1,18 +1,20 @@
-"""Chapter 9: the variance shift that dropout causes in front of a BatchNorm (Li et al. 2019).
+"""Chapter 9: the variance shift that dropout causes in front of a BatchNorm (Li et al. 2019), and early stopping.
 
 Torch's ``nn.Dropout(p)`` takes the probability to DROP; the paper's p is the probability to KEEP. Here it is ``drop``
 or ``keep``, never p.
 """
 
 import copy
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bncourse.moved import names_of
 from bncourse.probes import outputs_of
+from bncourse.studies.many_networks import ManyNetworks, evaluate_many, train_many
 
-__all__ = ["measured_ratio", "variance_ratio"]
+__all__ = ["Stopped", "measured_ratio", "stopped_early", "variance_ratio"]
 
 
 def variance_ratio(x: torch.Tensor, keep: float) -> float:
@@ -54,6 +56,38 @@ def measured_ratio(model: nn.Module, norm: nn.Module, images: torch.Tensor) -> f
         twin(images)
     with_dropout, without = (call.input.var(0) for call in calls if call.name == name)
     return (without / with_dropout).mean().item()
+
+
+class Stopped(NamedTuple):
+    """Of each network: the test accuracy where the validation loss was lowest and at the end, that on its training
+    labels at the end, and the epoch where it was stopped."""
+
+    early: Tensor
+    last: Tensor
+    memorized: Tensor
+    epoch: Tensor
+
+
+def stopped_early(networks: ManyNetworks, train, validation, test, *, batch_size: int, epochs: int, rate) -> Stopped:
+    """Train the networks, and look after each epoch where they would have been stopped.
+
+    Args:
+        train, validation, test: images (S, N, F) and labels (S, N).
+        rate: the learning rate.
+    """
+    steps, losses, accuracies = train[1].shape[1] // batch_size, [], []
+
+    def measure(step: int) -> None:
+        if step % steps == 0:
+            losses.append(evaluate_many(networks, validation).loss)
+            accuracies.append(evaluate_many(networks, test).accuracy)
+
+    measure(0)
+    train_many(networks, train, batch_size=batch_size, epochs=epochs, learning_rate=rate, on_step=measure)
+    best = torch.stack(losses).nan_to_num(torch.inf).argmin(0)
+    found = torch.stack(accuracies)
+    early = found.gather(0, best.unsqueeze(0))[0]
+    return Stopped(early, found[-1], evaluate_many(networks, train).accuracy, best)
 
 
 __getattr__ = names_of(__name__)

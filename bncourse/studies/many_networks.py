@@ -1,4 +1,4 @@
-"""Chapters 1, 2, 4 and 8: many small networks trained at once, an experiment over seeds in one run.
+"""Chapters 1, 2, 4, 8 and 9: many small networks trained at once, an experiment over seeds in one run.
 
 A comparison over seeds trains the same small network again and again, and most of its time is overhead. Here every
 tensor has one extra axis, in front: the networks, (S, N, F). None sees another.
@@ -35,7 +35,7 @@ GROUPS = 8
 class ManyNetworks(nn.Sequential):
     """Fully connected networks of one shape, one for each seed: (S, N, sizes[0]) to (S, N, sizes[-1]).
 
-    A hidden layer is linear, norm, activation, dropout. Network s starts as PyTorch starts a network after
+    A hidden layer is linear, then what ``order`` says. Network s starts as PyTorch starts a network after
     ``manual_seed(seeds[s])``. An input (1, N, sizes[0]) is for all networks alike.
 
     Args:
@@ -44,6 +44,7 @@ class ManyNetworks(nn.Sequential):
         norm: "batch", "group" (8 groups), "layer" or "none".
         ghost_size: for "batch": how many samples share statistics in training; None for the whole batch.
         dropout: the share of hidden activations set to zero in training.
+        order: of the norm, the activation and dropout after a hidden linear layer.
 
     Raises:
         ValueError: an unknown ``norm``.
@@ -58,6 +59,7 @@ class ManyNetworks(nn.Sequential):
         ghost_size: int | None = None,
         dropout: float = 0.0,
         activation: type[nn.Module] = nn.ReLU,
+        order: str = "norm activation dropout",
     ) -> None:
         super().__init__()
         self.seeds, self.norm, self.activation, count = tuple(seeds), norm, activation, len(seeds)
@@ -73,7 +75,12 @@ class ManyNetworks(nn.Sequential):
         networks = [_linear_layers(sizes, seed) for seed in seeds]
         *hidden, last = (ManyLinear(same) for same in zip(*networks, strict=True))
         for layer, features in zip(hidden, sizes[1:], strict=False):
-            self.extend([layer, SideBySide(makers[norm](features)), activation(), Dropout(dropout)])
+            follow = {
+                "norm": SideBySide(makers[norm](features)),
+                "activation": activation(),
+                "dropout": Dropout(dropout),
+            }
+            self.extend([layer, *(follow[word] for word in order.split())])
         self.append(last)
 
     @torch.no_grad()
@@ -120,14 +127,26 @@ class SideBySide(nn.Module):
 
 
 class ParallelGhostBatchNorm(GhostBatchNorm):
-    """``GhostBatchNorm`` of (N, C) with all ghost batches in one operation; its running averages do not move."""
+    """``GhostBatchNorm`` of (N, C, ...), N a multiple of ``ghost_size``, with all ghost batches in one operation."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        ghosts = x.unflatten(0, (-1, self.ghost_size))  # (ghosts, ghost_size, C)
-        x_hat = standardize(ghosts, (1,), eps=self.eps)[0].flatten(0, 1)
-        return x_hat * self.weight + self.bias
+        ghosts = x.unflatten(0, (-1, self.ghost_size))  # (ghosts, ghost_size, C, ...)
+        dims = (1, *range(3, ghosts.dim()))
+        x_hat, mean, variance = standardize(ghosts, dims, eps=self.eps)
+        count = ghosts[0, :, 0].numel()
+        self._follow(mean.detach().flatten(1), variance.detach().flatten(1) * count / (count - 1))
+        weight, bias = (each.view(-1, *[1] * (x.dim() - 2)) for each in (self.weight, self.bias))
+        return x_hat.flatten(0, 1) * weight + bias
+
+    def _follow(self, means: Tensor, variances: Tensor) -> None:
+        """Move the running averages as if the ghost batches had come one after another."""
+        keep = 1 - self.momentum
+        weights = self.momentum * keep ** torch.arange(len(means) - 1, -1, -1, dtype=means.dtype, device=means.device)
+        self.running_mean.mul_(keep ** len(means)).add_(weights @ means)
+        self.running_var.mul_(keep ** len(means)).add_(weights @ variances)
+        self.num_batches_tracked.add_(len(means))
 
 
 def _linear_layers(sizes: Sequence[int], seed: int) -> list[nn.Linear]:

@@ -1,6 +1,6 @@
-"""Chapter 7: which values share statistics, asked of the norm itself and drawn; and two small sequence models."""
+"""Chapter 7: which values share statistics, asked of the norm itself and drawn; and small sequence models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -8,21 +8,36 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from bncourse.layers import BatchNorm1d, BatchNorm2d, GhostBatchNorm, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
+from bncourse.devices import seeded
+from bncourse.layers import BatchNorm1d, BatchNorm2d, GhostBatchNorm, GroupNorm, InstanceNorm2d, LayerNorm
+from bncourse.layers.masked import MaskedBatchNorm1d
 from bncourse.plotting import NORM_STYLES, figure
+from bncourse.studies.many_networks import ManyLinear, SideBySide
 
-__all__ = ["AttentionBlock", "RowReader", "TokenBatchNorm", "draw_axes", "partners", "sharing"]
+__all__ = ["AttentionBlock", "PerToken", "RowReaders", "TokenBatchNorm", "draw_axes", "partners", "sharing"]
+
+
+class PerToken(nn.Module):
+    """``norm``, which acts on the last axis, for the channels at each position by themselves: (N, C, ...)."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
+
 
 SAMPLES, CHANNELS = 4, 6
 SHAPE = (SAMPLES, CHANNELS, 3, 3)  # of the feature map that is drawn
-NORMS = {  # each with the number of values that share statistics, for an input (N, C, H, W)
-    "batch": (BatchNorm2d(CHANNELS), "N·H·W values"),
-    "ghost": (GhostBatchNorm(CHANNELS, ghost_size=2), "ghost size·H·W values"),
-    "layer": (LayerNorm(SHAPE[1:]), "C·H·W values"),
-    "rms": (RMSNorm(SHAPE[1:]), "C·H·W values, no mean"),
-    "group": (GroupNorm(3, CHANNELS), "C/G·H·W values"),
-    "instance": (InstanceNorm2d(CHANNELS), "H·W values"),
-}
+DRAWN = (  # the norm's style, how it is applied, and the number of values that share statistics
+    ("batch", "", BatchNorm2d(CHANNELS), "N·H·W values"),
+    ("ghost", "", GhostBatchNorm(CHANNELS, ghost_size=2), "ghost size·H·W values"),
+    ("layer", ", whole sample", LayerNorm(SHAPE[1:]), "C·H·W values"),
+    ("layer", ", per token", PerToken(LayerNorm(CHANNELS)), "C values"),
+    ("group", "", GroupNorm(3, CHANNELS), "C/G·H·W values"),
+    ("instance", "", InstanceNorm2d(CHANNELS), "H·W values"),
+)
 
 
 def partners(norm: nn.Module, shape: tuple[int, ...], at: tuple[int, ...] | None = None) -> Tensor:
@@ -52,49 +67,63 @@ def draw_axes() -> Figure:
     Rows are samples, columns are channels, and each tile is one channel of one sample, with its H x W values.
     """
     fig, panels = figure(3, 2, height=6.75)
-    for panel, (name, (norm, count)) in zip(panels.flat, NORMS.items(), strict=True):
+    for panel, (name, how, norm, count) in zip(panels.flat, DRAWN, strict=True):
         style = NORM_STYLES[name]
         for (sample, channel, y, x), shared in np.ndenumerate(partners(norm, SHAPE)):
             corner = channel + 0.3 * x, SAMPLES - 1 - sample + 0.3 * y
             panel.add_patch(Rectangle(corner, 0.27, 0.27, facecolor=style.colour if shared else "#E8E8E8"))
         panel.set(xlim=(-0.1, CHANNELS), ylim=(-0.1, SAMPLES), aspect="equal", xticks=[], yticks=[])
-        panel.set(title=f"{style.label}\n{count}", xlabel="channels C", ylabel="samples N")
+        panel.set(title=f"{style.label}{how}\n{count}", xlabel="channels C", ylabel="samples N")
         panel.grid(False)
         panel.spines[:].set_visible(False)
     return fig
 
 
-class TokenBatchNorm(BatchNorm1d):
-    """Batch normalization of tokens (N, T, F): each feature over all tokens of all sequences."""
+class TokenBatchNorm(MaskedBatchNorm1d):
+    """Batch normalization of tokens (N, T, F): each feature over all tokens of all sequences, padding left out."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.flatten(0, -2)).view_as(input)
+    def forward(self, input: Tensor, padding: Tensor | None = None) -> Tensor:
+        """``padding``: (N, T), True where a token is only filling; None counts every token."""
+        return super().forward(input.movedim(-1, 1), None if padding is None else ~padding).movedim(1, -1)
 
 
-class RowReader(nn.Module):
-    """A recurrent network that reads an image row by row: (N, C, H, W) to 10 class scores.
+class RowReaders(nn.Module):
+    """Recurrent networks that read images row by row, one for each seed: (S, N, C * H * W) to 10 scores, (S, N, 10).
 
-    state = tanh(norm(W row + U state)), with one norm for all steps (Ba et al. 2016, section 3.1).
+    state = tanh(norm(W row + U state)) (Ba et al. 2016, section 3.1). ``train_many`` trains them.
 
     Args:
-        norm: makes the norm from the number of features.
-        row_size: C * W, the features of a row.
+        norm: "none"; "layer"; "batch", one BatchNorm for all steps; "batch by step", one for each (Cooijmans et al.
+            2016).
+        shape: (C, H, W).
         every: 2 reads every second row.
     """
 
-    def __init__(self, norm: Callable[[int], nn.Module], row_size: int, hidden: int = 48, every: int = 2) -> None:
+    def __init__(self, seeds: Sequence[int], norm: str, shape: Sequence[int], hidden: int = 48, every: int = 2) -> None:
         super().__init__()
-        self.every = every
-        self.from_row = nn.Linear(row_size, hidden)
-        self.from_state = nn.Linear(hidden, hidden, bias=False)
-        self.norm = norm(hidden)
-        self.to_scores = nn.Linear(hidden, 10)
+        self.seeds, self.shape, self.every, count = tuple(seeds), tuple(shape), every, len(seeds)
+        channels, height, width = self.shape
+        layers = []
+        for seed in seeds:
+            with seeded(seed):
+                sizes = (channels * width, hidden), (hidden, hidden), (hidden, 10)
+                layers.append([nn.Linear(features, out_features) for features, out_features in sizes])
+        self.from_row, self.from_state, self.to_scores = (ManyLinear(same) for same in zip(*layers, strict=True))
+        makers: dict[str, Callable[[], nn.Module]] = {
+            "none": nn.Identity,
+            "layer": lambda: GroupNorm(count, count * hidden),
+            "batch": lambda: BatchNorm1d(count * hidden),
+        }
+        norms = -(-height // every) if norm == "batch by step" else 1
+        self.norms = nn.ModuleList(SideBySide(makers[norm.split()[0]]()) for _ in range(norms))
 
     def forward(self, images: Tensor) -> Tensor:
-        rows = self.from_row(images.transpose(1, 2).flatten(2)[:, :: self.every])  # (N, steps, hidden)
-        state = torch.zeros_like(rows[:, 0])
-        for row in rows.unbind(1):
-            state = torch.tanh(self.norm(row + self.from_state(state)))
+        rows = images.unflatten(2, self.shape).transpose(2, 3).flatten(3)[:, :, :: self.every]  # (S, N, steps, C * W)
+        rows = self.from_row(rows.flatten(1, 2)).unflatten(1, rows.shape[1:3])
+        state = torch.zeros_like(rows[:, :, 0])
+        for step, row in enumerate(rows.unbind(2)):
+            norm = self.norms[step % len(self.norms)]
+            state = torch.tanh(norm(row + self.from_state(state)))
         return self.to_scores(state)
 
 
@@ -104,11 +133,19 @@ class AttentionBlock(nn.Module):
     Args:
         norm: makes a norm from the number of features.
         causal: whether a token attends only to itself and to earlier ones.
+        masked: tell the norms, too, which tokens are padding (``TokenBatchNorm`` then leaves them out).
     """
 
-    def __init__(self, norm: Callable[[int], nn.Module], features: int = 32, heads: int = 4, causal: bool = False):
+    def __init__(
+        self,
+        norm: Callable[[int], nn.Module],
+        features: int = 32,
+        heads: int = 4,
+        causal: bool = False,
+        masked: bool = False,
+    ) -> None:
         super().__init__()
-        self.causal = causal
+        self.causal, self.masked = causal, masked
         self.norm_1, self.norm_2 = norm(features), norm(features)
         self.attention = nn.MultiheadAttention(features, heads, batch_first=True)
         self.feed_forward = nn.Sequential(
@@ -119,6 +156,7 @@ class AttentionBlock(nn.Module):
         """``padding``: (N, T), True where a token is only filling."""
         count = tokens.shape[1]
         future = torch.ones(count, count, dtype=torch.bool, device=tokens.device).triu(1) if self.causal else None
-        x = self.norm_1(tokens)
+        known = [padding] if self.masked else []
+        x = self.norm_1(tokens, *known)
         tokens = tokens + self.attention(x, x, x, key_padding_mask=padding, attn_mask=future, need_weights=False)[0]
-        return tokens + self.feed_forward(self.norm_2(tokens))
+        return tokens + self.feed_forward(self.norm_2(tokens, *known))

@@ -18,9 +18,10 @@ from tools.toc import ROOT, notebooks, pages
 
 NOTEBOOKS = notebooks()
 ROOMS = (  # a room imports only what stands before it
-    *("moved", "files", "checks", "kernels", "standardize", "functional", "layers", "models", "progress", "devices"),
-    *("data", "checkpoint", "training", "probes", "experiments", "exploration", "surgery", "claims", "plotting"),
-    *("museum", "notebook", "studies", "explorers", "lab", "doctor", "exercises", "grading", "cli"),
+    *("moved", "files", "checks", "loops", "cpu", "kernels", "standardize", "functional", "layers", "models"),
+    *("progress", "devices", "data", "checkpoint", "training", "probes", "experiments", "exploration", "surgery"),
+    *("claims", "plotting", "museum", "notebook", "studies", "explorers", "lab", "doctor", "exercises", "grading"),
+    "cli",
 )
 
 

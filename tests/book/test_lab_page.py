@@ -341,12 +341,14 @@ FRAMES = """() => new Promise((done) => {
 def test_the_page_stays_smooth_while_it_trains(visit):
     page = visit("#lab-first&steps=10000&seeds=3")
     page.get_by_text("Look inside the networks").click()
+    page.locator(".bn-inside tbody tr").first.wait_for()
+    resting = sorted(page.evaluate(FRAMES))[20]  # others may use the machine, too
     page.locator("fieldset input").first.check()
     page.locator(".bn-train").click()
     page.wait_for_function("!document.querySelector('.bn-progress').textContent.startsWith('step 0')")
     gaps = sorted(page.evaluate(FRAMES))
-    print(f"between two frames: median {gaps[20]:.1f} ms, longest {gaps[-1]:.0f} ms")
-    assert gaps[20] < 25
+    print(f"between two frames: median {gaps[20]:.1f} ms, longest {gaps[-1]:.0f} ms; at rest {resting:.1f} ms")
+    assert gaps[20] < max(25, 2 * resting)
 
 
 def test_with_reduced_motion_it_draws_once_a_second(visit):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from bncourse import exploration
 from bncourse.experiments import Runs, Splits, compare, confirmation_seeds, interval, one_thread, share
 from bncourse.exploration import choose, choose_at_once
 from bncourse.training import History, fit
@@ -251,3 +252,19 @@ def test_an_exploration_chooses_what_does_best_on_its_own_seeds(monkeypatch, tmp
         ("at once", 2, [1, 2, 3]),
     ]
     assert kept[0]["means"] == kept[1]["means"] == [1.8, 2, 1]
+
+
+def test_what_was_explored_is_there_to_be_shown(monkeypatch):
+    table = {"01 rate": {"value": 0.3, "among": [0.1, 0.3], "means": [1.0, 2.0]}}
+    monkeypatch.setattr(exploration, "_chosen", lambda: table)
+    assert exploration.explored("01 rate") == {0.1: 1.0, 0.3: 2.0}
+    with pytest.raises(ValueError, match=r"name must have been chosen by tools.explore, got '99 nothing'"):
+        exploration.explored("99 nothing")
+
+
+def test_candidates_may_take_all_seeds_of_the_exploration_at_once(monkeypatch):
+    monkeypatch.setenv("BNCOURSE_SEEDS", "0-4")
+    monkeypatch.setattr(exploration, "_chosen", table := lambda kept={}: kept)
+    candidates = {"low": lambda seeds: np.array(seeds), "high": lambda seeds: 1 + np.array(seeds)}
+    assert choose("01 at once", candidates, at_once=True) == "high"
+    assert table()["01 at once"]["means"] == [2.0, 3.0]

@@ -14,10 +14,16 @@ from bncourse.explorers.figures.batch_size import NORMS as TRAINED
 from bncourse.explorers.figures.running_statistics import _follow
 from tools.batch_size_runs import run
 
+
+def per_token(norm):
+    return lambda x: norm(x.movedim(1, -1)).movedim(-1, 1)
+
+
 TORCH = {
     "batch": nn.BatchNorm2d(C),
     "layer": nn.LayerNorm((C, H, W)),
-    "rms": nn.RMSNorm((C, H, W)),
+    "token": per_token(nn.LayerNorm(C)),
+    "rms": per_token(nn.RMSNorm(C)),
     "instance": nn.InstanceNorm2d(C),
     "group": nn.GroupNorm(GROUPS, C),
 }
@@ -38,8 +44,8 @@ def test_coloured_are_the_values_that_torch_lets_a_value_depend_on(name, n, c):
 def test_the_axes_explorer_counts_the_sets():
     texts = {norm: explorer("axes").frames[norm, 1, 1].text for norm in NORMS}
     counted = [(number(text, "from # values"), number(text, "has # such")) for text in texts.values()]
-    assert counted == [(48, 4), (64, 3), (16, 12), (32, 6), (64, 3)]
-    assert ["batch matters" in text for text in texts.values()] == [True, False, False, False, False]
+    assert counted == [(48, 4), (64, 3), (4, 48), (16, 12), (32, 6), (4, 48)]
+    assert ["batch matters" in text for text in texts.values()] == [True] + 5 * [False]
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.99])

@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from norm_cases import gradients
 
 import bncourse
+from bncourse import cpu, standardize
 from bncourse import functional as F
-from bncourse import kernels, standardize
 from bncourse.studies.fast_layers import saved_bytes
 
 DOUBLE = torch.float64
@@ -41,11 +41,11 @@ def tensors(shape, affine, dtype=DOUBLE):
 
 
 @shapes
-@pytest.mark.parametrize("in_chunks", [False, True])
+@pytest.mark.parametrize("compiled", [False, True], ids=["in place", "loops"])
 @pytest.mark.parametrize("center", [True, False])
-def test_formula_and_gradients(shape, dims, affine, in_chunks, center, monkeypatch):
-    if in_chunks:
-        monkeypatch.setattr(kernels, "CHUNK_BYTES", 100)
+def test_formula_and_gradients(shape, dims, affine, compiled, center, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(cpu, "loops", lambda: None)
     x, weight, bias, dy = tensors(shape, affine)
     bias = torch.zeros_like(bias) if not center else bias
     y, mean, variance = standardize.standardize(x, dims, weight, bias if center else None, center=center)
@@ -86,17 +86,6 @@ def test_derivatives(shape, dims, affine):
         torch.autograd.gradcheck(function, inputs, fast_mode=True, check_forward_ad=True, check_batched_grad=True)
         torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
     torch.autograd.gradcheck(lambda x, b: standardize.standardize(x, dims, None, b)[0], (x, bias), fast_mode=True)
-
-
-def test_parts_cover_the_input_once(monkeypatch):
-    monkeypatch.setattr(kernels, "CHUNK_BYTES", 4 * 40)
-    x, weight, one = torch.arange(120.0).view(2, 6, 10), torch.arange(6.0).view(1, 6, 1), torch.ones(1, 1, 1)
-    axis, parts = kernels.chunks((0, 2), x, weight, one, None)
-    parts = list(parts)
-    assert axis == 1 and len(parts) == 3
-    torch.testing.assert_close(torch.cat([part[0] for part in parts], 1), x)
-    torch.testing.assert_close(torch.cat([part[1] for part in parts], 1), weight)
-    assert all(part[2] is one and part[3] is None for part in parts)
 
 
 def test_what_is_kept_for_backward():

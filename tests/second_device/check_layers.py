@@ -16,7 +16,7 @@ from bncourse.studies.deployment import macs
 from bncourse.studies.dropout import measured_ratio
 from bncourse.studies.pytorch_implementation import layer_table
 from bncourse.studies.the_problem import walk_along_gradient
-from bncourse.studies.variants import AttentionBlock, RowReader, TokenBatchNorm
+from bncourse.studies.variants import AttentionBlock, RowReaders, TokenBatchNorm
 
 THERE = torch.device("pretend:0")
 OTHERS = {
@@ -28,7 +28,7 @@ OTHERS = {
     "TokenBatchNorm": (lambda: TokenBatchNorm(6), (4, 5, 6)),
     "Dropout": (lambda: Dropout(0.4), (8, 6)),
     "AttentionBlock": (lambda: AttentionBlock(bncourse.LayerNorm, 8, 2, causal=True), (4, 5, 8)),
-    "RowReader": (lambda: RowReader(bncourse.BatchNorm1d, 6, 8), (4, 1, 6, 6)),
+    "RowReaders": (lambda: RowReaders([0, 1], "batch by step", (1, 6, 6), 8), (2, 4, 36)),
 }
 MODELS = {"cnn": lambda: small_cnn(channels=1, width=4), "fc": lambda: fc_network([64, 8, 6, 3], "batch relu dropout")}
 

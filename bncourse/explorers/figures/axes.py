@@ -7,7 +7,7 @@ from matplotlib.patches import Rectangle
 from bncourse.explorers.explorer import Explorer
 from bncourse.layers import BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from bncourse.plotting import BLACK, NORM_STYLES, figure
-from bncourse.studies.variants import partners
+from bncourse.studies.variants import PerToken, partners
 
 N, C, H, W = 3, 4, 4, 4
 GAP = 0.6  # between the maps, in squares
@@ -15,16 +15,18 @@ GROUPS = 2
 NORMS = {
     "BatchNorm2d(4)": "batch",
     "LayerNorm((4, 4, 4))": "layer",
+    "LayerNorm(4), per token": "token",
     "InstanceNorm2d(4)": "instance",
     "GroupNorm(2, 4)": "group",
-    "RMSNorm((4, 4, 4))": "rms",
+    "RMSNorm(4), per token": "rms",
 }
 LAYERS = {  # and what the values have in common that share statistics
     "batch": (BatchNorm2d(C), "its channel"),
     "layer": (LayerNorm((C, H, W)), "its sample"),
     "instance": (InstanceNorm2d(C), "its sample and its channel"),
     "group": (GroupNorm(GROUPS, C), "its sample and its group of channels"),
-    "rms": (RMSNorm((C, H, W)), "its sample"),
+    "token": (PerToken(LayerNorm(C)), "its sample and its position"),
+    "rms": (PerToken(RMSNorm(C)), "its sample and its position"),
 }
 
 
@@ -51,7 +53,7 @@ def draw(norm: str, sample: int, channel: int):
     fig, ax = figure(height=3.9)
     fig.set_layout_engine("none")  # the layout never changes: much faster
     ax.set_position((0.16, 0, 0.84, 0.92))
-    colours = np.where(shared, NORM_STYLES[name].colour, "#E8E8E8")
+    colours = np.where(shared, NORM_STYLES["layer" if name == "token" else name].colour, "#E8E8E8")
     left, bottom = np.meshgrid(range(W), range(H))
     corners = np.stack([left, bottom], axis=-1)  # of each value's square in its map, (H, W, 2)
     for n, c in np.ndindex(N, C):

@@ -1,5 +1,5 @@
-// The lab's pictures, by hand on a canvas: lines with bands, histograms in rows, points, digits. The small libraries, uPlot
-// and Chart.js, have no maintained package that pip could pin; Plotly, Bokeh and Vega have, and each outweighs the page.
+// The lab's pictures, by hand on a canvas: lines with bands, histograms in rows, points, digits. Of the libraries that pip
+// can pin, uPlot draws the lines only, and would add more text than it saves; Plotly, Bokeh and Vega outweigh the page.
 
 const FONT = "12px system-ui, sans-serif";
 
