@@ -73,7 +73,7 @@ def judged(specimen: Specimen) -> dict[str, Any]:
     """The worst verdict of three seeds, and the damage with each: of the broken patient, of the fixed one."""
     verdicts = [verdict(specimen, seed) for seed in SEEDS]
     worst = max(verdicts, key=lambda one: VERDICTS.index(one["verdict"]))
-    damages = [specimen.measured(seed) for seed in SEEDS]
+    damages = list(zip(*[specimen.measured(seed) for seed in SEEDS], strict=True))
     twin = sorted({rule for one in verdicts for rule in one["twin"]})
     return {
         "name": specimen.name,
