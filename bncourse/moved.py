@@ -1,4 +1,4 @@
-"""Names of version 0.1 that have moved: they work until 0.3, with a warning that says the new name."""
+"""Names of version 0.1 that have moved: they work until 0.4, with a warning that says the new name."""
 
 import sys
 import warnings
@@ -75,7 +75,7 @@ def names_of(module: str) -> Callable[[str], object]:
             new = f"{MODULES[module]}.{name}"
         else:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        warnings.warn(f"{old} is now {new}; the old name goes in version 0.3", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"{old} is now {new}; the old name goes in version 0.4", DeprecationWarning, stacklevel=2)
         place, _, attribute = new.rpartition(".")
         return getattr(import_module(place), attribute)
 

@@ -115,6 +115,7 @@ def misfit(patient: Patient) -> float:
     damage=misfit,
     measure=MISFIT,
     chapter=10,
+    rules=("BN-W01",),
     threads=[
         ("https://github.com/sksq96/pytorch-summary/issues/67", "2019-05-09"),
         ("https://github.com/TylerYep/torchinfo/issues/21", "2020-12-23"),
@@ -195,6 +196,11 @@ def recurrent(apart: bool = True) -> Recurrent:
     damage=misfit,
     measure=MISFIT,
     chapter=10,
+    rules=(
+        "BN-F10",
+        "BN-W05",
+        "BN-W03",
+    ),
     threads=[
         ("https://github.com/open-mmlab/mmdetection/issues/6515", "2021-11-16"),
         ("https://github.com/open-mmlab/mmdetection/issues/6991", "2022-01-12"),
@@ -249,6 +255,7 @@ def spread(patient: Patient) -> float:
     damage=spread,
     measure="least spread of a norm's output over the images, standard deviations",
     chapter=8,
+    rules=("BN-F06",),
     threads=[("https://github.com/pytorch/pytorch/issues/94288", "2023-02-07")],
 )
 def groups_of_one_value(fixed: bool, network: Callable[[int], nn.Module]) -> Patient:
@@ -305,6 +312,7 @@ def scale(patient: Patient) -> float:
     damage=scale,
     measure="mean scale of the norms",
     chapter=10,
+    rules=("BN-S23",),
     threads=[
         ("https://github.com/huggingface/transformers/issues/16908", "2022-04-23"),
         ("https://github.com/deepspeedai/DeepSpeedExamples/pull/755", "2023-10-03"),
@@ -345,6 +353,11 @@ def excess_of_average(patient: Patient) -> float:
     damage=excess_of_average,
     measure="running variance over that of the data, ratio",
     chapter=11,
+    rules=(
+        "BN-F01",
+        "BN-F15",
+        "BN-S27",
+    ),
     threads=[("https://github.com/leela-zero/leela-zero/pull/1064", "2018-03-20")],
 )
 def soup_with_averaged_statistics(fixed: bool, network: Callable[[], nn.Module]) -> Patient:
@@ -417,6 +430,7 @@ def from_pretrained(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     damage=accuracy,
     measure=ACCURACY,
     chapter=11,
+    rules=("BN-S26",),
     threads=[
         ("https://github.com/huggingface/transformers/issues/29554", "2024-03-09"),
         ("https://github.com/2noise/ChatTTS/issues/732", "2024-08-29"),
@@ -462,6 +476,11 @@ def accuracy_on_both(patient: Patient) -> float:
     damage=accuracy_on_both,
     measure="accuracy on the test digits of both domains, %",
     chapter=14,
+    rules=(
+        "BN-F01",
+        "BN-F10",
+        "BN-W05",
+    ),
     threads=[("https://github.com/pytorch/pytorch/issues/1051", "2017-03-20")],
 )
 def first_replica_keeps_the_statistics(fixed: bool, network: Callable[[], nn.Module]) -> Patient:
@@ -536,6 +555,7 @@ def raw(images: Tensor) -> Tensor:
     damage=lambda patient: share_right(patient.model, patient.batches),
     measure="accuracy on the test digits in half precision, %",
     chapter=13,
+    rules=("BN-F13",),
     threads=[
         ("https://github.com/pytorch/pytorch/pull/133085", "2024-08-09"),
         ("https://github.com/xlite-dev/LeetCUDA/pull/335", "2025-06-09"),
@@ -562,6 +582,10 @@ def squares_overflow_in_half_precision(fixed: bool, network: Callable[[bool], nn
     damage=accuracy,
     measure=ACCURACY,
     chapter=13,
+    rules=(
+        "BN-F01",
+        "BN-S30",
+    ),
     threads=[
         ("https://github.com/BVLC/caffe/issues/4885", "2016-10-24"),
         ("https://github.com/pierluigiferrari/caffe_weight_converter/issues/7", "2018-10-26"),
@@ -627,6 +651,7 @@ def instance_conformer() -> Frames:
     damage=lambda patient: share_right(patient.model, patient.batches),
     measure="accuracy on the test digits read as sequences, %",
     chapter=8,
+    rules=("BN-F08",),
     threads=[
         ("https://github.com/facebookresearch/fairseq/issues/3118", "2021-01-08"),
         ("https://github.com/facebookresearch/fairseq/issues/3227", "2021-02-10"),
