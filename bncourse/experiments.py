@@ -45,8 +45,11 @@ CONFIRMATION = "10-19"
 POOL = {"digits": 1797, "photo_digits": 1797}  # the digits that there are; of the other sets, 10,000 test images
 
 
-def confirmation_seeds() -> tuple[int, ...]:
+def confirmation_seeds(times: int = 1) -> tuple[int, ...]:
     """The seeds of what the book shows and asserts: ten, or those that ``BNCOURSE_SEEDS`` names, such as "100-109".
+
+    Args:
+        times: as many again follow, for an effect that ten leave at the edge of what matters.
 
     Raises:
         ValueError: ``BNCOURSE_SEEDS`` is not a range of at least two seeds.
@@ -55,7 +58,7 @@ def confirmation_seeds() -> tuple[int, ...]:
     first, _, last = wanted.partition("-")
     if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
         raise ValueError(f"BNCOURSE_SEEDS must be a range of seeds such as '100-109', got {wanted!r}")
-    seeds = tuple(range(int(first), int(last) + 1))
+    seeds = tuple(range(int(first), int(first) + times * (int(last) + 1 - int(first))))
     return seeds[:2] if quick() else seeds
 
 

@@ -210,6 +210,11 @@ def test_the_variable_for_seeds_is_a_range(monkeypatch, wrong):
         confirmation_seeds()
 
 
+def test_as_many_seeds_again_follow(monkeypatch):
+    monkeypatch.setenv("BNCOURSE_SEEDS", "100-109")
+    assert confirmation_seeds(times=2) == tuple(range(100, 120))
+
+
 class Spy(torch.nn.Module):
     """Notes which examples come, and may drop values besides."""
 
