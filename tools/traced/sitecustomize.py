@@ -22,7 +22,8 @@ def trace(root: str, files: str) -> None:
             seen.add(path)
             if (path := os.path.realpath(path)).startswith(folders):
                 source = re.sub(r"__pycache__.(.*)\.cpython-[^.]*\.pyc$", r"\1.py", path)
-                os.write(log, os.fsencode(source) + b"\n")
+                if "__pycache__" not in source:  # numba's results, which follow from the source
+                    os.write(log, os.fsencode(source) + b"\n")
 
     sys.addaudithook(note)
 
