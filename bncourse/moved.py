@@ -54,6 +54,7 @@ NAMES = {
     "bncourse.studies.dropout.with_wrong_labels": "bncourse.studies.regularizing_effect.with_wrong_labels",
     "bncourse.studies.landscape.walk_along_gradient": "bncourse.studies.the_problem.walk",
     "bncourse.studies.placement.block": "bncourse.models.layer_block",
+    "bncourse.studies.sequences.RowReader": "bncourse.studies.variants.RowReaders",
     "bncourse.studies.side_by_side.SideBySide": "bncourse.studies.many_networks.ManyNetworks",
     "bncourse.studies.side_by_side.errors": "bncourse.studies.many_networks.evaluate_many",
     "bncourse.studies.side_by_side.train": "bncourse.studies.many_networks.train_many",

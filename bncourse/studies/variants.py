@@ -12,7 +12,6 @@ from bncourse.devices import seeded
 from bncourse.layers import BatchNorm1d, BatchNorm2d, GhostBatchNorm, GroupNorm, InstanceNorm2d, LayerNorm
 from bncourse.layers.masked import MaskedBatchNorm1d
 from bncourse.plotting import NORM_STYLES, figure
-from bncourse.studies.many_networks import ManyLinear, SideBySide
 
 __all__ = ["AttentionBlock", "PerToken", "RowReaders", "TokenBatchNorm", "draw_axes", "partners", "sharing"]
 
@@ -100,6 +99,8 @@ class RowReaders(nn.Module):
     """
 
     def __init__(self, seeds: Sequence[int], norm: str, shape: Sequence[int], hidden: int = 48, every: int = 2) -> None:
+        from bncourse.studies.many_networks import ManyLinear, SideBySide  # here: the figure of the axes needs no data
+
         super().__init__()
         self.seeds, self.shape, self.every, count = tuple(seeds), tuple(shape), every, len(seeds)
         channels, height, width = self.shape

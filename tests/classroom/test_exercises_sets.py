@@ -115,7 +115,7 @@ class TestInstructorsGuide:
     GUIDE = (ROOT / "book" / "instructors-guide.md").read_text(encoding="utf-8")
 
     def test_lists_every_exercise_as_it_is(self):
-        rows = {line for line in self.GUIDE.splitlines() if line.startswith("| `")}
+        rows = {line for line in self.GUIDE.splitlines() if line.startswith("| `") and line.count("|") == 6}
         assert rows == {
             f"| `{e.name}` | {e.title} | {e.chapter} | {e.level} | {e.minutes} |" for e in EXERCISES.values()
         }

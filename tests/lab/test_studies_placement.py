@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import batch_norm
 
-from bncourse.studies.placement import PLACES, ResidualBlock, at_initialization
+from bncourse.studies.skip_connections import PLACES, ResidualBlock, at_initialization
 
 
 def norm(x):
