@@ -184,11 +184,11 @@ check("batch-norm", batch_norm)
 def a_transposed_batch(batch_norm):
     from torch.nn import functional as F
 
-    from bncourse.exercises.compare import expect, sample
-    from bncourse.exercises.normalizing_a_batch import right_standardize
+    from bncourse.exercises.compare import expect, in_its_place, sample
+    from bncourse.exercises.normalizing_a_batch import standardized
 
     x, ones, zeros = sample(5, 6, 4, 3, seed=42).transpose(1, 3), torch.ones(3), torch.zeros(3)
-    with right_standardize(batch_norm):
+    with in_its_place(batch_norm, standardize=standardized):
         expect(batch_norm(x, ones, zeros, 1e-5), F.batch_norm(x, None, None, training=True), "the output")
 
 
@@ -200,10 +200,11 @@ def one_feature_of_a_wide_batch(batch_norm):
     from bncourse.exercises.compare import expect, sample
 
     x, weight, bias = 10 * sample(300, 1, seed=43), sample(1, seed=44), sample(1, seed=45)
-    from bncourse.exercises.normalizing_a_batch import right_standardize
+    from bncourse.exercises.compare import in_its_place
+    from bncourse.exercises.normalizing_a_batch import standardized
 
     expected = F.batch_norm(x, None, None, weight, bias, training=True, eps=0.01)
-    with right_standardize(batch_norm):
+    with in_its_place(batch_norm, standardize=standardized):
         expect(batch_norm(x, weight, bias, 0.01), expected, "the output")
 
 
