@@ -252,9 +252,14 @@ def factors(variance, rest, gamma, beta, eps) -> np.ndarray:
     return both
 
 
-def in_precision(x: Tensor, form=None) -> Tensor:
-    """Without its history; half precision as float32; contiguous where the loops' order asks for it."""
-    x = x.detach().float() if x.dtype in (torch.float16, torch.bfloat16) else x.detach()
+def precision_for(x: Tensor) -> torch.dtype:
+    """Half precision is computed in float32."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def in_precision(x: Tensor, form: Runs | Rows | Samples | Columns) -> Tensor:
+    """Without its history, in the type that is computed in; contiguous where the loops' order asks for it."""
+    x = x.detach().to(precision_for(x))
     return x.contiguous() if isinstance(form, Runs | Rows) else x
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bncourse import cpu
+from bncourse.cpu import precision_for
 
 ROW = 4096  # values that float32 adds up one by one without losing more than the last digit
 
@@ -86,11 +87,6 @@ def backward(dy, x, dims, weight, eps, *, statistics, given, center) -> tuple[Te
         return buffer.to(x.dtype), None, None
     dweight = sum_over(dot, outside).sum_to_size(weight.shape)
     return buffer.to(x.dtype), dweight, sum_over(sum_dy, outside).sum_to_size(weight.shape) if center else None
-
-
-def precision_for(x: Tensor) -> torch.dtype:
-    """Half precision is computed in float32."""
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
 def full_rank(tensor: Tensor | None, rank: int) -> Tensor | None:

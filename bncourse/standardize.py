@@ -164,7 +164,7 @@ class Standardize(torch.autograd.Function):
 
     Kept from forward to backward are the input and its statistics alone. Left to itself, autograd would keep x_hat and
     more, and a compiler would go over the input seven times where the closed form needs five. A compiler gets the two
-    formulas, whose steps it fuses itself; otherwise ``kernels`` computes them in place.
+    formulas, whose steps it fuses itself; otherwise ``kernels`` has them computed by loops or in place.
     """
 
     @staticmethod

@@ -82,7 +82,7 @@ def main() -> None:
     for dataset in options.datasets:
         for path in paths:
             started = time.monotonic()
-            if "choose(" in path.read_text(encoding="utf-8"):
+            if "bncourse.exploration" in path.read_text(encoding="utf-8"):
                 explore(path, dataset=dataset)
             rows = run(path, dataset)
             write(merge(read(), rows))

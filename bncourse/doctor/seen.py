@@ -159,7 +159,11 @@ def by_sample(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def moments_of(*inputs: Tensor) -> Moments:
     """The moments of all these inputs together."""
-    means, variances = (torch.cat(parts) for parts in zip(*map(by_sample, inputs), strict=True))
+    return _together(*(torch.cat(parts) for parts in zip(*map(by_sample, inputs), strict=True)))
+
+
+def _together(means: Tensor, variances: Tensor) -> Moments:
+    """Of all values, from the moments of each sample, (N, C)."""
     between = means.var(0, correction=0)
     return Moments(means.mean(0), variances.mean(0) + between, between / max(1, len(means) - 1), len(means))
 
@@ -180,9 +184,7 @@ def pooled(calls: list[Call]) -> Moments | None:
     known = [call for call in calls if call.means is not None]
     if not known or len({call.means.size(1) for call in known}) > 1:
         return None
-    means, variances = (torch.cat([getattr(call, name) for call in known]) for name in ("means", "variances"))
-    between = means.var(0, correction=0)
-    return Moments(means.mean(0), variances.mean(0) + between, between / max(1, len(means) - 1), len(means))
+    return _together(*(torch.cat([getattr(call, name) for call in known]) for name in ("means", "variances")))
 
 
 def distance(one: Moments, other: Moments) -> float:

@@ -26,6 +26,7 @@ from bncourse.museum.patients import (
     trained,
 )
 from bncourse.museum.specimen import Patient, specimen
+from bncourse.probes import outputs_of
 from bncourse.surgery import recalibrate
 from bncourse.training import in_evaluation
 
@@ -90,19 +91,15 @@ def misfit(patient: Patient) -> float:
 
     In standard deviations, over the test digits in evaluation mode.
     """
-    found: list[float] = []
 
-    def compare(norm, args, output) -> None:
-        x = args[0].movedim(1, -1).flatten(0, -2)
-        found.append(((x.mean(0) - norm.running_mean) / norm.running_var.sqrt()).abs().mean().item())
+    def distance(norm: nn.Module, x: Tensor) -> float:
+        x = x.movedim(1, -1).flatten(0, -2)
+        return ((x.mean(0) - norm.running_mean) / norm.running_var.sqrt()).abs().mean().item()
 
-    norms = [module for module in patient.model.modules() if hasattr(module, "running_mean")]
-    hooks = [norm.register_forward_hook(compare) for norm in norms]
-    with in_evaluation(patient.model):
+    kinds = tuple({type(module) for module in patient.model.modules() if hasattr(module, "running_mean")})
+    with in_evaluation(patient.model), outputs_of(patient.model, kinds) as calls:
         patient.model(images_and_labels("test").images)
-    for hook in hooks:
-        hook.remove()
-    return max(found)
+    return max(distance(call.layer, call.input) for call in calls)
 
 
 # Mode: a forward pass that nobody counts as one
@@ -236,16 +233,9 @@ def group_unet(groups: int = 8) -> UNet:
 @torch.no_grad()
 def spread(patient: Patient) -> float:
     """How much the output of any group norm differs between the test digits: the least standard deviation of all."""
-    found: list[float] = []
-    hooks = [
-        module.register_forward_hook(lambda module, args, output: found.append(output.std(0).mean().item()))
-        for module in patient.model.modules()
-        if isinstance(module, nn.GroupNorm | layers.GroupNorm)
-    ]
-    patient.model(images_and_labels("test").images)
-    for hook in hooks:
-        hook.remove()
-    return min(found)
+    with outputs_of(patient.model, (nn.GroupNorm, layers.GroupNorm)) as calls:
+        patient.model(images_and_labels("test").images)
+    return min(call.output.std(0).mean().item() for call in calls)
 
 
 @specimen(

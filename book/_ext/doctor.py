@@ -4,11 +4,10 @@ import contextlib
 import io
 from html import escape
 from itertools import groupby
-from pathlib import Path
 
 from docutils import nodes
 from ledger import table
-from links import link
+from links import chapter_link, marked, read_again_with
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -30,7 +29,7 @@ class RulesDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         from bncourse.doctor import RULES
 
-        depend_on_doctor(self.env)
+        read_again_with(self.env, "bncourse.doctor")
         result: list[nodes.Node] = []
         by_group = sorted(RULES, key=lambda rule: (list(GROUPS).index(rule.group), rule.id))
         for group, rules in groupby(by_group, key=lambda rule: rule.group):
@@ -45,17 +44,13 @@ class RulesDirective(SphinxDirective):
         return result
 
     def row(self, rule) -> str:
-        text = escape(rule.explanation).split("``")  # code stands between pairs of these
-        text = "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(text))
-        pages = [name for name in self.env.found_docs if name.startswith(f"{rule.chapter:02}-")]
-        read = link(self.env, pages[0], f"chapter {rule.chapter}") if pages else f"chapter {rule.chapter}"
         needs = {"static": "the model", "forward": "a batch", "watch": "<code>watch</code>"}[rule.level]
         cells = [
             f"<strong>{rule.id}</strong>",
-            f"<strong>{escape(rule.title)}.</strong> {text}",
+            f"<strong>{escape(rule.title)}.</strong> {marked(rule.explanation)}",
             rule.severity,
             needs,
-            read,
+            chapter_link(self.env, rule.chapter, f"chapter {rule.chapter}"),
         ]
         return f'<tr id="{rule.id}">{"".join(f"<td><p>{cell}</p></td>" for cell in cells)}</tr>'
 
@@ -66,7 +61,7 @@ class RunDirective(SphinxDirective):
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        depend_on_doctor(self.env)
+        read_again_with(self.env, "bncourse.doctor")
         code, printed = "\n".join(self.content), io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(code, self.env.temp_data.setdefault("doctor", {"__name__": "page"}))
@@ -74,14 +69,6 @@ class RunDirective(SphinxDirective):
         if text := printed.getvalue().rstrip():
             shown.append(nodes.literal_block(text, text, language="text"))
         return shown
-
-
-def depend_on_doctor(env) -> None:
-    """Read the page anew when a file of the doctor changes."""
-    import bncourse.doctor
-
-    for path in Path(bncourse.doctor.__file__).parent.glob("*.py"):
-        env.note_dependency(str(path))
 
 
 def setup(app: Sphinx) -> dict:

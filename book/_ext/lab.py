@@ -5,12 +5,11 @@
 
 from functools import partial
 from html import escape
-from importlib.resources import files
 from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from links import link
+from links import chapter_link, link, read_again_with
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -18,15 +17,6 @@ from bncourse import lab
 from bncourse.claims import statements
 
 PAGE = "lab"  # the lab's own
-
-
-def read_again_with_the_lab(env) -> None:
-    """The page is read anew when a file of the lab has changed."""
-    folder = files("bncourse.lab")
-    for part in (folder, folder / "engine", folder / "page"):
-        for file in part.iterdir():
-            if file.is_file():
-                env.note_dependency(str(file))
 
 
 def refute(env, statement: str) -> str:
@@ -44,7 +34,7 @@ class LabDirective(SphinxDirective):
     option_spec: ClassVar = {"small": directives.flag}
 
     def run(self) -> list[nodes.Node]:
-        read_again_with_the_lab(self.env)
+        read_again_with(self.env, "bncourse.lab")
         own = self.env.docname == PAGE
         uri = partial(self.env.app.builder.get_relative_uri, self.env.docname)
         ledger = uri("ledger") if "ledger" in self.env.found_docs else ""
@@ -58,7 +48,7 @@ class PresetsDirective(SphinxDirective):
     """All presets by chapter, each with its question; their anchors are what links to presets lead to."""
 
     def run(self) -> list[nodes.Node]:
-        read_again_with_the_lab(self.env)
+        read_again_with(self.env, "bncourse.lab")
         for preset in lab.presets():  # their anchors, for Sphinx
             row = nodes.target("", "", ids=[f"lab-{preset}"], names=[f"lab-{preset}"])
             self.state.document.note_explicit_target(row, row)
@@ -69,9 +59,7 @@ class PresetsDirective(SphinxDirective):
         ]
 
     def group(self, chapter: int) -> str:
-        page = next((name for name in sorted(self.env.found_docs) if name.startswith(f"{chapter:02d}-")), None)
-        heading = link(self.env, page, f"Chapter {chapter}") if page else f"Chapter {chapter}"
-        heading += f": {escape(lab.themes()[str(chapter)])}"
+        heading = f"{chapter_link(self.env, chapter, f'Chapter {chapter}')}: {escape(lab.themes()[str(chapter)])}"
         rows = [
             f'<li id="lab-{name}"><a href="#lab-{name}"><strong>{escape(one["title"])}</strong></a>: '
             f"{escape(one['question'])}</li>"
@@ -85,7 +73,7 @@ class NotShownDirective(SphinxDirective):
     """The statements that the lab does not show, each with the reason."""
 
     def run(self) -> list[nodes.Node]:
-        read_again_with_the_lab(self.env)
+        read_again_with(self.env, "bncourse.lab")
         rows = [self.row(name) for name in statements() if lab.link(name).preset is None]
         return [nodes.raw("", f"<ul>{''.join(rows)}</ul>", format="html")]
 

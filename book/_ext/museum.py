@@ -5,15 +5,13 @@ links to a specimen from any page.
 """
 
 import json
-import re
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from statistics import mean
 
 from docutils import nodes
 from ledger import table
-from links import link
+from links import chapter_link, link, marked, read_again_with
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -27,9 +25,7 @@ MUSEUM, HELD = "The museum", "The held-out specimens"
 def results(env) -> dict:
     """What was measured; the page is read anew when that or a specimen changes."""
     env.note_dependency(str(RESULTS))
-    for file in files("bncourse.museum").iterdir():
-        if file.name.endswith(".py"):
-            env.note_dependency(str(file))
+    read_again_with(env, "bncourse.museum")
     return json.loads(RESULTS.read_text(encoding="utf-8"))
 
 
@@ -65,11 +61,6 @@ def title(name: str) -> str:
     return name.replace("-", " ").capitalize()
 
 
-def marked(text: str) -> str:
-    """Text of a docstring, with its literals."""
-    return re.sub(r"``(.+?)``", r"<code>\1</code>", escape(text, quote=False))
-
-
 def card(env, one: Specimen, row: dict) -> str:
     threads = ", ".join(
         f'<a class="reference external" href="{escape(thread.link)}">{escape(short(thread.link))}</a>'
@@ -85,7 +76,8 @@ def card(env, one: Specimen, row: dict) -> str:
         f'<span class="after">+ {escape(one.after)}</span></pre></div>'
         f"<p>{escape(one.measure[0].upper() + one.measure[1:])}: <strong>{broken}</strong> broken, "
         f'<strong>{fixed}</strong> fixed.</p><p class="measured">'
-        f"Seen in {threads}. {chapter(env, one.chapter)} explains it. The doctor {said(env, row)}.</p></div>"
+        f"Seen in {threads}. {chapter_link(env, one.chapter, f'Chapter {one.chapter}')} explains it. "
+        f"The doctor {said(env, row)}.</p></div>"
     )
 
 
@@ -97,11 +89,6 @@ def short(address: str) -> str:
 
 def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def chapter(env, number: int) -> str:
-    page = next((name for name in sorted(env.found_docs) if name.startswith(f"{number:02d}-")), None)
-    return link(env, page, f"Chapter {number}") if page else f"Chapter {number}"
 
 
 def rules(env, ids: list[str]) -> str:
