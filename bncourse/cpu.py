@@ -282,8 +282,18 @@ def share(work: Callable[[int, int], Any], count: int, nbytes: int, reproducible
     threads = torch.get_num_threads()
     shares = max(1, min(count, SHARES, nbytes // SHARE_BYTES)) if reproducible or threads > 1 else 1
     cuts = [count * k // shares for k in range(shares + 1)]
-    run = map if shares == 1 or threads == 1 else workers(threads).map
-    return list(run(work, cuts, cuts[1:]))
+    results, waiting = [None] * shares, iter(range(shares))
+
+    def take() -> None:
+        for k in waiting:
+            results[k] = work(cuts[k], cuts[k + 1])
+
+    others = [workers(threads).submit(take) for _ in range(min(threads, shares) - 1)]
+    take()
+    for other in others:
+        if not other.cancel():  # one that has not begun finds nothing left
+            other.result()
+    return results
 
 
 @functools.cache
