@@ -98,11 +98,24 @@ def compute(operation, args, kwargs):
         for place, argument in enumerate(operation._schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
     ]:
+        if torch.Tag.inplace_view in operation.tags:  # such as squeeze_, which a vector times a matrix ends with
+            reshape(operation, args)
         for tensor in tree_leaves(written):
             assert not isinstance(tensor, PretendTensor) or tensor.shape == tensor.inner.shape, operation
         count = len(operation._schema.returns)
         return None if count == 0 else written[0] if count == 1 else tuple(written)
     return on(there, result)
+
+
+def reshape(operation, args) -> None:
+    """Do to the wrapper what has been done to its inner tensor, as torch's own subclasses do."""
+    included = torch._C._meta_in_tls_dispatch_include()
+    torch._C._set_meta_in_tls_dispatch_include(True)
+    try:
+        with torch._C._DisableTorchDispatch():
+            operation(*args)
+    finally:
+        torch._C._set_meta_in_tls_dispatch_include(included)
 
 
 def on(device, values):

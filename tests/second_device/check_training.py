@@ -263,3 +263,10 @@ def test_explorers_draw(monkeypatch, name):
 def test_a_copy_of_a_model_there_is_there():
     model = make().to("pretend:1")
     assert {str(value.device) for value in copy.deepcopy(model).state_dict().values()} == {"pretend:1"}
+
+
+def test_an_operation_that_changes_a_shape_in_place():
+    """A vector times a matrix ends with one."""
+    vector, matrix = torch.randn(4), torch.randn(4, 3)
+    result = vector.to("pretend") @ matrix.to("pretend")
+    assert result.shape == (3,) and torch.equal(result.cpu(), vector @ matrix)
