@@ -118,19 +118,28 @@ def test_a_broadcast_gradient():
     torch.testing.assert_close(*grads)
 
 
-def test_several_threads_work(monkeypatch):
-    names = set()
-    compiled = cpu.loops()
+def test_several_threads_work():
+    """Each share waits until another thread does one, too."""
+    together, shares = threading.Barrier(2), [(0, 2), (2, 4)]
 
-    class Seen:
-        def __getattr__(self, name):
-            names.add(threading.current_thread().name[:8])
-            return getattr(compiled, name)
+    def work(first, last):
+        together.wait(timeout=60)
+        return first, last
 
-    monkeypatch.setattr(cpu, "loops", Seen)
-    step()
-    assert names == {"bncourse"}
+    assert cpu.share(work, 4, 2 * cpu.SHARE_BYTES) == shares
     assert torch.get_num_threads() == 2
+
+
+def test_what_fails_in_another_thread_is_raised():
+    together, here = threading.Barrier(2), threading.current_thread()
+
+    def work(first, last):
+        together.wait(timeout=60)
+        if threading.current_thread() is not here:
+            raise MemoryError(f"share from {first}")
+
+    with pytest.raises(MemoryError, match="share from"):
+        cpu.share(work, 4, 2 * cpu.SHARE_BYTES)
 
 
 def test_inference_mode():
