@@ -1,4 +1,4 @@
-"""What a norm's arguments must be: torch's exceptions, for the arguments it refuses."""
+"""Checks of the norms' arguments, which raise what torch raises."""
 
 import math
 import operator

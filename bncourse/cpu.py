@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-SHARE_BYTES = 2**20  # a thread is woken for no less
+SHARE_BYTES = 2**20  # the smallest share worth waking a thread for
 SHARES = 8  # at most
 MODES = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)  # how many modes look at what torch does
 

@@ -1,4 +1,4 @@
-"""Designs that are found on other seeds than those that confirm them: what was chosen stands in ``chosen.toml``."""
+"""Designs are chosen on other seeds than those that confirm them; the choices are kept in ``chosen.toml``."""
 
 import json
 import os

@@ -2,7 +2,7 @@
 
 Every norm is ``standardize`` over some axes, then scale and shift. The norms differ in three things only: which axes
 share a mean and a variance, what is remembered from one call to the next, and where the statistics come from. (RMSNorm
-takes the mean as 0 besides.)
+also takes the mean as 0.)
 
 | norm          | values that share statistics, input (N, C, H, W)  | remembers        | statistics in evaluation |
 |---------------|---------------------------------------------------|------------------|--------------------------|

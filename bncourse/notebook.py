@@ -15,7 +15,7 @@ def show(fig: Figure, alt: str, caption: str = "", name: str = "", dpi: int = 20
     """Display a figure with a description for those who do not see it.
 
     Args:
-        alt: what the figure shows, as one would tell it on the telephone.
+        alt: what the figure shows, as you would describe it over the telephone.
         caption: printed under the figure in the book, where it gets a number.
         name: the figure's anchor in the book, ``fig-...``, for links such as ``[the figure](#fig-...)``.
         dpi: dots an inch of the picture; fewer for photographs, which would weigh megabytes.

@@ -1,4 +1,4 @@
-"""Show how far long work is where someone looks: a widget in a notebook, a line in a terminal, nothing in a log."""
+"""Progress bars: a widget in a notebook, a line in a terminal, nothing in a log."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ def progress(total: int, description: str, unit: str) -> tqdm:
 
 
 def watched() -> bool:
-    """Whether someone looks: in a notebook or a terminal, unless tqdm's variable ``TQDM_DISABLE`` is set."""
+    """Whether someone is watching: in a notebook or a terminal, unless tqdm's variable ``TQDM_DISABLE`` is set."""
     if os.environ.get("TQDM_DISABLE"):
         return False
     ipython = sys.modules.get("IPython")  # a kernel has loaded it

@@ -40,7 +40,7 @@ OPTIMIZERS = {
 
 
 class Evaluation(NamedTuple):
-    """What a model does on a set of examples: mean cross-entropy in nats, and the share it gets right."""
+    """Mean cross-entropy (nats) and accuracy of a model on a set of examples."""
 
     loss: float
     accuracy: float
@@ -53,7 +53,7 @@ class History:
     Attributes:
         loss: training loss of every optimizer step, in nats.
         test: the evaluation on the test set after every epoch (empty without a test set).
-        diverged: True if the loss left the finite numbers; training stopped there.
+        diverged: True if the loss was no longer finite; training stopped there.
     """
 
     loss: list[float] = field(default_factory=list)

@@ -172,7 +172,7 @@ def _fetch(data_set: str, name: str) -> Path:
 
 
 def _cause(error: Exception) -> str:
-    """What stood in the way, in words that say what to look at; empty where the error says it itself."""
+    """What went wrong, in words that say what to check; empty where the error says it itself."""
     import requests
 
     if isinstance(error, requests.exceptions.SSLError):

@@ -25,7 +25,7 @@ class Examples(NamedTuple):
 
 
 class DataSet(NamedTuple):
-    """Examples to learn from and examples to be judged by."""
+    """A training set and a test set."""
 
     name: str
     train: Examples
@@ -48,7 +48,7 @@ class DataSet(NamedTuple):
 
 
 def rng(seed: int) -> torch.Generator:
-    """A source of random numbers of our own, so that the global one is neither used nor moved.
+    """A generator of its own, so that torch's global one is neither used nor moved.
 
     Raises:
         TypeError: ``seed`` is not a whole number.

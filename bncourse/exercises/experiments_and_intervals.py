@@ -147,7 +147,7 @@ def compare_paired(answer, runs, seeds):
 
 paired.add("ten seeds", compare_paired, Runs(), range(10, 20))
 paired.add("five seeds, a small effect", compare_paired, Runs(effect=0.3), range(40, 45))
-paired.add("seeds that do not stand in a row", compare_paired, Runs(effect=-1.0), (3, 11, 12, 25, 31, 47))
+paired.add("seeds that are not consecutive", compare_paired, Runs(effect=-1.0), (3, 11, 12, 25, 31, 47))
 
 
 def compare_enough(answer, runs, seeds, d):

@@ -1,4 +1,4 @@
-"""Interactive figures: one drawing function, and every front end moves it with what it has.
+"""Interactive figures: one drawing function, moved by whatever controls the front end has.
 
 An ``Explorer`` draws one picture for each combination of its parameters' values, when it is made. Where no kernel runs,
 and in the built book, it is a piece of HTML with native controls that needs no file and no request; where one runs, the

@@ -17,7 +17,7 @@ def forget(student: str, tables: Iterable[Path]) -> list[str]:
     A report about the class is removed if it has the name: the next run of ``bncourse grade`` makes it again.
 
     Raises:
-        BadArgument: a table that is not there, or a student of whom none of them knows.
+        BadArgument: a table that is not there, or a student who is in none of them.
     """
     changed = []
     for table in tables:
@@ -41,7 +41,7 @@ def forget(student: str, tables: Iterable[Path]) -> list[str]:
             report.unlink()
             changed.append(report)
     if not changed:
-        raise BadArgument(f"student must be in one of the tables, got {student!r}, whom none of them knows")
+        raise BadArgument(f"student must be in one of the tables, got {student!r}, who is in none")
     return [str(path) for path in changed]
 
 

@@ -27,7 +27,7 @@ class Student:
 
 
 class BadArgument(ValueError):
-    """What the command line asks for cannot be; the message is one line."""
+    """The command line asks for something impossible; the message is one line."""
 
 
 def read_text(path: Path) -> str:
@@ -84,7 +84,7 @@ def _student(row: dict[str, str]) -> Student:
 
 
 def same_everywhere(name: str) -> str:
-    """A name as the roster has it, also where a Mac wrote its accents as characters of their own."""
+    """A name in Unicode's NFC, since macOS stores accents as separate characters."""
     return unicodedata.normalize("NFC", " ".join(name.split()) if "\n" not in name else name.strip())
 
 

@@ -103,7 +103,7 @@ def find_submissions(
         folder: the folder, or an archive of it.
         assignment: what was handed in.
         roster: who should have handed in.
-        ours: files and folders that the grader writes, which are nobody's.
+        ours: files and folders that the grader writes; they belong to no student.
         every: all attempts, not only the last.
 
     Raises:

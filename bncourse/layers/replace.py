@@ -1,4 +1,4 @@
-"""Put layers in the place of others, and know when that is safe."""
+"""Replace layers, and know when that is safe."""
 
 from collections.abc import Collection
 

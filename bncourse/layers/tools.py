@@ -1,4 +1,4 @@
-"""What tools that take a model apart meet: torch.fx, and torch.jit.script."""
+"""Support for tools that take a model apart: torch.fx and torch.jit.script."""
 
 import copy
 import functools

@@ -1,4 +1,4 @@
-"""Three answers to small batches: divide large ones, lean on the running averages, standardize the weights."""
+"""Three answers to small batches: divide large ones, use the running averages in training, standardize the weights."""
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ class WeightStandardizedConv2d(Scriptable, nn.Conv2d):
     """A convolution whose filters are standardized before use (Qiao et al. 2019, arXiv 1903.10520).
 
     Each output channel's filter has mean 0 and variance 1 over (C_in / groups, K_h, K_w): ``standardize`` once more,
-    applied to the weight instead of the activations. Meant to stand before GroupNorm.
+    applied to the weight instead of the activations. Meant for use before GroupNorm.
 
     Args:
         in_channels, out_channels, ...: as ``torch.nn.Conv2d``.

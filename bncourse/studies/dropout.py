@@ -69,7 +69,7 @@ class Stopped(NamedTuple):
 
 
 def stopped_early(networks: ManyNetworks, train, validation, test, *, batch_size: int, epochs: int, rate) -> Stopped:
-    """Train the networks, and look after each epoch where they would have been stopped.
+    """Train the networks, and note after each epoch where early stopping would have stopped them.
 
     Args:
         train, validation, test: images (S, N, F) and labels (S, N).

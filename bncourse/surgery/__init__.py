@@ -1,4 +1,4 @@
-"""Change the norms of a model that is already there: recalibrate, freeze, fold, replace or convert them.
+"""Edit the norms of an existing model: recalibrate, freeze, fold, replace or convert them.
 
 Each operation says what it did: ``print(report(model))``, of what it returned.
 """

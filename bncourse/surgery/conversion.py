@@ -86,7 +86,7 @@ def convert_norms(model: nn.Module, to: str, where: Where | None = None, **optio
     ``"sync"``   ``SyncBatchNorm``            small batches on many devices
     ============ ============================ ==================================================================
 
-    Group and layer norm compute something else than the batch norm did, and have no running averages: train the model
+    Group and layer norm do not compute what the batch norm did, and have no running averages: train the model
     before you use it. The others evaluate as before.
 
     Args:

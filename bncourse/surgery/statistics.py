@@ -120,7 +120,7 @@ def _left_as_found(layers: dict[str, nn.Module]) -> Iterator[None]:
 def batch_statistics(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     """In the block, each layer in evaluation normalizes with the statistics of its batch, as in training.
 
-    They stand in its running averages when it is called; what else the layer does, it does.
+    Its running averages hold them when it is called; whatever else the layer does is unchanged.
 
     Yields:
         by each layer's name (3, C): the mean, biased variance and count of all values that it has seen.
