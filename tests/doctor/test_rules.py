@@ -665,6 +665,21 @@ def test_a_rule_fires_on_the_sick_and_not_on_the_healthy(id):
     assert not [one for one in good.findings if one.severity != "note"], f"{good}"
 
 
+@pytest.mark.parametrize("off, targets, severity", [(0.3, True, "note"), (0.7, True, "error"), (0.7, False, "note")])
+def test_what_one_threshold_separates_is_a_note(off, targets, severity):
+    """Means are off by ``off`` standard deviations: with 0.3 the loss has doubled; without it one threshold is left."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(8, affine=False), nn.Linear(8, 2))
+    x = torch.randn(256, 8)
+    x = (x - x.mean(0)) / x.std(0)
+    with torch.no_grad():
+        model[1].weight[:] = torch.tensor([[4.0], [-4.0]]) * torch.ones(8)
+    y = (x.sum(1) < 0).long()
+    model[0].running_mean.fill_(off)
+    found = diagnose(model, (x, y) if targets else x).findings
+    assert [one.severity for one in found if one.rule == "BN-F01"] == [severity], found
+
+
 def test_every_rule_has_a_case():
     assert {rule.id for rule in RULES} == set(CASES) | {"BN-S06"}  # test_command.py has a checkpoint
 
