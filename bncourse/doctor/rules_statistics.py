@@ -298,7 +298,7 @@ def eps_matters(patient: Patient) -> Iterator[Sign]:
     share = {
         name: norm.eps / float(norm.running_var.float().median().clamp(min=1e-30))
         for name, norm in norms.items()
-        if isinstance(getattr(norm, "eps", None), float | int)
+        if isinstance(getattr(norm, "eps", None), float | int) and bool((norm.running_var >= 0).all())
     }
     found = sorted((name for name in share if share[name] >= 1), key=lambda name: -share[name])
     if found:
@@ -436,12 +436,15 @@ def unfitting(patient: Patient) -> Iterator[Sign]:
 def other_data(patient: Patient) -> Iterator[Sign]:
     """No other norm's statistics come before the first norm, so that what reaches it depends on the data and on the
     weights alone. If its statistics are off by half a standard deviation or a factor of two, the inputs are scaled or
-    normalized in another way than in training, or come from another domain, or it was trained on several in turn."""
+    normalized in another way than in training, or come from another domain, or it was trained on several in turn. (Or
+    this layer's statistics were damaged: the data are as in training then.)"""
     if not patient.real:
         return
     seen = patient.evaluation.seen
-    first = next(iter(seen.of_kind("batch")), None)
-    norm = batch_norms(patient.copy).get(first or "")
+    first, calls = next(iter(seen.of_kind("batch").items()), ("", []))
+    norm = batch_norms(patient.copy).get(first)
+    if len(calls) > len(patient.batches):  # it comes after itself, too; BN-F10 looks at its calls
+        return
     if norm is None or not tracks(norm) or initial(norm) or initial_share(norm) > 0.05 or norm.training:
         return
     for one in misfits(patient, seen):
@@ -451,7 +454,7 @@ def other_data(patient: Patient) -> Iterator[Sign]:
             yield Sign(
                 [first],
                 f"in the first batch norm {one}",
-                "prepare inputs as in training; for a new domain, surgery.recalibrate(model, loader)",
+                "prepare inputs as in training; if they are so, surgery.recalibrate(model, loader)",
                 None if far else "note",
             )
 

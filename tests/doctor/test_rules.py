@@ -680,6 +680,55 @@ def test_what_one_threshold_separates_is_a_note(off, targets, severity):
     assert [one.severity for one in found if one.rule == "BN-F01"] == [severity], found
 
 
+def test_a_negative_variance_is_told_once():
+    model = trained()
+    norms(model)[1].running_var.neg_()
+    found = {one.rule: one for one in diagnose(model, batch()).findings}
+    assert found["BN-S29"].measured == "running_var is negative in 16 of 16 channels"
+    assert not {"BN-S13", "BN-S21", "BN-F13"} & set(found)
+
+
+def test_a_norm_that_comes_after_itself_tells_nothing_of_the_data():
+    """A list of three times the same block: its inputs are of several kinds, whatever the data are."""
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, stride=4), *[block] * 3, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.append(nn.Linear(8, 10))
+    steps(model, torch.optim.Adam(model.parameters(), 0.003))
+    found = {one.rule for one in diagnose(model.eval(), batch()).findings}
+    assert "BN-F10" in found and "BN-F02" not in found
+
+
+class Named(nn.Module):
+    """Its output has names and a loss, as those of Hugging Face."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images, labels=None):
+        scores = self.inner(images)
+        return {"loss": None if labels is None else functional.cross_entropy(scores, labels), "scores": scores}
+
+
+def test_losses_of_many_forms_are_the_same_loss():
+    images, labels = batch()
+    sick = nn.Sequential(trained(), nn.Unflatten(1, (10, 1)))  # of one pixel each, to be segmented
+    norms(sick)[1].running_var.fill_(100)
+    ignored = torch.cat([labels, torch.tensor([255, -1, -100])])
+    more = torch.cat([images, images[:3]])
+    pixels = diagnose(sick, (more, ignored[:, None]))
+    classes = diagnose(sick[0], (images, labels))
+    own = diagnose(Named(sick[0]), {"images": images, "labels": labels})
+    said = [[one.measured[:10] for one in found.findings if one.rule == "BN-F01"] for found in (pixels, classes, own)]
+    assert said[0] == said[1] == said[2] and said[0][0].startswith("loss ")
+
+
+def test_a_loss_that_raises():
+    with pytest.raises(ValueError, match="loss must take the model's output and the targets, raised IndexError"):
+        diagnose(trained(), batch(), loss=lambda output, targets: output[99999])
+
+
 def test_every_rule_has_a_case():
     assert {rule.id for rule in RULES} == set(CASES) | {"BN-S06"}  # test_command.py has a checkpoint
 
