@@ -1,10 +1,11 @@
 """How good is the doctor? What it finds in the museum, and what it says of healthy models.
 
-    python -m benchmarks.doctor [--only museum] [--only trained] [--only public]
+    python -m benchmarks.doctor [--only museum] [--only trained] [--only public] [--only folded]
 
 *Named*: a rule that names the cause speaks on the sick model, and not on its fixed twin. *Noticed*: another error or
-warning does. A false alarm is an error or a warning on a healthy model; notes are counted apart. Writes
-benchmarks/doctor.json, which the book's page on the museum prints.
+warning does. A false alarm is an error or a warning on a healthy model; notes are counted apart. *Folded* are the
+public architectures' norms, by ``surgery.fold`` and by torch. Writes benchmarks/doctor.json, which the book's pages on
+the doctor and the museum print.
 """
 
 import argparse
@@ -21,11 +22,13 @@ import torch
 
 from benchmarks.healthy import HEALTHY, made_healthy
 from benchmarks.public import RIGHT, architectures, versions
+from benchmarks.public_runs import SHOWN, folded, shown, speed
 from bncourse.doctor import RULES, Finding, diagnose, watch
 from bncourse.museum import HELD_OUT, SPECIMENS, Patient, Specimen
 
 RESULTS = Path(__file__).with_suffix(".json")
 SEEDS = range(3)
+PARTS = ("museum", "held_out", "trained", "public", "folded", "shown")
 VERDICTS = ("named", "noticed", "missed")  # the best first
 
 
@@ -76,7 +79,6 @@ def judged(specimen: Specimen) -> dict[str, Any]:
     damages = list(zip(*[specimen.measured(seed) for seed in SEEDS], strict=True))
     twin = sorted({rule for one in verdicts for rule in one["twin"]})
     return {
-        "name": specimen.name,
         "damage": damages,
         **worst,
         "twin": twin,
@@ -90,14 +92,14 @@ def trained(name: str) -> dict[str, Any]:
     found = diagnose(patient.model, list(patient.batches)).findings
     patient.model.train()
     found = found + findings_on(patient)
-    return {"name": name, "steps": steps, "losses": losses, **_alarms(found)}
+    return {"steps": steps, "losses": losses, **_alarms(found)}
 
 
 def public(name: str, make) -> dict[str, Any]:
     """What the static rules say of an architecture, as it is made and in evaluation mode."""
     model = make()
     found = diagnose(model.train()).findings + diagnose(model.eval()).findings
-    return {"name": name, "right": RIGHT.get(name, []), **_alarms(found)}
+    return {"right": RIGHT.get(name, []), **_alarms(found)}
 
 
 def _alarms(found: list[Finding]) -> dict[str, Any]:
@@ -106,27 +108,37 @@ def _alarms(found: list[Finding]) -> dict[str, Any]:
     return {"alarms": serious, "notes": notes}
 
 
+def _in_short(row: dict[str, Any]) -> str:
+    if "alarms" in row:
+        return ", ".join(row["alarms"]) or "quiet"
+    return row.get("verdict") or ", ".join(f"{key} {value}" for key, value in row.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", choices=["museum", "held_out", "trained", "public"])
-    chosen = parser.parse_args().only or ["museum", "held_out", "trained", "public"]
+    parser.add_argument("--only", action="append", choices=PARTS)
+    chosen = parser.parse_args().only or PARTS
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    zoo = architectures() if "public" in chosen else {}
+    zoo = architectures() if {"public", "folded", "shown"} & set(chosen) else {}
     works = {
         "museum": [(one.name, lambda one=one: judged(one)) for one in SPECIMENS],
         "held_out": [(one.name, lambda one=one: judged(one)) for one in HELD_OUT],
         "trained": [(name, lambda name=name: trained(name)) for name in HEALTHY],
         "public": [(name, lambda name=name, make=make: public(name, make)) for name, make in zoo.items()],
+        "folded": [(name, lambda name=name, make=make: folded(name, make)) for name, make in zoo.items()],
+        "shown": [(SHOWN, lambda: shown(zoo[SHOWN])), ("speed, torchvision resnet50", speed)],
     }
     measured = {}
     for part in chosen:
         rows = []
         for name, work in works[part]:
             started = time.perf_counter()
-            rows.append(work())
-            said = rows[-1].get("verdict") or ", ".join(rows[-1]["alarms"]) or "quiet"
-            print(f"{part}: {name}: {said} ({time.perf_counter() - started:.1f} s)", flush=True)
+            row = work()
+            seconds = time.perf_counter() - started
+            if row is not None:
+                rows.append({"name": name, **row})
+                print(f"{part}: {name}: {_in_short(row)} ({seconds:.1f} s)", flush=True)
         measured[part] = rows
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     kept |= measured

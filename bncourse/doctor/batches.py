@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from bncourse.surgery.inputs import tensors_in
 
-__all__ = ["Batch", "Loss", "batches_of", "class_loss", "scores_in", "size_of"]
+__all__ = ["Batch", "Loss", "batches_of", "class_loss", "own_loss", "scores_in", "size_of", "takes_pair"]
 
 AT_MOST = 8  # batches taken from a loader
+NOT_CLASSES = (-100, -1, 255)  # targets that are to be ignored, by custom
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -68,11 +69,19 @@ def size_of(batch: Batch) -> int:
 
 def scores_in(output: Any) -> Tensor | None:
     """The tensor of an output that matters most: its logits, or its first tensor of numbers."""
+    fields = _fields(output)
+    for name in ("logits", "out"):
+        if isinstance(fields.get(name), Tensor):
+            return fields[name]
+    numbers = [each for each in tensors_in(fields or output) if each.is_floating_point()]
+    return next((each for each in numbers if each.dim()), None)
+
+
+def _fields(output: Any) -> Mapping:
+    """The parts of an output that have names."""
     if is_dataclass(output) and not isinstance(output, type):
-        output = vars(output)
-    if isinstance(output, Mapping) and isinstance(output.get("logits", output.get("out")), Tensor):
-        return output.get("logits", output.get("out"))
-    return next((each for each in tensors_in(output) if each.is_floating_point()), None)
+        return vars(output)
+    return output if isinstance(output, Mapping) else {}
 
 
 def class_loss(output: Any, targets: Any) -> Tensor | None:
@@ -87,9 +96,17 @@ def class_loss(output: Any, targets: Any) -> Tensor | None:
             scores = scores.movedim(-1, 1)
         else:
             return None
-    if targets.numel() == 0 or targets.max() >= scores.size(1):
+    targets = targets.long()
+    ignored = (targets < 0) | (targets >= scores.size(1))
+    if ignored.all() or any(value not in NOT_CLASSES for value in targets[ignored].unique().tolist()):
         return None
-    return functional.cross_entropy(scores.float(), targets.long())
+    return functional.cross_entropy(scores.float(), targets.masked_fill(ignored, -100))
+
+
+def own_loss(output: Any) -> Tensor | None:
+    """The loss that a model gives with its scores, as those of Hugging Face do if they get labels; else None."""
+    loss = _fields(output).get("loss")
+    return loss.float().mean() if isinstance(loss, Tensor) and loss.numel() else None
 
 
 def takes_pair(model: nn.Module, batch: Batch) -> bool:

@@ -23,10 +23,7 @@ from bncourse.doctor.rule import findings_of
 
 __all__ = ["diagnose", "examine", "examined"]
 
-IMPLIED = {  # a finding on the left says all that those on the right say
-    "BN-F01": ("BN-S07",),
-    "BN-F04": ("BN-S09",),
-}
+IMPLIED = {"BN-F04": ("BN-S09",)}  # a finding on the left says all that those on the right say
 
 
 def diagnose(

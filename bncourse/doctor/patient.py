@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from bncourse.devices import device_of, generators, seeded
-from bncourse.doctor.batches import Batch, Loss, class_loss, scores_in, size_of, takes_pair
+from bncourse.doctor.batches import Batch, Loss, class_loss, own_loss, scores_in, size_of, takes_pair
 from bncourse.doctor.norms import batch_norms, frozen, tracks
 from bncourse.doctor.seen import Seen, pooled, seeing
+from bncourse.doctor.words import first_line
 from bncourse.probes import as_written
 from bncourse.surgery.inputs import call_with, convert
 from bncourse.surgery.norms import plain_model
@@ -171,6 +172,18 @@ class Patient:
             return tuple(batch), None
         return batch.inputs, batch.targets
 
+    def _loss(self, output: Any, targets: Any) -> float:
+        """NaN where it is not known."""
+        if self.loss is None:
+            loss = own_loss(output) if targets is None else class_loss(output, targets)
+            return math.nan if loss is None else float(loss)
+        try:
+            return math.nan if targets is None else float(self.loss(output, targets))
+        except Exception as error:
+            raise ValueError(
+                f"loss must take the model's output and the targets, raised {type(error).__name__}: {first_line(error)}"
+            ) from error
+
     @torch.no_grad()
     def _pass(self, batches: list[Batch]) -> Pass:
         device = device_of(self.copy)
@@ -184,15 +197,10 @@ class Patient:
                     scripted = isinstance(self.copy, torch.jit.ScriptModule)
                     output = self.copy(inputs) if scripted else call_with(self.copy, inputs)
                 except Exception as error:
-                    reason = str(error.__cause__ or error).strip().split("\n")[0]
-                    raise ValueError(
-                        f"batch must fit the model, which raised {type(error).__name__}: {reason}"
-                    ) from error
-                loss = None
-                if targets is not None:
-                    loss = self.loss(output, targets) if self.loss is not None else class_loss(output, targets)
+                    said = f"{type(error).__name__}: {first_line(error.__cause__ or error)}"
+                    raise ValueError(f"batch must fit the model, which raised {said}") from error
                 outputs.append(output)
-                losses.append(math.nan if loss is None else float(loss))
+                losses.append(self._loss(output, targets))
                 sizes.append(size_of(batch))
         mean = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / max(1, sum(sizes))
         return Pass(seen, outputs, mean if sizes else math.nan)

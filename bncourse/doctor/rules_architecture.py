@@ -34,7 +34,7 @@ def redundant_bias(patient: Patient) -> Iterator[Sign]:
     if found:
         yield Sign(
             found,
-            f"{len(found)} of {len(pairs)} layers right before a batch norm have a bias",
+            f"{of(found, pairs, 'layer', verb='have')} a bias that the next batch norm cancels",
             "bias=False there; model = surgery.drop_redundant_biases(model)",
         )
 
@@ -46,7 +46,8 @@ def dead_channels(patient: Patient) -> Iterator[Sign]:
     dead = {}
     for name, norm in patient.norms.items():
         if tracks(norm) and not initial(norm):
-            count = int((norm.running_var < 0.01 * min(getattr(norm, "eps", 1e-5), 1e-5)).sum())
+            least = 0.01 * min(getattr(norm, "eps", 1e-5), 1e-5)
+            count = int(((norm.running_var >= 0) & (norm.running_var < least)).sum())
             if count:
                 dead[name] = count / len(norm.running_var)
     found = sorted(dead, key=lambda name: -dead[name])

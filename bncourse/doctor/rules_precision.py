@@ -7,7 +7,7 @@ import torch
 from bncourse.doctor.norms import frozen, tracks
 from bncourse.doctor.patient import Patient
 from bncourse.doctor.rule import Sign, rule
-from bncourse.doctor.words import number, of
+from bncourse.doctor.words import number, of, plural
 from bncourse.layers.sync import world_size
 
 TENSORS = ("running_mean", "running_var", "weight", "bias")
@@ -17,24 +17,24 @@ TENSORS = ("running_mean", "running_var", "weight", "bias")
 def not_finite(patient: Patient) -> Iterator[Sign]:
     """One batch with an overflow puts infinity or NaN into the running averages, and it stays there: training goes on
     as if nothing had happened, evaluation is NaN. A negative variance is as bad."""
-    found = {}
-    for name, norm in patient.norms.items():
-        for key in TENSORS:
-            value = getattr(norm, key, None)
-            if not isinstance(value, torch.Tensor) or value.is_meta:
-                continue
-            bad = ~torch.isfinite(value.detach())
-            if key == "running_var":
-                bad |= value.detach() < 0
-            if bool(bad.any()):
-                found.setdefault(name, (key, int(bad.sum()), value.numel()))
+    found = {name: bad for name, norm in patient.norms.items() if (bad := impossible(norm))}
     if found:
-        key, count, channels = next(iter(found.values()))
-        yield Sign(
-            found,
-            f"{key} is not finite or negative in {count} of {channels} channels; {of(found, patient.norms)} with such",
-            "surgery.recalibrate(model, loader); the layer before it in bfloat16 or float32; skip non-finite batches",
-        )
+        said = next(iter(found.values()))
+        more = f"; {of(found, patient.norms, verb='have')} such values" if len(found) > 1 else ""
+        cause = "find what wrote it" if "negative" in said else "skip such batches; bfloat16 or float32 before it"
+        yield Sign(found, f"{said}{more}", f"{cause}; then surgery.recalibrate(model, loader)")
+
+
+def impossible(norm: torch.nn.Module) -> str:
+    """Which tensor of a norm has values that it cannot have, and in how many channels; "" if all are possible."""
+    for key in TENSORS:
+        value = getattr(norm, key, None)
+        if not isinstance(value, torch.Tensor) or value.is_meta:
+            continue
+        for what, bad in (("not finite", ~torch.isfinite(value.detach())), ("negative", value.detach() < 0)):
+            if bool(bad.any()) and (what != "negative" or key == "running_var"):
+                return f"{key} is {what} in {int(bad.sum())} of {plural(value.numel(), 'channel')}"
+    return ""
 
 
 @rule("BN-S30", "note", "An implausible variance", 10)
@@ -95,13 +95,7 @@ def first_not_finite(patient: Patient) -> Iterator[Sign]:
     in the data, the weights, or an overflow in half precision."""
     for name, calls in patient.evaluation.seen.calls.items():
         if not all(call.finite for call in calls):
-            damaged = any(
-                not torch.isfinite(value).all()
-                for norm in patient.norms.values()
-                for key in TENSORS
-                if isinstance(value := getattr(norm, key, None), torch.Tensor)
-            )
-            if not damaged:
+            if not any(map(impossible, patient.norms.values())):  # BN-S29 says so
                 yield Sign(
                     [name],
                     "its input is NaN or infinite in evaluation, the first of all norms",

@@ -32,7 +32,7 @@ def few_values(patient: Patient) -> Iterator[Sign]:
         }.get(count, f"{count} values per channel: its statistics are noise")
         yield Sign(
             [name for _, name in few],
-            f"{says} ({len(few)} of {len(counts)} batch norms have fewer than 8)",
+            f"{says} ({of(few, counts, verb='have')} fewer than 8)",
             "drop_last=True and larger batches, or surgery.convert_norms(model, 'group')",
             {1: "error", 2: "warning"}.get(count),
         )

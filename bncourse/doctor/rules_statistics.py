@@ -298,7 +298,7 @@ def eps_matters(patient: Patient) -> Iterator[Sign]:
     share = {
         name: norm.eps / float(norm.running_var.float().median().clamp(min=1e-30))
         for name, norm in norms.items()
-        if isinstance(getattr(norm, "eps", None), float | int)
+        if isinstance(getattr(norm, "eps", None), float | int) and bool((norm.running_var >= 0).all())
     }
     found = sorted((name for name in share if share[name] >= 1), key=lambda name: -share[name])
     if found:
@@ -331,7 +331,16 @@ class Misfit(NamedTuple):
 
     @property
     def matters(self) -> bool:
+        """Far from chance: of 33 models trained until the losses agreed, the worst layer had 0.14 and 1.05.
+
+        (benchmarks/healthy.py; with 32 samples 0.05 and 1.41.)
+        """
         return self.shift > 0.5 or self.factor > 2
+
+    @property
+    def far(self) -> bool:
+        """Enough to be told without a loss that says the same."""
+        return self.shift > 1 or self.factor > 4
 
     def __str__(self) -> str:
         return (
@@ -381,27 +390,33 @@ def damage(patient: Patient) -> Damage:
         return none
     moved = {name for name, norm in batch_norms(patient.copy).items() if not (initial(norm) and not affine_moved(norm))}
     new = is_new(patient)
-    sick = [one for one in misfits(patient, own.seen) if one.matters and (one.name in moved or new)]
-    if not sick:
+    off = [one for one in misfits(patient, own.seen) if one.name in moved or new]
+    if not off:
         return none
+    sick = [one for one in off if one.matters]
+    worst = (
+        f"worst of {plural(len(sick), 'layer')}: {sick[0]}" if sick else f"no layer is far off; in the worst {off[0]}"
+    )
     evaluation, recalibrated = patient.evaluation, patient.recalibrated
     best = min(own.loss, recalibrated.loss if recalibrated is not None else own.loss)
-    worst = f"worst of {plural(len(sick), 'layer')}: {sick[0]}"
     if math.isfinite(best) and best >= 0:
         least = 0.05 if math.isfinite(patient.chance_loss) else 0.0
         worse = not evaluation.loss <= best + least  # NaN is worse
-        if new and not best < 0.7 * patient.chance_loss:
+        if new and not (sick and best < 0.7 * patient.chance_loss):
             return none
-        severity = "error" if worse and not evaluation.loss <= 2 * best else None
-        if worse and severity is None and evaluation.loss > 1.1 * best:
+        severity = None
+        if worse and not evaluation.loss <= 2 * best:
+            severity = "error" if sick else "note"
+        elif worse and sick and evaluation.loss > 1.1 * best:
             severity = "warning"
         after = "" if recalibrated is None else f", {number(recalibrated.loss)} after recalibrating a copy"
         said = f"loss {number(evaluation.loss)} with running statistics, {number(own.loss)} with the batch's{after}"
-    elif new or not patient.relative_change(own) > 0.1:
+    elif new or not sick or not patient.relative_change(own) > 0.1:
         return none
     else:
-        severity, said = "warning", f"outputs change by {patient.relative_change(own):.0%} with the batch's statistics"
-    return Damage(severity, f"{said}; {worst}", [one.name for one in sick])
+        severity = "warning" if any(one.far for one in sick) else "note"
+        said = f"outputs change by {patient.relative_change(own):.0%} with the batch's statistics"
+    return Damage(severity, f"{said}; {worst}", [one.name for one in sick or off[:1]])
 
 
 @rule("BN-F01", "error", "The running statistics do not fit the data", 3)
@@ -409,7 +424,9 @@ def unfitting(patient: Patient) -> Iterator[Sign]:
     """The strongest test there is: the same batches with the running statistics, as evaluation uses them, with their
     own, as training does, and after recalibrating a copy. Where the first loss is far above the others and also a
     layer's statistics are off by half a standard deviation or a factor of two, the weights are fine and the statistics
-    are not. Without targets, the change of the outputs takes the place of the loss."""
+    are not. If only the loss has doubled, it is a note: the last long steps of a healthy model can do that. Without
+    targets, the change of the outputs takes the place of the loss; up to one standard deviation and a factor of four
+    that is a note."""
     found = damage(patient)
     if found.severity:
         yield Sign(found.layers, found.measured, "surgery.recalibrate(model, loader) on training data", found.severity)
@@ -419,22 +436,25 @@ def unfitting(patient: Patient) -> Iterator[Sign]:
 def other_data(patient: Patient) -> Iterator[Sign]:
     """No other norm's statistics come before the first norm, so that what reaches it depends on the data and on the
     weights alone. If its statistics are off by half a standard deviation or a factor of two, the inputs are scaled or
-    normalized in another way than in training, or come from another domain, or it was trained on several in turn."""
+    normalized in another way than in training, or come from another domain, or it was trained on several in turn. (Or
+    this layer's statistics were damaged: the data are as in training then.)"""
     if not patient.real:
         return
     seen = patient.evaluation.seen
-    first = next(iter(seen.of_kind("batch")), None)
-    norm = batch_norms(patient.copy).get(first or "")
+    first, calls = next(iter(seen.of_kind("batch").items()), ("", []))
+    norm = batch_norms(patient.copy).get(first)
+    if len(calls) > len(patient.batches):  # it comes after itself, too; BN-F10 looks at its calls
+        return
     if norm is None or not tracks(norm) or initial(norm) or initial_share(norm) > 0.05 or norm.training:
         return
     for one in misfits(patient, seen):
         explained = one.shift <= 0.5 and dropout_ratios(patient).get(one.name, 1) > 1.1
         if one.name == first and one.matters and not explained:
-            far = one.shift > 1 or one.factor > 4 or damage(patient).severity is not None
+            far = one.far or damage(patient).severity in ("error", "warning")
             yield Sign(
                 [first],
                 f"in the first batch norm {one}",
-                "prepare inputs as in training; for a new domain, surgery.recalibrate(model, loader)",
+                "prepare inputs as in training; if they are so, surgery.recalibrate(model, loader)",
                 None if far else "note",
             )
 

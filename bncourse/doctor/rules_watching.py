@@ -113,7 +113,7 @@ def kinds_of_batches(record: Any) -> Iterator[Sign]:
         if far * 3 >= len(gaps):
             yield Sign(
                 [name],
-                f"the means of batches that follow each other differ by up to {number(max(gaps))} standard deviations "
+                f"the means of inputs that follow each other differ by up to {number(max(gaps))} standard deviations "
                 f"({far} of {len(gaps)} times by more than 0.5, and not by training)",
                 "a norm for each kind, or both kinds in one batch, shuffled",
             )

@@ -1,6 +1,6 @@
 """Numbers and names as the findings say them."""
 
-__all__ = ["number", "of", "plural"]
+__all__ = ["first_line", "number", "of", "plural"]
 
 
 def number(value: float) -> str:
@@ -18,3 +18,7 @@ def of(some, all_of_them, noun: str = "batch norm", verb: str = "") -> str:
     said = f"{len(some)} of {plural(len(all_of_them), noun)}"
     singular = {"have": "has", "are": "is", "were": "was"}.get(verb, f"{verb}s")
     return f"{said} {singular if len(some) == 1 else verb}" if verb else said
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

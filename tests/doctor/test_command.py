@@ -155,9 +155,12 @@ def test_the_worst_stands_first_and_a_table_is_narrow():
 
 
 def test_the_cause_is_kept_beside_the_damage():
-    """BN-S06, a checkpoint without statistics, explains BN-F01; BN-F04 says all that BN-S09 says, and measures it."""
-    found = [Finding(id, "error", "", "", "", 3) for id in ("BN-F01", "BN-S06", "BN-F04", "BN-S09")]
-    assert [finding.rule for finding in sorted_and_merged(found)] == ["BN-F01", "BN-S06", "BN-F04"]
+    """BN-S06, a checkpoint without statistics, explains BN-F01; BN-F04 says all that BN-S09 says, and measures it.
+
+    BN-S07, a norm that never saw a batch, is a second fault beside BN-F01.
+    """
+    found = [Finding(id, "error", "", "", "", 3) for id in ("BN-F01", "BN-S06", "BN-F04", "BN-S09", "BN-S07")]
+    assert [finding.rule for finding in sorted_and_merged(found)] == ["BN-F01", "BN-S06", "BN-F04", "BN-S07"]
 
 
 def test_a_name_longer_than_its_column():

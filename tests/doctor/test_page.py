@@ -1,5 +1,6 @@
 """The doctor's page: all rules, and answers that are made when the book is built."""
 
+import copy
 import html
 import re
 import shutil
@@ -7,8 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 from bncourse.doctor import RULES
+from bncourse.models import small_cnn
 from tools.toc import ROOT
 
 
@@ -42,6 +46,30 @@ def test_answers_are_made_by_the_build(page):
     assert healthy.startswith("2 batch norms: 1 note") and "BN-S20" in healthy
     assert re.search(r"error\s+BN-F01\s+0.1 and 1 more\s+loss", copied) and "BN-S04" in copied
     assert "watched for 2 forward passes and 1 step: 1 error" in watched and "BN-W01" in watched
+
+
+def test_opacus_refuses_and_fixes_our_batch_norms(monkeypatch):
+    """The page's lines, where opacus is installed; the gradient of each sample is that of the sample alone."""
+    opacus = pytest.importorskip("opacus.validators")
+    samples = pytest.importorskip("opacus.grad_sample")
+    for known in ("VALIDATORS", "FIXERS"):
+        monkeypatch.setattr(opacus.ModuleValidator, known, dict(getattr(opacus.ModuleValidator, known)))
+    page = (ROOT / "book" / "doctor.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n([^`]*opacus[^`]*)```", page)
+    model = small_cnn(channels=1)
+    assert opacus.ModuleValidator.is_valid(model)  # as the page says: it sees nothing
+    exec(lines, {})
+    assert len(opacus.ModuleValidator.validate(model)) == 2
+    model = opacus.ModuleValidator.fix_and_validate(model)
+    x, y = torch.randn(3, 1, 28, 28), torch.arange(3)
+    for sample in range(3):
+        model.zero_grad()
+        cross_entropy(model(x[sample : sample + 1]), y[sample : sample + 1]).backward()
+        alone = {f"_module.{name}": value.grad.clone() for name, value in model.named_parameters()}
+        every = samples.GradSampleModule(copy.deepcopy(model))
+        cross_entropy(every(x), y).backward()
+        for name, value in every.named_parameters():
+            torch.testing.assert_close(value.grad_sample[sample], alone[name], rtol=1e-4, atol=1e-5)
 
 
 def test_rules_that_pages_name_exist():

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from bncourse.data import load
 from bncourse.doctor import RULES, diagnose, watch
 from bncourse.models import small_cnn
-from bncourse.surgery import fold, freeze, recalibrate
+from bncourse.surgery import convert_norms, fold, freeze, recalibrate
 
 CASES = {}
 
@@ -641,6 +641,17 @@ def left_over():
     return watched(sick, validate), watched(lambda: trained(True), validate)
 
 
+@case("BN-S32")
+def two_processes():
+    """The second is made up: torch has a process group for that."""
+    fake = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
+    distributed.init_process_group("fake", store=fake.FakeStore(), rank=0, world_size=2)
+    try:
+        return diagnose(trained()), diagnose(convert_norms(trained(), "sync").model)
+    finally:
+        distributed.destroy_process_group()
+
+
 RUN = {}
 
 
@@ -654,9 +665,72 @@ def test_a_rule_fires_on_the_sick_and_not_on_the_healthy(id):
     assert not [one for one in good.findings if one.severity != "note"], f"{good}"
 
 
+@pytest.mark.parametrize("off, targets, severity", [(0.3, True, "note"), (0.7, True, "error"), (0.7, False, "note")])
+def test_what_one_threshold_separates_is_a_note(off, targets, severity):
+    """Means are off by ``off`` standard deviations: with 0.3 the loss has doubled; without it one threshold is left."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(8, affine=False), nn.Linear(8, 2))
+    x = torch.randn(256, 8)
+    x = (x - x.mean(0)) / x.std(0)
+    with torch.no_grad():
+        model[1].weight[:] = torch.tensor([[4.0], [-4.0]]) * torch.ones(8)
+    y = (x.sum(1) < 0).long()
+    model[0].running_mean.fill_(off)
+    found = diagnose(model, (x, y) if targets else x).findings
+    assert [one.severity for one in found if one.rule == "BN-F01"] == [severity], found
+
+
+def test_a_negative_variance_is_told_once():
+    model = trained()
+    norms(model)[1].running_var.neg_()
+    found = {one.rule: one for one in diagnose(model, batch()).findings}
+    assert found["BN-S29"].measured == "running_var is negative in 16 of 16 channels"
+    assert not {"BN-S13", "BN-S21", "BN-F13"} & set(found)
+
+
+def test_a_norm_that_comes_after_itself_tells_nothing_of_the_data():
+    """A list of three times the same block: its inputs are of several kinds, whatever the data are."""
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, stride=4), *[block] * 3, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.append(nn.Linear(8, 10))
+    steps(model, torch.optim.Adam(model.parameters(), 0.003))
+    found = {one.rule for one in diagnose(model.eval(), batch()).findings}
+    assert "BN-F10" in found and "BN-F02" not in found
+
+
+class Named(nn.Module):
+    """Its output has names and a loss, as those of Hugging Face."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images, labels=None):
+        scores = self.inner(images)
+        return {"loss": None if labels is None else functional.cross_entropy(scores, labels), "scores": scores}
+
+
+def test_losses_of_many_forms_are_the_same_loss():
+    images, labels = batch()
+    sick = nn.Sequential(trained(), nn.Unflatten(1, (10, 1)))  # of one pixel each, to be segmented
+    norms(sick)[1].running_var.fill_(100)
+    ignored = torch.cat([labels, torch.tensor([255, -1, -100])])
+    more = torch.cat([images, images[:3]])
+    pixels = diagnose(sick, (more, ignored[:, None]))
+    classes = diagnose(sick[0], (images, labels))
+    own = diagnose(Named(sick[0]), {"images": images, "labels": labels})
+    said = [[one.measured[:10] for one in found.findings if one.rule == "BN-F01"] for found in (pixels, classes, own)]
+    assert said[0] == said[1] == said[2] and said[0][0].startswith("loss ")
+
+
+def test_a_loss_that_raises():
+    with pytest.raises(ValueError, match="loss must take the model's output and the targets, raised IndexError"):
+        diagnose(trained(), batch(), loss=lambda output, targets: output[99999])
+
+
 def test_every_rule_has_a_case():
-    elsewhere = {"BN-S06", "BN-S32"}
-    assert {rule.id for rule in RULES} == set(CASES) | elsewhere
+    assert {rule.id for rule in RULES} == set(CASES) | {"BN-S06"}  # test_command.py has a checkpoint
 
 
 @pytest.mark.parametrize("wrong", ["reversed", "biased", "std", "still", "batch", "moves"])

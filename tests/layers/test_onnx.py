@@ -1,15 +1,21 @@
-"""ONNX's normalization cases, made by ONNX's own numpy code, run on our functions.
+"""ONNX's normalization cases, made by ONNX's own numpy code, run on our functions; and our layers exported to ONNX.
 
 ONNX's momentum weights the OLD value, and it tracks the biased variance: both are converted before comparing.
 """
 
 import importlib
+import inspect
+import io
+import warnings
 
 import pytest
 import torch
+from torch import nn
 
+import bncourse
 from bncourse import functional as F
 from bncourse.standardize import standardize
+from bncourse.surgery import replace_norms
 
 onnx = pytest.importorskip("onnx")
 
@@ -89,3 +95,39 @@ def test_counts(capsys):
     with capsys.disabled():
         print(f"\nONNX's node cases: {len(CASES)} ({', '.join(f'{k} {v}' for k, v in counts.items())})", end=" ")
     assert all(counts.values())
+
+
+LAYERS = {
+    "BatchNormalization": (bncourse.BatchNorm2d, (2, 6, 4, 4)),
+    "InstanceNormalization": (bncourse.InstanceNorm2d, (2, 6, 4, 4)),
+    "LayerNormalization": (bncourse.LayerNorm, (2, 6)),
+}
+
+
+def exported(model, x):
+    """The operators of an exported model, and its output in ONNX's own interpreter."""
+    file = io.BytesIO()
+    legacy = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's other exporter needs packages of its own
+        torch.onnx.export(model, (x,), file, input_names=["x"], opset_version=17, **legacy)
+    model = onnx.load_from_string(file.getvalue())
+    output = importlib.import_module("onnx.reference").ReferenceEvaluator(model).run(None, {"x": x.numpy()})[0]
+    return {node.op_type for node in model.graph.node}, torch.from_numpy(output)
+
+
+@pytest.mark.parametrize("operator", LAYERS)
+def test_export(operator):
+    """Ours become arithmetic with the same result; torch's, which ``replace_norms`` puts back, a norm operator."""
+    kind, shape = LAYERS[operator]
+    torch.manual_seed(0)
+    model, x = nn.Sequential(kind(6)), torch.randn(shape)
+    model(x + 1)
+    expected = model.eval()(x)
+    operators, output = exported(model, x)
+    assert operator not in operators
+    torch.testing.assert_close(output, expected)
+    replace_norms(model, to="torch")
+    operators, output = exported(model, x)
+    assert operator in operators
+    torch.testing.assert_close(output, expected)
