@@ -13,7 +13,6 @@ import pytest
 from tools.toc import ROOT, notebooks, pages
 
 PAGES = pages()
-NOTEBOOKS = [path.relative_to(ROOT / "book").with_suffix("").as_posix() for path in notebooks()]
 SERIOUS = {"serious", "critical"}
 
 
@@ -62,14 +61,6 @@ def first_heading(name: str) -> str:
         text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
     heading = re.search(r"^# (.*)$", text, re.MULTILINE)[1]
     return heading.replace("&", "&amp;").replace("`", "").replace("'", "’")
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_notebook_can_be_downloaded_bare(book, name):
-    html = (book / page_of(name)).read_text(encoding="utf-8")
-    link = re.search(r'<p class="times">.*?<a href="([^"]+)" download>', html)[1]
-    target = (book / page_of(name)).parent / link
-    assert json.loads(target.read_text(encoding="utf-8")) == json.loads((ROOT / f"book/{name}.ipynb").read_text())
 
 
 def test_whole_book_is_in_one_archive(book):
@@ -297,6 +288,30 @@ def by_mouse(control) -> None:
     box = control.bounding_box()
     high = control.evaluate("control => Number(control.value) > Number(control.max) / 2")
     control.click(position={"x": 4 if high else box["width"] - 4, "y": box["height"] / 2})
+
+
+def test_the_landing_page_says_first_what_was_found(site, browser, book):
+    """The bar's numbers are the ledger's, and a first screen has the buttons."""
+    ledger = json.loads((book / "ledger.json").read_text(encoding="utf-8"))
+    verdicts = [one["verdict"] for one in ledger["statements"] if one["verdict"]]
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(site)
+        numbers = [int(text.split()[0]) for text in page.locator(".bn-bar li").all_inner_texts()]
+        assert sum(numbers) == len(verdicts) and sorted(numbers) == sorted(map(verdicts.count, set(verdicts)))
+        for name in ("Start with chapter 1", "All verdicts", "I have a bug"):
+            assert page.get_by_role("link", name=name).first.bounding_box()["y"] < 900
+        linked = set(page.locator(".bn-map a").evaluate_all("all => all.map(a => a.getAttribute('href'))"))
+        assert linked == {page_of(path.relative_to(ROOT / "book").with_suffix("").as_posix()) for path in notebooks()}
+        assert page.locator(".bn-card").count() == 3
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_has_a_preview(book, name):
+    html = (book / page_of(name)).read_text(encoding="utf-8")
+    said = re.search(r'<meta name="description" content="([^"]+)"', html)[1]
+    assert len(said.split()) >= 4 and f'<meta property="og:description" content="{said}"' in html
+    assert ("tex-chtml.js" in html) == ('class="math' in html)
 
 
 def test_search_finds_from_a_file(book, browser):
