@@ -34,15 +34,19 @@ def packed_package(root: Path = ROOT) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
+def carrying(path: Path, package: str, root: Path = ROOT) -> dict:
+    """The notebook, whose set-up cell has the packed package inside it."""
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    return with_setup_cell(read(path), CARRIER.format(package=package, version=version))
+
+
 def write_all(folder: Path, root: Path = ROOT) -> list[Path]:
     """A carrying copy of every notebook in the table of contents; return their paths."""
-    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
-    code = CARRIER.format(package=packed_package(root), version=version)
-    written = []
+    package, written = packed_package(root), []
     for path in notebooks(root):
         target = folder / path.relative_to(root / "book")
         target.parent.mkdir(parents=True, exist_ok=True)
-        write(target, with_setup_cell(read(path), code))
+        write(target, carrying(path, package, root))
         written.append(target)
     return written
 

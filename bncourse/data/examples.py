@@ -23,6 +23,10 @@ class Examples(NamedTuple):
         """The examples at ``positions`` (an int64 tensor), in that order."""
         return Examples(self.images[positions], self.labels[positions])
 
+    def __repr__(self) -> str:  # a page needs no thousand lines of numbers
+        shape = "×".join(map(str, self.images.shape[1:]))
+        return f"Examples({len(self.images):,} images of {shape}, with labels)"
+
 
 class DataSet(NamedTuple):
     """A training set and a test set."""
@@ -30,6 +34,11 @@ class DataSet(NamedTuple):
     name: str
     train: Examples
     test: Examples
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.train.images.shape[1:]))
+        images = f"{len(self.train.images):,} training and {len(self.test.images):,} test images of {shape}"
+        return f"DataSet({self.name}: {images})"
 
     def standardized(self) -> "DataSet":
         """A copy whose training images have zero mean and unit variance in each channel.

@@ -2,7 +2,10 @@
 
 import html
 import re
+import textwrap
 
+from docutils import nodes
+from downloads import FOLDER, course
 from sphinx.application import Sphinx
 
 
@@ -12,8 +15,12 @@ def times(app: Sphinx, pagename: str, context: dict) -> str:
     if seconds := app.env.metadata[pagename].get("seconds"):
         parts.append(f"Ran in {max(1, round(seconds))} s when this page was built")
     if context.get("sourcename", "").endswith(".ipynb") and context.get("pathto"):
-        source = context["pathto"](f"_sources/{context['sourcename']}", 1)
-        parts.append(f'<a href="{html.escape(source)}" download>download the notebook</a>')
+        source, folder = (context["pathto"](f"{name}", 1) for name in (f"_sources/{context['sourcename']}", FOLDER))
+        carried = f' data-notebooks="{folder}" data-name="{pagename}"' if course(app) else ""
+        name = pagename.rpartition("/")[2]
+        parts.append(f'<a href="{html.escape(source)}" download="{name}.ipynb"{carried}>download the notebook</a>')
+        if "run-it" in app.env.found_docs:
+            parts.append(f'<a href="{app.builder.get_relative_uri(pagename, "run-it")}">run it</a>')
     return f'<p class="times">{" · ".join(parts)}</p>'
 
 
@@ -21,15 +28,37 @@ def complete_page(app: Sphinx, pagename: str, templatename: str, context: dict, 
     if "body" in context:  # docutils calls the references a list, but their elements are no list items
         context["body"] = context["body"].replace('role="list" class="citation-list"', 'class="citation-list"')
     context["script_files"] = [script for script in context.get("script_files", []) if not is_thebe(script)]
+    if 'class="math' not in context.get("body", ""):  # a megabyte that a page without a formula does not need
+        context["script_files"] = [script for script in context["script_files"] if not is_mathjax(script)]
+    if pagename == app.config.root_doc:
+        context["docstitle"] = ""  # it would say the same twice
+    if doctree is not None:
+        context["metatags"] = context.get("metatags", "") + preview(app, pagename, context, doctree)
     if doctree is not None and doctree.get("source", "").endswith(".ipynb"):
         context["body"] = re.sub(
             "</h1>", lambda match: match[0] + times(app, pagename, context), context["body"], count=1
         )
 
 
+def preview(app: Sphinx, pagename: str, context: dict, doctree) -> str:
+    """What a search engine or a chat shows of the page: its title and its first paragraph."""
+    first = next(doctree.findall(nodes.paragraph), None)
+    said = " ".join(first.astext().split()) if first is not None else app.config.html_title
+    said = html.escape(textwrap.shorten(said, 200, placeholder=" …"))
+    title = html.escape(html.unescape(re.sub("<[^>]+>", "", context.get("title", ""))))
+    tags = {"og:type": "article", "og:site_name": app.config.html_title, "og:title": title, "og:description": said}
+    return f'<meta name="description" content="{said}" />' + "".join(
+        f'<meta property="{name}" content="{value}" />' for name, value in tags.items()
+    )
+
+
 def is_thebe(script) -> bool:
     """Thebe would run cells on a server; its settings, loaded twice, are an error in every page's console."""
     return "thebe" in f"{getattr(script, 'filename', script)} {getattr(script, 'attributes', {})}".lower()
+
+
+def is_mathjax(script) -> bool:
+    return "mathjax" in f"{getattr(script, 'filename', script)} {getattr(script, 'attributes', {})}".lower()
 
 
 def drop_launch_buttons(app: Sphinx, config) -> None:

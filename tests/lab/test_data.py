@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from IPython.lib.pretty import pretty
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
@@ -159,3 +160,10 @@ def test_load_takes_a_name():
     assert set(data.DATA_SETS) == {"digits", "photo_digits", "mnist", "fashion_mnist", "cifar10"}
     with pytest.raises(ValueError, match=r"name must be one of digits.*cifar10, got 'imagenet'"):
         data.load("imagenet")
+
+
+def test_a_set_typed_in_a_cell_says_what_it_is():
+    """As the notebook prints it, not a thousand lines of numbers."""
+    shown = pretty(data.digits(train=200, test=50))
+    assert shown == "DataSet(digits: 200 training and 50 test images of 1×28×28)"
+    assert pretty(data.digits(train=1200, test=50).train) == "Examples(1,200 images of 1×28×28, with labels)"
