@@ -7,7 +7,6 @@ torchrun --standalone --nproc-per-node 2 -m bncourse.studies.many_devices
 """
 
 import copy
-import multiprocessing
 import os
 import signal
 import time
@@ -28,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bncourse.data import load
 from bncourse.layers import SyncBatchNorm
 from bncourse.models import fc_network
+from bncourse.studies.processes import start_method
 from bncourse.training import quick
 
 __all__ = [
@@ -61,7 +61,7 @@ def launch(function: Callable, processes: int, *arguments, timeout: float = 60) 
     if processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
     here = {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1"}
-    once = {"run_id": uuid.uuid4().hex, "max_restarts": 0, "monitor_interval": 0.1, "start_method": _start_method()}
+    once = {"run_id": uuid.uuid4().hex, "max_restarts": 0, "monitor_interval": 0.1, "start_method": start_method()}
     config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, **here, **once)
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
@@ -71,14 +71,6 @@ def launch(function: Callable, processes: int, *arguments, timeout: float = 60) 
             if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
     return [results[rank] for rank in range(processes)]
-
-
-def _start_method() -> str:
-    """How new processes begin: as copies of one that has imported what takes seconds, where the system can do that."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return "spawn"
-    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, "torch._dynamo"])  # DDP imports it
-    return "forkserver"
 
 
 def _in_group(function: Callable, timeout: float, *arguments):
