@@ -1,18 +1,21 @@
 """Chapter 15: what a training step costs: the bytes it moves, the bytes it keeps, and its time beside others."""
 
 import ctypes
+import multiprocessing
 import random
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 import torch
-from joblib.externals.loky import ProcessPoolExecutor
+from joblib import wrap_non_picklable_objects
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bncourse.studies.processes import start_method
 from bncourse.training import quick
 
 __all__ = [
@@ -114,16 +117,17 @@ class OneProcessEach:
 
     def __init__(self, steps: dict[str, Callable[[], object]]) -> None:
         self.steps = steps
-        self.processes = {name: ProcessPoolExecutor(1) for name in steps}
+        context = multiprocessing.get_context(start_method())
+        self.processes = {name: ProcessPoolExecutor(1, context) for name in steps}
 
     def __enter__(self) -> "OneProcessEach":
         for name, step in self.steps.items():
-            self.processes[name].submit(_keep_step, step).result()
+            self.processes[name].submit(_keep_step, wrap_non_picklable_objects(step)).result()
         return self
 
     def __exit__(self, *_) -> None:
         for process in self.processes.values():
-            process.shutdown(kill_workers=True)
+            process.shutdown()
 
     def run(self, rounds: int = 9) -> dict[str, list[OneStep]]:
         """Each step once in each round, one process after another, in random order."""

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bncourse.data import load
 from bncourse.layers import SyncBatchNorm
 from bncourse.models import fc_network
+from bncourse.studies.processes import start_method
 from bncourse.training import quick
 
 __all__ = [
@@ -60,7 +61,7 @@ def launch(function: Callable, processes: int, *arguments, timeout: float = 60) 
     if processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
     here = {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1"}
-    once = {"run_id": uuid.uuid4().hex, "max_restarts": 0, "monitor_interval": 0.1}
+    once = {"run_id": uuid.uuid4().hex, "max_restarts": 0, "monitor_interval": 0.1, "start_method": start_method()}
     config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, **here, **once)
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
