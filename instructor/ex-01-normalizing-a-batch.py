@@ -18,7 +18,7 @@ from bncourse.exercises import check
 # outputs, and its weights are drawn from a normal distribution with mean 0 and standard deviation `gain` $/\sqrt{n}$.
 # The input has standard deviation 1.
 #
-# **Predict** the standard deviation of the output. The check compares your formula with a network it measures.
+# **Predict** the standard deviation of the output. The check compares your formula with a network that it measures.
 #
 # <details><summary>Hint</summary>
 # One output is a sum of n independent products. Their variances add up: n times (gain² / n) times the variance of the
@@ -81,7 +81,7 @@ def no_layer_changes_nothing(output_std):
 #
 # <details><summary>Hint</summary>
 # <code>mean</code> and <code>var</code> take the axes and <code>keepdim=True</code>, which keeps the reduced axes so
-# that the result still lines up with x. What does torch's <code>var</code> divide by, if you do not tell it?
+# that the result still lines up with x. What does torch's <code>var</code> divide by by default?
 # </details>
 
 # %% [raw]
@@ -90,7 +90,9 @@ def no_layer_changes_nothing(output_std):
 
 # %%
 def standardize(x, dims, eps=1e-5):
-    """Standardize a tensor of any shape over the axes `dims`, a tuple; the result has the shape of x."""
+    """Standardize a tensor of any shape over the axes `dims`, a tuple;
+    the result has the shape of x.
+    """
     # BEGIN SOLUTION
     centred = x - x.mean(dims, keepdim=True)
     variance = centred.square().mean(dims, keepdim=True)
@@ -148,7 +150,7 @@ def the_input_stays_as_it_was(standardize):
 # of 8 x 8 pixels?
 #
 # <details><summary>Hint 1</summary>
-# Reduce over every axis but axis 1. Your <code>standardize</code> does the rest.
+# Reduce over every axis except axis 1. Your <code>standardize</code> does the rest.
 # </details>
 # <details><summary>Hint 2</summary>
 # weight has the shape (C,). Multiplied with (N, C, H, W) it meets the last axis. Reshape it to (1, C, 1, 1) for images
@@ -161,7 +163,9 @@ def the_input_stays_as_it_was(standardize):
 
 # %%
 def batch_norm(x, weight, bias, eps=1e-5):
-    """BatchNorm of x, (N, C) or (N, C, H, W), by its own statistics; weight and bias are (C,)."""
+    """BatchNorm of x, (N, C) or (N, C, H, W), by its own statistics;
+    weight and bias are (C,).
+    """
     # BEGIN SOLUTION
     axes = (0, *range(2, x.dim()))
     shape = (1, -1) + (1,) * (x.dim() - 2)
@@ -219,8 +223,8 @@ def one_feature_of_a_wide_batch(batch_norm):
 # name: identity
 
 # %% [markdown]
-# "If $\gamma = \sigma$ and $\beta = \mu$, then BatchNorm is the identity", says many a text. That is almost right.
-# **Write** a function that gives, for one batch, the weight and the bias with which BatchNorm returns that batch
+# "If $\gamma = \sigma$ and $\beta = \mu$, then BatchNorm is the identity", many texts say. That is almost right.
+# **Write** a function that finds, for one batch, the weight and the bias with which BatchNorm returns that batch
 # unchanged, *exactly*.
 #
 # <details><summary>Hint</summary>
@@ -233,7 +237,9 @@ def one_feature_of_a_wide_batch(batch_norm):
 
 # %%
 def undo(x, eps=1e-5):
-    """The weight and the bias, each (C,), that make BatchNorm of x, (N, C) or (N, C, H, W), return x."""
+    """The weight and the bias, each (C,), that make BatchNorm of x,
+    (N, C) or (N, C, H, W), return x.
+    """
     # BEGIN SOLUTION
     axes = (0, *range(2, x.dim()))
     return (x.var(axes, correction=0) + eps).sqrt(), x.mean(axes)

@@ -20,7 +20,7 @@ from bncourse.exercises import check
 # **Write** one step of that average, as torch does it: the momentum weights the *new* value, and the variance that is
 # remembered is the unbiased one.
 #
-# Return new tensors, and let autograd remember nothing.
+# Return new tensors, and let autograd record nothing.
 #
 # <details><summary>Hint 1</summary>
 # running = (1 - momentum) · running + momentum · new. Other libraries, Keras among them, weight the OLD value with
@@ -37,7 +37,9 @@ from bncourse.exercises import check
 
 # %%
 def update(running_mean, running_var, x, momentum=0.1):
-    """The new running mean and variance, each (C,), after a batch x, (N, C) or (N, C, H, W)."""
+    """The new running mean and variance, each (C,), after a batch x,
+    (N, C) or (N, C, H, W).
+    """
     # BEGIN SOLUTION
     axes = (0, *range(2, x.dim()))
     with torch.no_grad():
@@ -103,7 +105,9 @@ def twenty_steps_on_images(update):
 
 # %%
 def steps_until(fraction, momentum=0.1):
-    """The smallest number of steps after which at least `fraction` of the running statistics is data."""
+    """The smallest number of steps after which at least `fraction` of
+    the running statistics is data.
+    """
     # BEGIN SOLUTION
     return math.ceil(math.log(1 - fraction) / math.log(1 - momentum))
     # END SOLUTION
@@ -146,7 +150,7 @@ def half_way(steps_until):
 #
 # - it runs at most `batch_size` samples at a time, in order, and the last batch may be smaller;
 # - the model predicts in evaluation mode, whatever mode it came in, and no gradients are recorded;
-# - afterwards every module is in the mode it was in before. Mind the model in training whose BatchNorm layers somebody
+# - afterwards every module is in the mode it was in before. Think of a model in training whose BatchNorm layers somebody
 #   has frozen with `eval()`.
 #
 # <details><summary>Hint 1</summary>
@@ -163,7 +167,9 @@ def half_way(steps_until):
 
 # %%
 def accuracy(model, images, labels, batch_size=256):
-    """The share of images, (N, ...), whose largest output is at their label, (N,): a number between 0 and 1."""
+    """The share of images, (N, ...), whose largest output is at their
+    label, (N,): a number between 0 and 1.
+    """
     # BEGIN SOLUTION
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -229,7 +235,9 @@ def a_batch_larger_than_the_data(accuracy):
 
 # %%
 def mean_noise(std, batch_size, height=1, width=1):
-    """The standard deviation of the batch mean of a channel with batch_size x height x width values."""
+    """The standard deviation of the batch mean of a channel with
+    batch_size x height x width values.
+    """
     # BEGIN SOLUTION
     return std / math.sqrt(batch_size * height * width)
     # END SOLUTION

@@ -31,7 +31,9 @@ from bncourse.exercises import check
 
 # %%
 def conv_block(in_channels, out_channels, kernel_size=3):
-    """An nn.Sequential from (N, in_channels, H, W) to (N, out_channels, H, W)."""
+    """An nn.Sequential from (N, in_channels, H, W) to
+    (N, out_channels, H, W).
+    """
     # BEGIN SOLUTION
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
@@ -134,7 +136,9 @@ def each_norm_has_its_own_axes(batch_axes, layer_axes, instance_axes, group_axes
 
 # %%
 def group_norm(x, num_groups, weight, bias, eps=1e-5):
-    """GroupNorm of x, (N, C, H, W); weight and bias are (C,), and num_groups divides C."""
+    """GroupNorm of x, (N, C, H, W); weight and bias are (C,), and
+    num_groups divides C.
+    """
     # BEGIN SOLUTION
     groups = x.reshape(len(x), num_groups, -1)
     centred = groups - groups.mean(2, keepdim=True)
@@ -262,7 +266,9 @@ def other_pairs(batch_of_two):
 
 # %%
 def train_epoch(model, batches, optimizer, steps):
-    """One epoch over a list of (inputs, labels) with cross entropy, `steps` micro-batches to each optimizer step."""
+    """One epoch over a list of (inputs, labels) with cross entropy,
+    `steps` micro-batches to each optimizer step.
+    """
     # BEGIN SOLUTION NO PROMPT
     samples = 0
     for i, (inputs, labels) in enumerate(batches):
@@ -336,7 +342,9 @@ def windows_of_every_kind(train_epoch):
 
 # %%
 def variance_ratio(keep, mean, variance):
-    """The variance of a dropout layer's output in evaluation, divided by the one in training."""
+    """The variance of a dropout layer's output in evaluation, divided
+    by the one in training.
+    """
     # BEGIN SOLUTION
     return variance / ((variance + mean**2) / keep - mean**2)
     # END SOLUTION

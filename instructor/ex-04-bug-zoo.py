@@ -553,7 +553,7 @@ check("zoo-residual", ResidualBlock)
 
 # %% [raw]
 # # EXPLANATION
-# rubric: that the norm comes after the addition and so acts on the shortcut, which is not an identity any more
+# rubric: that the norm comes after the addition and so acts on the shortcut, which is no longer an identity
 #   (1/2); when one notices: at depth, where signal or gradient fade; or with the norm's weight at zero (1/2)
 # good: norm2 comes after the sum, so even the shortcut is normalized and with weight zero the block returns 0 and
 #   not x. One block trains; fifty of them do not pass the gradient.
@@ -589,8 +589,8 @@ def a_stack_of_blocks_at_zero(ResidualBlock):
 # all_or_nothing: true
 
 # %% [markdown]
-# This one is not a layer but a check: it should tell whether the gradient of a BatchNorm is right. Many a wrong
-# gradient has passed it. **Fix it**, so that it accepts a right BatchNorm and rejects a wrong one.
+# This one is not a layer but a check: it should say whether the gradient of a BatchNorm is right. Many wrong
+# gradients have passed it. **Fix it**, so that it accepts a right BatchNorm and rejects a wrong one.
 #
 # `batch_norm` is a function of one tensor (N, C), in training mode, with weight 1, bias 0 and eps 1e-5.
 #
@@ -605,7 +605,9 @@ def a_stack_of_blocks_at_zero(ResidualBlock):
 
 # %%
 def gradient_is_right(batch_norm):
-    """Whether autograd through batch_norm gives the right gradient: True or False."""
+    """Whether autograd through batch_norm gives the right gradient:
+    True or False.
+    """
     # BEGIN SOLUTION NO PROMPT
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(8, 3, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -632,7 +634,7 @@ check("zoo-gradient-check", gradient_is_right)
 # # EXPLANATION
 # rubric: two of: the sum of the outputs does not depend on x; with two samples the outputs are +1 and -1 so that the
 #   gradient is tiny; float32 and atol=1e-2 take any tiny gradient for right (1/2); what passed because of it (1/2)
-# good: It compares the gradient of a sum that is constant, at a batch of two whose outputs are always +1 and -1:
+# good: It compares the gradient of a sum that is constant, on a batch of two whose outputs are always +1 and -1:
 #   both gradients are zero, and so is a wrong one, within 0.01. A layer without any gradient passes.
 # weak: The tolerance was too large.
 

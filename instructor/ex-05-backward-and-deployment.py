@@ -33,7 +33,9 @@ from bncourse.exercises import check
 
 # %%
 def backward(dy, x, weight, eps=1e-5):
-    """The gradients (dx, dweight, dbias) for dy and x, (N, C), and weight, (C,)."""
+    """The gradients (dx, dweight, dbias) for dy and x, (N, C), and
+    weight, (C,).
+    """
     # BEGIN SOLUTION
     scale = (x.var(0, correction=0) + eps).rsqrt()
     x_hat = (x - x.mean(0)) * scale
@@ -86,9 +88,9 @@ def nearly_constant_features(backward):
 # name: fold
 
 # %% [markdown]
-# In evaluation BatchNorm is a fixed scale and shift by channel, and so it can disappear into the convolution before it.
-# **Write** the function that does it: one new convolution that gives what the pair gave. The pair stays as it is. The
-# norm may have no weight and bias (`affine=False`), the convolution no bias.
+# In evaluation BatchNorm is a fixed scale and shift by channel, so it can disappear into the convolution before it.
+# **Write** the function that does it: one new convolution that returns what the pair returned. The pair stays as it is.
+# The norm may have no weight and bias (`affine=False`), the convolution no bias.
 #
 # <details><summary>Hint 1</summary>
 # Write out scale · (W * x + b - mean) + beta with scale = gamma / sqrt(running_var + eps), and collect what multiplies
@@ -105,7 +107,9 @@ def nearly_constant_features(backward):
 
 # %%
 def fold(convolution, norm):
-    """One nn.Conv2d that does what `convolution` and then `norm`, an nn.BatchNorm2d, do in evaluation."""
+    """One nn.Conv2d that does what `convolution` and then `norm`, an
+    nn.BatchNorm2d, do in evaluation.
+    """
     # BEGIN SOLUTION
     folded = nn.Conv2d(
         convolution.in_channels,
@@ -175,7 +179,7 @@ def a_dilated_convolution(fold):
 # - nothing else changes: no parameter, no mode of any module, no momentum. Dropout stays off while the batches pass.
 #
 # <details><summary>Hint 1</summary>
-# The mean of the batches' variances is not the variance of all: it misses how far the batches' means are apart. The
+# The mean of the batches' variances is not the variance of all: it misses how far apart the batches' means are. The
 # variance of all samples is the mean of the variances PLUS the variance of the means, both weighted by the sizes.
 # (Torch's <code>update_bn</code> leaves the second part out.)
 # </details>
@@ -191,7 +195,9 @@ def a_dilated_convolution(fold):
 
 # %%
 def recalibrate(model, batches):
-    """Recompute the running statistics of every BatchNorm of `model` from `batches`, a list of input tensors."""
+    """Recompute the running statistics of every BatchNorm of `model`
+    from `batches`, a list of input tensors.
+    """
     # BEGIN SOLUTION
     modes = {module: module.training for module in model.modules()}
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

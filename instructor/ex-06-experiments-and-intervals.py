@@ -8,7 +8,7 @@
 # An interval of the mean over n seeds reaches t · s / √n to each side, where s is the standard deviation of what the n
 # seeds gave (with n - 1) and t is Student's, here `T[n]`. The book's rule for a prediction of *more* has a smallest
 # effect that matters, d. The prediction **holds** if the whole interval is at least d, it **does not hold** if the
-# whole interval is below d, and else it is **undecided here**.
+# whole interval is below d, and otherwise it is **undecided here**.
 
 # %%
 import torch
@@ -34,7 +34,9 @@ from bncourse.exercises.experiments_and_intervals import Runs, T, share_right, t
 
 # %%
 def verdict(low, high, d):
-    """What an interval from low to high says of the prediction "more", if less than d does not matter."""
+    """What an interval from low to high says of the prediction "more",
+    if less than d does not matter.
+    """
     # BEGIN SOLUTION
     if low >= d:
         return "holds"
@@ -79,7 +81,7 @@ def below_zero_and_undecided(verdict):
 # name: enough-seeds
 
 # %% [markdown]
-# Before an experiment one runs a pilot, on seeds of its own. `run("with", seed)` and `run("without", seed)` give the
+# Before an experiment you run a pilot, on seeds of its own. `run("with", seed)` and `run("without", seed)` give the
 # accuracy of two variants in points. **Write** the function that runs the pilot and says how many seeds the experiment
 # needs for an interval of the *difference* that reaches at most d to each side. Take t = 2, which is nearly right for
 # more than ten seeds.
@@ -88,7 +90,7 @@ def below_zero_and_undecided(verdict):
 # The interval reaches 2 · s / √n to each side. Which s?
 # </details>
 # <details><summary>Hint 2</summary>
-# Some seeds are easy for both variants. In the difference, seed by seed, that is gone.
+# Some seeds are easy for both variants. In the difference, seed by seed, that cancels.
 # </details>
 
 # %%
@@ -101,7 +103,9 @@ run("with", 10), run("without", 10)
 
 # %%
 def enough_seeds(run, pilot, d):
-    """How many seeds are needed, from a pilot on the seeds `pilot`: a whole number."""
+    """How many seeds are needed, from a pilot on the seeds `pilot`: a
+    whole number.
+    """
     # BEGIN SOLUTION
     differences = torch.tensor([run("with", seed) - run("without", seed) for seed in pilot])
     return int(torch.ceil((2 * differences.std() / d) ** 2))
@@ -115,7 +119,7 @@ def enough_seeds(run, pilot, d):
 check("enough-seeds", enough_seeds)
 
 # %% [markdown]
-# Try it with runs of your own: `enough_seeds(Runs(noise=3.0), range(5), 1.0)`. What becomes of the number if you halve
+# Try it with runs of your own: `enough_seeds(Runs(noise=3.0), range(5), 1.0)`. What happens to the number if you halve
 # d?
 
 # %% [raw]
@@ -144,7 +148,7 @@ def another_pilot(enough_seeds):
 # **Run** both variants with each seed and **write** the interval of the mean difference, with minus without.
 #
 # <details><summary>Hint 1</summary>
-# Take the difference seed by seed first: what is luck for both variants alike goes away.
+# Take the difference seed by seed first: luck that both variants share cancels.
 # </details>
 # <details><summary>Hint 2</summary>
 # The standard error of a mean is the standard deviation divided by the root of the number of seeds.
@@ -156,7 +160,9 @@ def another_pilot(enough_seeds):
 
 # %%
 def paired_interval(run, seeds):
-    """Mean, low end and high end of the 95% interval of run("with", seed) - run("without", seed)."""
+    """Mean, low end and high end of the 95% interval of
+    run("with", seed) - run("without", seed).
+    """
     # BEGIN SOLUTION
     differences = torch.tensor([run("with", seed) - run("without", seed) for seed in seeds])
     n = len(differences)
@@ -223,7 +229,9 @@ share_right(model, images, labels)
 
 # %%
 def forgotten_eval(train, seeds, d):
-    """Low end, high end and verdict for what training mode costs on sorted test images."""
+    """Low end, high end and verdict for what training mode costs on
+    sorted test images.
+    """
     # BEGIN SOLUTION
     costs = []
     for seed in seeds:
@@ -250,7 +258,7 @@ check("forgotten-eval", forgotten_eval)
 # rubric: the effect with its unit and its interval (1/2); how many seeds, on which data, or what the experiment does
 #   not show (1/2)
 # good: With five seeds, training mode on sorted batches of 20 costs 79 points, 95% interval 74 to 84, on small networks
-#   and artificial patterns. It says nothing of shuffled test sets, where the cost was about four points.
+#   and artificial patterns. It says nothing about shuffled test sets, where the cost was about four points.
 # weak: Forgetting eval is bad.
 
 # %% [raw]
@@ -276,7 +284,7 @@ def six_seeds(forgotten_eval):
 # name: race
 
 # %% [markdown]
-# Two variants, `"first"` and `"second"`, are to be compared. `run(variant, rate, seed)` trains one of them with a
+# You compare two variants, `"first"` and `"second"`. `run(variant, rate, seed)` trains one of them with a
 # learning rate and gives its accuracy in points. **Write** a race that is fair:
 #
 # - each variant runs at a rate of its own, the one with the best mean accuracy on the seeds `choosing`;
@@ -284,7 +292,7 @@ def six_seeds(forgotten_eval):
 # - return the ends of the interval of first minus second, and the verdict on "the first is better".
 #
 # <details><summary>Hint 1</summary>
-# Why not choose the rates on the seeds of the race? Of five rates one looks best there, and a part of that is luck.
+# Why not choose the rates on the seeds of the race? Of five rates one looks best there, and part of that is luck.
 # </details>
 # <details><summary>Hint 2</summary>
 # <code>max(rates, key=...)</code> finds the rate with the best mean.
@@ -296,7 +304,9 @@ def six_seeds(forgotten_eval):
 
 # %%
 def race(run, rates, choosing, seeds, d):
-    """Low end, high end and verdict for first minus second, each at the rate that was best on `choosing`."""
+    """Low end, high end and verdict for first minus second, each at the
+    rate that was best on `choosing`.
+    """
     # BEGIN SOLUTION
     best = {
         variant: max(rates, key=lambda rate: sum(run(variant, rate, seed) for seed in choosing))

@@ -15,11 +15,11 @@ from bncourse.exercises import check
 
 # %% [markdown]
 # Several devices have measured their part of a batch: for each channel the mean and the biased variance, and how many
-# values they had. **Write** what SyncBatchNorm computes of them: the mean and the biased variance of the whole batch.
+# values they had. **Write** what SyncBatchNorm computes from them: the mean and the biased variance of the whole batch.
 #
 # <details><summary>Hint 1</summary>
-# The mean of the variances is not the variance of the whole. What does it miss if each device has constant values, and
-# each another one?
+# The mean of the variances is not the variance of the whole. What does it miss if the values on each device are constant,
+# and differ from device to device?
 # </details>
 # <details><summary>Hint 2</summary>
 # The variance of the whole is the mean of the variances plus the variance of the means, both weighted by the counts.
@@ -31,7 +31,9 @@ from bncourse.exercises import check
 
 # %%
 def merge(means, variances, counts):
-    """Mean and biased variance, (C,), of the whole, from means and variances, (devices, C), and counts, (devices,)."""
+    """Mean and biased variance, (C,), of the whole, from means and
+    variances, (devices, C), and counts, (devices,).
+    """
     # BEGIN SOLUTION
     share = (counts / counts.sum())[:, None]
     mean = (share * means).sum(0)
@@ -83,7 +85,9 @@ def five_devices_one_value_on_the_last(merge):
 
 # %%
 def loss_factors(sizes):
-    """One factor for each device, as a list, from the sizes of their parts."""
+    """One factor for each device, as a list, from the sizes of their
+    parts.
+    """
     # BEGIN SOLUTION
     return [size * len(sizes) / sum(sizes) for size in sizes]
     # END SOLUTION
@@ -137,7 +141,9 @@ def one_image_on_the_last_device(loss_factors):
 
 # %%
 def kept(layers):
-    """How many tensors are kept for the backward pass: `layers` is a list of "conv", "norm" and "relu"."""
+    """How many tensors are kept for the backward pass: `layers` is a
+    list of "conv", "norm" and "relu".
+    """
     # BEGIN SOLUTION
     return len({number + (layer == "relu") for number, layer in enumerate(layers)})
     # END SOLUTION

@@ -98,14 +98,14 @@ def given(student: nbformat.NotebookNode, name: str) -> list[str]:
 
 
 def write_student(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """Write a student notebook, but never over one that somebody has worked in: then beside it."""
+    """Write a student notebook, but never over one that somebody has worked in: then next to it."""
     notebook.metadata["bncourse"] = {"made": digest(notebook)}
     if path.exists():
         there = nbformat.read(path, 4)
         made = there.metadata.get("bncourse", {}).get("made")
         if digest(there) not in (made, digest(notebook)):
             path = path.with_suffix(".new.ipynb")
-            print(f"{path.name}: somebody has worked in the notebook that is there, so the new one is beside it")
+            print(f"{path.name}: somebody has worked in the notebook that is there, so the new one is next to it")
     nbformat.write(notebook, path)
 
 
@@ -161,7 +161,7 @@ def about_points(exercise: Exercise, points: float, hidden: int, explained: bool
     public = len(exercise.cases)
     share = "all or nothing" if all_or_nothing else "shared equally"
     if exercise.weights:
-        share = "shared equally but for " + ", ".join(f"{name} (x {w})" for name, w in exercise.weights.items())
+        share = "shared equally except for " + ", ".join(f"{name} (x {w})" for name, w in exercise.weights.items())
     worth = f"{count(exercise.points, 'point')}" + (f": {points:g} for your explanation, {points:g}" * explained)
     return (
         f"*Chapter {exercise.chapter}, {exercise.level}, about {exercise.minutes} minutes. Worth {worth} for what "
