@@ -99,17 +99,23 @@ def statistics_never_came(patient: Patient) -> Iterator[Sign]:
     """Gamma and beta have been trained, but the running mean is 0 and the running variance 1 in every channel. Either
     the statistics were not loaded (``strict=False`` hides that, and so does copying ``parameters()`` alone), or the
     model was trained in evaluation mode, or its momentum is 0. In the first case evaluation is useless; in the second
-    it is what was trained, but nothing was ever normalized."""
+    it is what was trained, but nothing was ever normalized. Where a tenth of the gammas is negative it is a note: some
+    models draw gamma and beta at random, and may be new."""
     norms = moving(patient)
     found = [name for name, norm in norms.items() if initial(norm) and affine_moved(norm)]
     if found:
         counts = {batches_counted(norms[name]) for name in found} - {None}
         counted = f", and {max(counts)} batches were counted" if counts and max(counts) else ""
+        weights = [getattr(norms[name], "weight", None) for name in found]
+        gammas = [weight.detach().flatten().cpu() for weight in weights if weight is not None]
+        negative = float((torch.cat(gammas) < 0).float().mean()) if gammas else 0.0
+        drawn = negative > 0.1 and not counted
         yield Sign(
             found,
-            f"mean 0 and variance 1 in every channel of {of(found, norms)}, although gamma and beta were "
-            f"trained{counted}",
+            f"mean 0 and variance 1 in every channel of {of(found, norms)}, although gamma and beta "
+            + (f"differ between channels ({negative:.0%} of gamma is negative)" if drawn else f"were trained{counted}"),
             "load the buffers too (state_dict, strict=True), or surgery.recalibrate(model, loader)",
+            "note" if drawn else None,
         )
 
 
