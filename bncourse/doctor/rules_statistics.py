@@ -122,19 +122,19 @@ def statistics_never_came(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S05", "note", "A new model", 3)
 def new_model(patient: Patient) -> Iterator[Sign]:
     """All statistics are 0 and 1, and gamma and beta are as they were made: nothing has been trained or loaded yet.
-    That is said once. What can be known of statistics is known after training."""
+    Rules about statistics have something to say after training only."""
     norms = moving(patient)
     if is_new(patient):
         yield Sign(
             [],
             f"{plural(len(norms), 'batch norm')}, all as new: no statistics yet",
-            "nothing, if that is as you expect",
+            "nothing to do, if you expect a new model",
         )
 
 
 @rule("BN-S06", "error", "A checkpoint without statistics", 13)
 def checkpoint_lacks_statistics(patient: Patient) -> Iterator[Sign]:
-    """The checkpoint has gamma and beta but lacks running means or variances, as one of ``parameters()`` does, or one
+    """The checkpoint has gamma and beta but lacks running means or variances, as a file of ``parameters()``, or one
     that was saved by a model without tracking. (The counter ``num_batches_tracked`` may be missing: old files lack
     it.)"""
     missing = [name for name in patient.missing if not name.endswith("num_batches_tracked")]
@@ -280,7 +280,7 @@ def damaged_counter(patient: Patient) -> Iterator[Sign]:
         )
 
 
-@rule("BN-S12", "note", "Some norms counted other numbers of batches", 13)
+@rule("BN-S12", "note", "Norms that counted different numbers of batches", 13)
 def counters_differ(patient: Patient) -> Iterator[Sign]:
     """Norms that saw another number of batches than most: twice as many where activation checkpointing computes the
     forward pass again, or the layer is called twice; fewer where a part was frozen for a time."""
@@ -299,7 +299,7 @@ def counters_differ(patient: Patient) -> Iterator[Sign]:
 def eps_matters(patient: Patient) -> Iterator[Sign]:
     """A batch norm divides by sqrt(variance + eps). Where eps is as large as the variance of a typical channel, the
     output's variance is one half or less. Frameworks differ (1e-5 in torch, 1e-3 in Keras): weights from one run with
-    the other's eps give other outputs. Several eps in one model are a hint at that."""
+    the other's eps give other outputs. Several eps in one model hint at that."""
     norms = {name: norm for name, norm in patient.norms.items() if tracks(norm) and not initial(norm)}
     share = {
         name: norm.eps / float(norm.running_var.float().median().clamp(min=1e-30))
