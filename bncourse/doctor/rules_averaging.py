@@ -111,7 +111,7 @@ def equal_statistics(one: nn.Module, other: nn.Module) -> bool:
 
 @rule("BN-S33", "warning", "A teacher in training mode", 13)
 def teacher_in_training(patient: Patient) -> Iterator[Sign]:
-    """The second model wants no gradients, as a teacher, target or average, and is in training mode: each forward pass
+    """The second model needs no gradients, as a teacher, target or average, and is in training mode: each forward pass
     moves its statistics and depends on the batch. ``no_grad()`` does not prevent that."""
     for other in map(inner, patient.averaged):
         norms = {name: norm for name, norm in batch_norms(other).items() if tracks(norm)}
@@ -127,7 +127,7 @@ def teacher_in_training(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S28", "error", "Federated weights without statistics", 13)
 def federated(patient: Patient) -> Iterator[Sign]:
     """The model's parameters are the mean of the clients', its running statistics are not: they are a new layer's, or
-    one client's, or left from before. ``model.parameters()`` was averaged, not the state."""
+    one client's, or older ones. ``model.parameters()`` was averaged, not the state."""
     if not is_federated(patient):
         return
     clients = [batch_norms(one) for one in alike(patient)]

@@ -47,7 +47,7 @@ def weight_decay(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S24", "error", "A norm that the optimizer does not know", 10)
 def not_in_optimizer(patient: Patient) -> Iterator[Sign]:
-    """Gamma and beta want gradients but are not in the optimizer, while the layer before them is: they stay as they
+    """Gamma and beta require gradients but are not in the optimizer, while the layer before them is: they stay as they
     are. The optimizer was made before norms were converted, added or unfrozen, or by a list that leaves them out."""
     if patient.optimizer is None:
         return
@@ -94,7 +94,7 @@ def frozen_with_gradient(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S26", "note", "Gamma and beta never moved", 10)
 def never_trained(patient: Patient) -> Iterator[Sign]:
-    """Batches were counted and gamma is exactly 1 and beta exactly 0 in every channel, although they want gradients:
+    """Batches were counted and gamma is exactly 1 and beta exactly 0 in every channel, although they require gradients:
     they are in no optimizer, or its learning rate is 0."""
     norms = {
         name: norm

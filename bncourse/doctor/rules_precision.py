@@ -40,8 +40,8 @@ def impossible(norm: torch.nn.Module) -> str:
 @rule("BN-S30", "note", "An implausible variance", 10)
 def implausible(patient: Patient) -> Iterator[Sign]:
     """A running variance above a million, a thousand times a normal activation: inputs that are not scaled, activations
-    that grow with depth, or one batch near overflow. float16 ends at 65,504, that is at a standard deviation that is
-    not much larger."""
+    that grow with depth, or one batch near overflow. float16 ends at 65,504, which is 65 such standard
+    deviations."""
     largest = {
         name: float(norm.running_var.detach().float().max())
         for name, norm in patient.norms.items()
@@ -75,7 +75,7 @@ def half_precision(patient: Patient) -> Iterator[Sign]:
         )
 
 
-@rule("BN-S32", "note", "Each device its own statistics", 14)
+@rule("BN-S32", "note", "Statistics of each device alone", 14)
 def not_synchronized(patient: Patient) -> Iterator[Sign]:
     """Several processes train this model and its batch norms are not synchronized: each normalizes with its own part of
     the batch, and rank 0's statistics are saved. With many samples on a device that is fine; with 2 or 4 it is not."""

@@ -96,8 +96,8 @@ def wrong_axis(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F08", "warning", "Padding in the statistics", 7)
 def padding(patient: Patient) -> Iterator[Sign]:
-    """The ends of the sequences are constant, each from another position on: padding. A batch norm counts it as data:
-    the mean moves towards the padding, and the more of it, the smaller the variance."""
+    """Each sequence is constant from some position on, and these positions differ: that is padding. A batch norm counts
+    it as data: the mean moves towards the padding, and the more there is, the smaller the variance."""
     if not patient.real:
         return
     shares = {
@@ -107,7 +107,7 @@ def padding(patient: Patient) -> Iterator[Sign]:
     if found:
         yield Sign(
             found,
-            f"{shares[found[0]]:.0%} of the positions are constant ends of sequences of other lengths",
+            f"{shares[found[0]]:.0%} of the positions are padding: constant ends of sequences of different lengths",
             "bncourse.layers.masked.MaskedBatchNorm1d, with a mask, or a norm of each position (LayerNorm)",
         )
 

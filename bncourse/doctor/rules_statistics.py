@@ -99,36 +99,42 @@ def statistics_never_came(patient: Patient) -> Iterator[Sign]:
     """Gamma and beta have been trained, but the running mean is 0 and the running variance 1 in every channel. Either
     the statistics were not loaded (``strict=False`` hides that, and so does copying ``parameters()`` alone), or the
     model was trained in evaluation mode, or its momentum is 0. In the first case evaluation is useless; in the second
-    it is what was trained, but nothing was ever normalized."""
+    it is what was trained, but nothing was ever normalized. Where a tenth of the gammas is negative it is a note: some
+    models draw gamma and beta at random, and may be new."""
     norms = moving(patient)
     found = [name for name, norm in norms.items() if initial(norm) and affine_moved(norm)]
     if found:
         counts = {batches_counted(norms[name]) for name in found} - {None}
         counted = f", and {max(counts)} batches were counted" if counts and max(counts) else ""
+        weights = [getattr(norms[name], "weight", None) for name in found]
+        gammas = [weight.detach().flatten().cpu() for weight in weights if weight is not None]
+        negative = float((torch.cat(gammas) < 0).float().mean()) if gammas else 0.0
+        drawn = negative > 0.1 and not counted
         yield Sign(
             found,
-            f"mean 0 and variance 1 in every channel of {of(found, norms)}, although gamma and beta were "
-            f"trained{counted}",
+            f"mean 0 and variance 1 in every channel of {of(found, norms)}, although gamma and beta "
+            + (f"differ between channels ({negative:.0%} of gamma is negative)" if drawn else f"were trained{counted}"),
             "load the buffers too (state_dict, strict=True), or surgery.recalibrate(model, loader)",
+            "note" if drawn else None,
         )
 
 
 @rule("BN-S05", "note", "A new model", 3)
 def new_model(patient: Patient) -> Iterator[Sign]:
     """All statistics are 0 and 1, and gamma and beta are as they were made: nothing has been trained or loaded yet.
-    That is said once. What can be known of statistics is known after training."""
+    Rules about statistics have something to say after training only."""
     norms = moving(patient)
     if is_new(patient):
         yield Sign(
             [],
             f"{plural(len(norms), 'batch norm')}, all as new: no statistics yet",
-            "nothing, if that is as you expect",
+            "nothing to do, if you expect a new model",
         )
 
 
 @rule("BN-S06", "error", "A checkpoint without statistics", 13)
 def checkpoint_lacks_statistics(patient: Patient) -> Iterator[Sign]:
-    """The checkpoint has gamma and beta but lacks running means or variances, as one of ``parameters()`` does, or one
+    """The checkpoint has gamma and beta but lacks running means or variances, as a file of ``parameters()``, or one
     that was saved by a model without tracking. (The counter ``num_batches_tracked`` may be missing: old files lack
     it.)"""
     missing = [name for name in patient.missing if not name.endswith("num_batches_tracked")]
@@ -274,7 +280,7 @@ def damaged_counter(patient: Patient) -> Iterator[Sign]:
         )
 
 
-@rule("BN-S12", "note", "Some norms counted other numbers of batches", 13)
+@rule("BN-S12", "note", "Norms that counted different numbers of batches", 13)
 def counters_differ(patient: Patient) -> Iterator[Sign]:
     """Norms that saw another number of batches than most: twice as many where activation checkpointing computes the
     forward pass again, or the layer is called twice; fewer where a part was frozen for a time."""
@@ -293,7 +299,7 @@ def counters_differ(patient: Patient) -> Iterator[Sign]:
 def eps_matters(patient: Patient) -> Iterator[Sign]:
     """A batch norm divides by sqrt(variance + eps). Where eps is as large as the variance of a typical channel, the
     output's variance is one half or less. Frameworks differ (1e-5 in torch, 1e-3 in Keras): weights from one run with
-    the other's eps give other outputs. Several eps in one model are a hint at that."""
+    the other's eps give other outputs. Several eps in one model hint at that."""
     norms = {name: norm for name, norm in patient.norms.items() if tracks(norm) and not initial(norm)}
     share = {
         name: norm.eps / float(norm.running_var.float().median().clamp(min=1e-30))

@@ -25,7 +25,7 @@ def chosen(record: Any, test) -> dict[str, list]:
 def moved_without_gradients(record: Any) -> Iterator[Sign]:
     """The statistics moved in a forward pass without gradients. ``no_grad()`` does not select the mode: without
     ``model.eval()`` a validation moves the statistics towards the validation data, and its result depends on the batch.
-    A teacher or target network in training mode is the same. (``momentum=None``, as in ``update_bn``, is left out:
+    A teacher or target network in training mode does the same. (``momentum=None``, as in ``update_bn``, is left out:
     there it is meant.)"""
     found = chosen(
         record, lambda event: event.moved and not event.grad and event.training and event.momentum is not None
@@ -42,7 +42,7 @@ def moved_without_gradients(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W02", "warning", "Frozen parameters, and the statistics moved", 13)
 def frozen_moved(record: Any) -> Iterator[Sign]:
-    """Gamma and beta want no gradient, and the norm's statistics moved while you watched: what was to be frozen
+    """Gamma and beta require no gradient, and the norm's statistics moved while you watched: what was to be frozen
     drifts."""
     found = chosen(record, lambda event: event.moved)
     found = {

@@ -133,7 +133,7 @@ def list_of(env, name: str, rows: list[dict]) -> str:
                      else title(row["name"]) for row in rows if row["verdict"] == verdict]:  # fmt: skip
             result += f"<p>{name}, {'noticed only' if verdict == 'noticed' else verdict}: {'; '.join(names)}.</p>"
     if name == HELD:
-        result = f"<p>{HELD} are written by somebody who had not seen the rules, each in two networks.</p>{result}"
+        result = f"<p>{HELD} were written by somebody who had not seen the rules, each in two networks.</p>{result}"
     twins = [f"{title(row['name'])} ({rules(env, row['twin'])})" for row in rows if row["twin"]]
     said = f"an error or a warning on {len(twins)}: {'; '.join(twins)}" if twins else "no error and no warning"
     return result + f"<p>{name}, on the {len(rows)} fixed twins: {said}.</p>"
@@ -154,7 +154,7 @@ def healthy(env, found: dict) -> str:
         result += (
             f"<p>On {len(rows)} {what}: {len(wrong)} with a false alarm{': ' + '; '.join(wrong) if wrong else ''}. "
             f"{notes} have notes, which are not counted."
-            + (f" Right are the alarms on {' and '.join(right)}." if right else "")
+            + (f" The alarms on {' and '.join(right)} are right." if right else "")
             + "</p><details><summary>Which ones</summary><p>"
             + f"{escape('; '.join(row['name'] for row in rows))}.</p></details>"
         )

@@ -680,6 +680,16 @@ def test_what_one_threshold_separates_is_a_note(off, targets, severity):
     assert [one.severity for one in found if one.rule == "BN-F01"] == [severity], found
 
 
+def test_gammas_that_were_drawn_at_random_are_not_taken_for_trained():
+    """As timm's RepVGG draws them: a sixth is negative."""
+    torch.manual_seed(0)
+    model = small_cnn(channels=1)
+    for norm in norms(model):
+        nn.init.normal_(norm.weight, 0.1, 0.1)
+        nn.init.normal_(norm.bias, 0, 0.1)
+    assert {one.severity for one in diagnose(model).findings} == {"note"}
+
+
 def test_a_negative_variance_is_told_once():
     model = trained()
     norms(model)[1].running_var.neg_()
