@@ -150,8 +150,8 @@ def half_way(steps_until):
 #
 # - it runs at most `batch_size` samples at a time, in order, and the last batch may be smaller;
 # - the model predicts in evaluation mode, whatever mode it came in, and no gradients are recorded;
-# - afterwards every module is in the mode it was in before. Think of a model in training whose BatchNorm layers somebody
-#   has frozen with `eval()`.
+# - afterwards every module is in the mode it was in before. Think of a model in training whose BatchNorm layers
+#   somebody has frozen with `eval()`.
 #
 # <details><summary>Hint 1</summary>
 # <code>model.train()</code> at the end would also wake the frozen layers. <code>model.modules()</code> lists every

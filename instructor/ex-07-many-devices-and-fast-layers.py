@@ -18,8 +18,8 @@ from bncourse.exercises import check
 # values they had. **Write** what SyncBatchNorm computes from them: the mean and the biased variance of the whole batch.
 #
 # <details><summary>Hint 1</summary>
-# The mean of the variances is not the variance of the whole. What does it miss if the values on each device are constant,
-# and differ from device to device?
+# The mean of the variances is not the variance of the whole. What does it miss if the values on each device are
+# constant, and differ from device to device?
 # </details>
 # <details><summary>Hint 2</summary>
 # The variance of the whole is the mean of the variances plus the variance of the means, both weighted by the counts.
