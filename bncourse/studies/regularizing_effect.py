@@ -17,6 +17,7 @@ __all__ = [
     "at_best_temperature",
     "noise_by_layer",
     "normalized_in_batches",
+    "predicted_noise",
     "small_sets",
     "thumbnails",
     "with_wrong_labels",
@@ -41,6 +42,17 @@ def normalized_in_batches(
     others = torch.randint(len(z), (batches, batch_size - 1), generator=generator)
     together = torch.cat([z[sample].expand(batches, 1, -1), z[others]], dim=1)  # (batches, batch_size, features)
     return standardize(together, (1,))[0][:, 0]
+
+
+def predicted_noise(z: Tensor, sample: int, batch_size: int) -> float:
+    """The variance of ``normalized_in_batches``, to first order in the errors of mean and variance (its feature mean).
+
+    (1 + s u + (k - 1) u² / 4) / batch_size, for the sample's standardized value u and a feature of skewness s and
+    kurtosis k over ``z`` (N, features).
+    """
+    u = (z - z.mean(0)) / z.std(0, correction=0)
+    factor = 1 + (u**3).mean(0) * u[sample] + ((u**4).mean(0) - 1) / 4 * u[sample] ** 2
+    return factor.mean().item() / batch_size
 
 
 @torch.no_grad()

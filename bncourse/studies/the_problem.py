@@ -83,10 +83,15 @@ class InputMoves:
 
     @torch.no_grad()
     def _inputs(self) -> Tensor:
-        twin = copy.deepcopy(self.networks).train()  # whose running averages may move
-        with outputs_of(twin, ManyLinear) as calls:
-            twin(self.images)
-        return calls[self.layer].input
+        before = copy.deepcopy(_before(self.networks, self.layer))  # whose running averages may move
+        return before.train()(self.images)
+
+
+def _before(networks: ManyNetworks, layer: int) -> nn.Sequential:
+    """What stands before that linear layer, counted from 0."""
+    modules = list(networks)
+    places = [place for place, module in enumerate(modules) if isinstance(module, ManyLinear)]
+    return nn.Sequential(*modules[: places[layer]])
 
 
 def _move(then: Tensor, now: Tensor) -> Tensor:
@@ -121,9 +126,8 @@ class GradientShift:
         if step % self.every:
             return
         twin = copy.deepcopy(self.networks).train()
-        places = [place for place, module in enumerate(twin) if isinstance(module, ManyLinear)]
-        weight = twin[places[self.layer]].weight
-        earlier = [one for module in list(twin)[: places[self.layer]] for one in module.parameters()]
+        earlier = _before(twin, self.layer)
+        weight, earlier = twin[len(earlier)].weight, list(earlier.parameters())
         before, *gradients = torch.autograd.grad(_loss(twin, *self.examples).sum(), [weight, *earlier])
         with torch.no_grad():
             for parameter, gradient in zip(earlier, gradients, strict=True):

@@ -10,6 +10,7 @@ from bncourse.studies.regularizing_effect import (
     at_best_temperature,
     noise_by_layer,
     normalized_in_batches,
+    predicted_noise,
     small_sets,
     with_wrong_labels,
 )
@@ -23,6 +24,17 @@ def test_noise_of_a_normal_distribution_follows_the_formula():
         values = normalized_in_batches(z, sample, 64, 20_000, generator)
         assert values.var().item() == pytest.approx((1 + wanted**2 / 2) / 64, rel=0.1)
         assert values.mean().item() == pytest.approx(wanted, abs=0.03)
+        assert predicted_noise(z, sample, 64) == pytest.approx((1 + wanted**2 / 2) / 64, rel=0.05)
+
+
+def test_the_formula_knows_skewed_features():
+    """An exponential variable has skewness 2 and kurtosis 9."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.empty(200_000, 1).exponential_(generator=generator)
+    for wanted in (-0.5, 1.0):
+        sample = (z[:, 0] - (1 + wanted)).abs().argmin().item()
+        expected = (1 + 2 * wanted + 2 * wanted**2) / 64
+        assert predicted_noise(z, sample, 64) == pytest.approx(expected, rel=0.05)
 
 
 def test_a_value_is_bounded_by_its_batch():
