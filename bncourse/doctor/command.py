@@ -1,6 +1,7 @@
 """``bncourse doctor``: a diagnosis from the shell."""
 
 import argparse
+import contextlib
 import importlib
 import math
 import sys
@@ -17,6 +18,7 @@ from bncourse.doctor.diagnosis import examine
 from bncourse.doctor.finding import SEVERITIES, Diagnosis
 from bncourse.doctor.patient import Patient
 from bncourse.doctor.rule import RULES
+from bncourse.doctor.words import first_line
 
 __all__ = ["run"]
 
@@ -31,7 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.explain:
             print(_explanation(arguments.explain))
             return 0
-        diagnosis = _diagnosis(arguments).chosen(_ids(arguments.select), _ids(arguments.ignore))
+        with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is not the diagnosis
+            diagnosis = _diagnosis(arguments).chosen(_ids(arguments.select), _ids(arguments.ignore))
     except Exception as error:
         if arguments.debug:
             traceback.print_exc()
@@ -89,14 +92,14 @@ def _model(name: str) -> nn.Module:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"{name!r} is not found: {type(error).__name__}: {error}") from error
     if not isinstance(found, nn.Module):
         if not callable(found):
             raise BadInput(f"{name!r} must be a torch.nn.Module or make one, got {type(found).__name__}")
         try:
             found = found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadInput(f"{name}() raised {type(error).__name__}: {error}") from error
     if not isinstance(found, nn.Module):
         raise BadInput(f"{name}() must return a torch.nn.Module, got {type(found).__name__}")
@@ -107,7 +110,9 @@ def _read(option: str, path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = first_line(error) or type(error).__name__
+        if "Weights only load failed" in reason:  # followed by a page on what torch.load used to do
+            reason = "torch.load(weights_only=True) refuses it"
         raise BadInput(f"{option} must be a file of torch.save with tensors only, got {path}: {reason}") from error
 
 

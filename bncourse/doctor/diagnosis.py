@@ -50,7 +50,7 @@ def diagnose(
 
     Raises:
         TypeError: a model that is not a module, or a batch that is none of these.
-        ValueError: a batch that does not fit the model.
+        ValueError: a batch that does not fit the model, or a batch for a model on the meta device.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -62,6 +62,8 @@ def diagnose(
 def examine(patient: Patient, loader: Any = None) -> Diagnosis:
     """What the static rules find in a patient, and those of a forward pass if it came with a batch."""
     patient.loader = loader
+    if patient.batches and any(value.is_meta for value in (*patient.model.parameters(), *patient.model.buffers())):
+        raise ValueError("model must have values to run on a batch, got some on the meta device")
     with untouched(patient.model):
         found = findings_of(patient, "static")
         if patient.batches:

@@ -33,6 +33,17 @@ def breaks():
 
 def nothing():
     return "a model"
+
+def leaves():
+    raise SystemExit("usage: train.py")
+
+def talks():
+    print("loading ...")
+    return sick()
+
+def empty():
+    with torch.device("meta"):
+        return small_cnn(channels=1)
 """
 
 
@@ -80,13 +91,18 @@ def test_exit_codes(shop, capsys):
         (["nowhere:model"], "'nowhere:model' is not found: ModuleNotFoundError"),
         (["shop:absent"], "'shop:absent' is not found: AttributeError"),
         (["shop:breaks"], "shop:breaks() raised RuntimeError: no weights here"),
+        (["shop:leaves"], "shop:leaves() raised SystemExit: usage: train.py"),
+        (
+            ["shop:empty", "--input", "8,1,28,28"],
+            "model must have values to run on a batch, got some on the meta device",
+        ),
         (["shop:nothing"], "shop:nothing() must return a torch.nn.Module, got str"),
         (["shop:number"], "must be a torch.nn.Module or make one, got int"),
         (["shop:healthy", "--input", "8,x"], "--input must be a shape such as 8,3,32,32, got '8,x'"),
         (["shop:healthy", "--input", "8,3,28,28"], "batch must fit the model"),
         (["shop:healthy", "--input", "8,1,28,28", "--batch", "b.pt"], "exclude each other"),
         (["shop:healthy", "--batch", "absent.pt"], "--batch must be a file of torch.save"),
-        (["shop:healthy", "--batch", "model.pt"], "--batch must be a file of torch.save with tensors only"),
+        (["shop:healthy", "--batch", "model.pt"], "got model.pt: torch.load(weights_only=True) refuses it"),
         (["shop:healthy", "--checkpoint", "other.pt"], "must be one of this model: lacks 0.0.weight"),
         (["shop:healthy", "--checkpoint", "shapes.pt"], "must be one of this model"),
         (["shop:healthy", "--checkpoint", "number.pt"], "must have a state_dict, got int"),
@@ -107,6 +123,12 @@ def test_bad_input_is_one_line(shop, capsys, arguments, message):
     assert message in err
     assert doctor(*arguments, "--debug") == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_the_users_code_prints_is_not_part_of_the_answer(shop, capsys):
+    assert doctor("shop:talks", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["findings"] and err == "loading ...\n"
 
 
 def test_a_file_of_batches_and_a_checkpoint(shop, capsys):
