@@ -398,6 +398,23 @@ def test_an_explorer_keeps_the_guess_beside_the_result_and_its_state_in_the_addr
         assert other.locator(".bn-explorer[role=group] .bn-reading").first.inner_text() != reading
 
 
+def test_the_wrong_line_of_a_creature_is_found_by_a_click_and_by_the_keyboard(book, browser):
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.goto((book / "exercises" / "ex-04-bug-zoo.html").as_uri())
+        assert page.locator(".bn-line").count() >= 10
+        first = page.locator(".bn-line").first
+        page.get_by_text("is_grad_enabled", exact=True).first.click()
+        assert "yes, here it is" in first.get_by_role("status").inner_text()
+        page.get_by_text("register_buffer", exact=True).first.click()
+        assert "no, this one" in first.get_by_role("status").inner_text()
+        first.get_by_role("combobox").focus()
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowDown")
+        assert first.get_by_role("status").inner_text().startswith("Line 1: no")
+        assert "if self.training:" not in page.content().partition("class Sleepless")[2].partition("bn-line")[0]
+
+
 def test_letters_of_figures_can_be_read_on_a_phone(book, browser):
     """A figure is as wide as the screen, where its smallest letters have 10 px; test_plotting knows their size."""
     with browser.new_context(viewport={"width": 360, "height": 800}, color_scheme="dark") as context:
