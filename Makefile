@@ -22,8 +22,8 @@ $(READY): requirements.txt pyproject.toml
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt && \
 	touch $(READY) && echo "Set up in $$((SECONDS - started)) s"
 
-book: $(READY) ## build the book into _build/html
-	@$(VENV)/python -m tools.build
+book: $(READY) ## build the book into _build/html; SOLUTIONS=1: with the exercises' solutions, into a folder of its own
+	@$(VENV)/python -m tools.$(if $(SOLUTIONS),solutions,build)
 
 pdf: book ## print the book into one PDF, beside the zip
 	@$(VENV)/python -m tools.pdf

@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[2] / "instructor" / "ex-04-bug-zoo.py"
 
 
 def bug_lines() -> dict[str, list[int]]:
-    """For each creature its lines, counted from 0, that the solution changes; nothing without the instructor's folder."""
+    """For each creature its lines, counted from 0, that the solution changes; none without the instructor."""
     text = SOURCE.read_text(encoding="utf-8") if SOURCE.exists() else ""
     found = {}
     for name, fixes in re.findall(r"^(\w+) = ({\n.*?\n})$", text, re.DOTALL | re.MULTILINE):

@@ -398,11 +398,18 @@ def test_an_explorer_keeps_the_guess_beside_the_result_and_its_state_in_the_addr
         assert other.locator(".bn-explorer[role=group] .bn-reading").first.inner_text() != reading
 
 
+def test_every_page_of_exercises_shows_what_a_check_says(book):
+    for path in (book / "exercises").glob("*.html"):
+        html = path.read_text(encoding="utf-8")
+        sample = html.partition("What a check says.")[2].partition("</pre>")[0]
+        assert "cases fail" in sample and "FAIL" in sample and "Hint" in sample, path.name
+
+
 def test_the_wrong_line_of_a_creature_is_found_by_a_click_and_by_the_keyboard(book, browser):
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
         page = context.new_page()
         page.goto((book / "exercises" / "ex-04-bug-zoo.html").as_uri())
-        assert page.locator(".bn-line").count() >= 10
+        assert page.locator(".bn-line").count() == 7
         first = page.locator(".bn-line").first
         page.get_by_text("is_grad_enabled", exact=True).first.click()
         assert "yes, here it is" in first.get_by_role("status").inner_text()
