@@ -8,7 +8,7 @@ READY := .venv/.ready
 SLOW := %compile.py %onnx.py %sync.py
 CORE := $(filter-out $(SLOW),$(wildcard tests/layers/test_*.py)) # nothing that compiles, exports or starts processes
 
-.PHONY: help book test check bench explore verdicts replicate exercises repository colab test-colab test-oldest test-newest lint clean
+.PHONY: help book pdf epub test check bench explore verdicts replicate exercises repository colab test-colab test-oldest test-newest lint clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -22,8 +22,14 @@ $(READY): requirements.txt pyproject.toml
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt && \
 	touch $(READY) && echo "Set up in $$((SECONDS - started)) s"
 
-book: $(READY) ## build the book into _build/html
-	@$(VENV)/python -m tools.build
+book: $(READY) ## build the book into _build/html; SOLUTIONS=1: with the exercises' solutions, into a folder of its own
+	@$(VENV)/python -m tools.$(if $(SOLUTIONS),solutions,build)
+
+pdf: book ## print the book into one PDF, beside the zip
+	@$(VENV)/python -m tools.pdf
+
+epub: book ## write the book as an EPUB, beside the zip
+	@$(VENV)/python -m tools.epub
 
 test: $(READY) ## check everything: package, notebooks, built book, exercises
 	-@$(VENV)/python -m tools.build # both cores run notebooks, then tests; if it fails, the tests say which notebooks do

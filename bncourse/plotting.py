@@ -53,9 +53,9 @@ RC_PARAMS = {
     "axes.prop_cycle": matplotlib.cycler(color=[BLUE, RED, GREEN, ORANGE, PINK, SKY, BLACK]),
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.7,
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
-    "legend.fontsize": 11,
+    "xtick.labelsize": 11.5,  # 10 px on a screen of 360
+    "ytick.labelsize": 11.5,
+    "legend.fontsize": 11.5,
     "legend.frameon": False,
     "lines.linewidth": 2,
     "lines.markersize": 5,
@@ -114,7 +114,8 @@ def direct_labels(axes: Axes) -> None:
     stacked = heights.cumsum() - heights / 2  # the centres, if each stood on the one below and the lowest at 0
     shifts = np.fmin.accumulate((ends - stacked)[::-1])[::-1]  # from the top down: each below the one above
     for line, y in zip(lines, stacked + np.maximum(shifts, -stacked[:1]), strict=True):  # and none below the axes
-        axes.text(1.01, y, line.get_label(), color=line.get_color(), fontsize=11, va="center", transform=axes.transAxes)
+        look = {"color": line.get_color(), "fontsize": 11.5, "va": "center"}
+        axes.text(1.01, y, line.get_label(), transform=axes.transAxes, **look)
 
 
 __getattr__ = names_of(__name__)

@@ -13,13 +13,22 @@ import time
 import zipfile
 from pathlib import Path
 
+from PIL import Image
+
 from tools.notebooks import NotebookFailed, execute
 from tools.toc import ROOT, chapters
 
 NAME = "batch-normalization-tested"
+UNASKED = (
+    *("**/*.map", "_static/mathjax/**/*", "_static/locales/**/*", "_sources/**/*.md"),
+    *("_static/vendor/**/*.ttf", "_static/vendor/fontawesome/**/*-brands-*"),
+    *("_static/searchtools.js", "_static/language_data.js", "searchindex.js"),
+)
+ASKED = ("_static/mathjax/tex-chtml.js", "woff-v2/*")
+PHOTOGRAPH = 30_000  # colours: more than a drawn figure has
 
 
-def run_sphinx(root: Path) -> bool:
+def run_sphinx(root: Path, builder: str = "html") -> bool:
     """What ``jupyter-book build book --config ... --toc ... --path-output . -W`` does, without its last traceback."""
     from jupyter_book.sphinx import build_sphinx
     from sphinx.util.console import color_terminal, nocolor
@@ -28,7 +37,11 @@ def run_sphinx(root: Path) -> bool:
         nocolor()
     result = build_sphinx(
         root / "book",
-        root / "_build" / "html",
+        root / "_build" / builder,
+        builder=builder,
+        doctreedir=root
+        / "_build"
+        / (".doctrees" if builder == "html" else f".doctrees-{builder}"),  # with links of its own
         noconfig=True,
         path_config=root / "_config.yml",
         confoverrides={"external_toc_path": str(root / "_toc.yml"), "latex_individualpages": False},
@@ -41,6 +54,17 @@ def discard_pages(build: Path) -> None:
     """Remove the pages and Sphinx's memory of them."""
     for name in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(build / name, ignore_errors=True)
+
+
+def prune(html: Path) -> None:
+    """Remove what no page asks for, and store figures with 256 colours, which are more than they have."""
+    for path in [path for pattern in UNASKED for path in html.glob(pattern)]:
+        if path.is_file() and not any(path.match(pattern) for pattern in ASKED):
+            path.unlink()
+    for path in (html / "_images").glob("*.png"):
+        with Image.open(path) as picture:
+            if picture.mode != "P" and picture.getcolors(PHOTOGRAPH) is not None:
+                picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def pack(html: Path, archive: Path) -> None:
@@ -74,6 +98,7 @@ def build(root: Path) -> int:
         discard_pages(folder)
         print("The book was not built; the reason is above.", file=sys.stderr)
         return 1
+    prune(folder / "html")
     archive = folder / f"{NAME}.zip"
     pack(folder / "html", archive)
     unfinished.unlink()

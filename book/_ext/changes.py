@@ -23,7 +23,7 @@ class ChangesDirective(SphinxDirective):
         for edition in dict.fromkeys(change.edition for change in changes()):
             rows = [row(self.env, change) for change in changes() if change.edition == edition]
             result += f'<p class="rubric">Edition {escape(edition)}</p>'
-            result += table("ledger", ["Finding", "Before", "Now", "Why"], rows)
+            result += table("ledger changes", ["Finding", "Before", "Now", "Why"], rows)
         return [shown(self.env, result)]
 
 

@@ -32,7 +32,7 @@ def name_the_wheel(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def write(app: Sphinx, exception: Exception | None) -> None:
     root = course(app)
-    if exception is not None or app.builder.format != "html" or root is None:
+    if exception is not None or app.builder.name != "html" or root is None:
         return
     folder = Path(app.outdir, FOLDER)
     write_script(folder / "package.js", "bncoursePackage", packed_package(root))

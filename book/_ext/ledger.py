@@ -108,13 +108,28 @@ def ledger(env) -> str:
         if missing := [one.name for one in statement.findings if one.name not in found] or not statement.findings:
             lacks = ", ".join(missing) if isinstance(missing, list) else statement.id
             logger.warning(f"no claim settles {lacks} ({chapters[statement.chapter]})", location=env.docname)
-    result = sums(env, examined)
+    result = sums(env, examined) + filters(env, examined)
     for chapter in sorted({statement.chapter for statement in examined}):
-        here = [one for one in examined if one.chapter == chapter]
-        result += chapter_heading(env, chapters[chapter])
-        rows = [row for one in here for row in rows_of(env, one)]
-        result += table("ledger", ["", here[0].speaker, "We find", "Holm"], rows)
+        here = "".join(entry(env, one) for one in examined if one.chapter == chapter)
+        result += f'<section class="bn-chapter">{chapter_heading(env, chapters[chapter])}{here}</section>'
     return result
+
+
+def filters(env, examined: list[Statement]) -> str:
+    """Menus for the verdict and the chapter, which a script brings to life."""
+    verdicts = dict.fromkeys(verdict_of(env, one) for one in examined)
+    menus = {
+        "verdict": [(name.replace(" ", "-"), name) for name in verdicts if name],
+        "chapter": [(str(number), f"chapter {number}") for number in sorted({one.chapter for one in examined})],
+    }
+    fields = "".join(
+        f'<label>{name.capitalize()} <select name="{name}"><option value="">all</option>'
+        + "".join(f'<option value="{value}">{text}</option>' for value, text in choices)
+        + "</select></label>"
+        for name, choices in menus.items()
+    )
+    button = '<button type="button">Open all that are shown</button>'
+    return f'<form class="bn-filter" hidden>{fields}{button}<p role="status"></p></form>'
 
 
 def sums(env, examined: list[Statement]) -> str:
@@ -137,21 +152,19 @@ def sums(env, examined: list[Statement]) -> str:
     )
 
 
-def rows_of(env, statement: Statement) -> list[str]:
-    """A statement's rows: its words and verdict beside its findings."""
-    claims = claims_on(env, statement)
-    found = verdict_of(env, statement)
-    whole = ""
-    if len(claims) > 1 and found:
-        words = summary(statement, [claim["verdict"] for claim in claims])
-        whole = f'<p><strong class="{colour(found)}">All in all: it {escape(words)}.</strong></p>'
-    says = (
-        f'<td rowspan="{max(1, len(claims))}"><p><strong>{statement.id}</strong></p></td>'
-        f'<td rowspan="{max(1, len(claims))}"><p>{escape(statement.source)}</p>{whole}{refute(env, statement.id)}</td>'
+def entry(env, statement: Statement) -> str:
+    """A statement as a line that opens: its words and verdict, then its findings."""
+    claims, found = claims_on(env, statement), verdict_of(env, statement)
+    words = summary(statement, [claim["verdict"] for claim in claims]) if found else "not examined yet"
+    cells = [describe_claim(env, claim) for claim in claims]
+    return (
+        f'<details class="bn-statement" id="ledger-{statement.id}" data-verdict="{found.replace(" ", "-")}" '
+        f'data-chapter="{statement.chapter}"><summary><strong>{statement.id}</strong> '
+        f'<span class="bn-source">{escape(statement.source)}</span> '
+        f'<strong class="{colour(found)}">{escape(words[0].upper() + words[1:])}.</strong></summary>'
+        f"{table('ledger', ['We find', 'Holm'], [f'<tr>{cell}</tr>' for cell in cells])}"
+        f"{refute(env, statement.id)}</details>"
     )
-    cells = [describe_claim(env, claim) for claim in claims] or ["<td><p>not examined yet</p></td><td></td>"]
-    first, *others = cells
-    return [f'<tr id="ledger-{statement.id}">{says}{first}</tr>', *(f"<tr>{cell}</tr>" for cell in others)]
 
 
 def describe_claim(env, claim: dict) -> str:
@@ -174,7 +187,7 @@ def after_holm(claim: dict) -> str:
 
 def write_json(app: Sphinx, exception: Exception | None) -> None:
     """All that the ledger shows, for programs."""
-    if exception is not None or app.builder.format != "html":
+    if exception is not None or app.builder.name != "html":
         return
     env = app.env
     found = [
@@ -220,4 +233,4 @@ def setup(app: Sphinx) -> dict:
     app.add_role("verdict", VerdictRole())
     app.connect("env-get-outdated", read_claims)
     app.connect("build-finished", write_json)
-    return {"parallel_read_safe": True, "env_version": 5}
+    return {"parallel_read_safe": True, "env_version": 6}

@@ -8,6 +8,9 @@ from docutils import nodes
 from downloads import FOLDER, course
 from sphinx.application import Sphinx
 
+from bncourse.exercises import EXERCISES
+from tools.toc import notebooks
+
 
 def times(app: Sphinx, pagename: str, context: dict) -> str:
     """How long the notebook ran, and a link to it."""
@@ -19,6 +22,11 @@ def times(app: Sphinx, pagename: str, context: dict) -> str:
         carried = f' data-notebooks="{folder}" data-name="{pagename}"' if course(app) else ""
         name = pagename.rpartition("/")[2]
         parts.append(f'<a href="{html.escape(source)}" download="{name}.ipynb"{carried}>download the notebook</a>')
+        parts += [
+            f'<a href="{app.builder.get_relative_uri(pagename, page)}">exercises {page[13:15].lstrip("0")}</a>'
+            for page in exercises_of(pagename)
+            if page in app.env.found_docs
+        ]
         if "run-it" in app.env.found_docs:
             parts.append(f'<a href="{app.builder.get_relative_uri(pagename, "run-it")}">run it</a>')
     return f'<p class="times">{" · ".join(parts)}</p>'
@@ -38,6 +46,19 @@ def complete_page(app: Sphinx, pagename: str, templatename: str, context: dict, 
         context["body"] = re.sub(
             "</h1>", lambda match: match[0] + times(app, pagename, context), context["body"], count=1
         )
+
+
+def exercises_of(pagename: str) -> list[str]:
+    """The sets of exercises that belong to a chapter."""
+    chapter = int(pagename[:2]) if pagename[:2].isdigit() else None
+    names = {one.name for one in EXERCISES.values() if one.chapter == chapter}
+    found = {}
+    for path in notebooks():
+        if path.parent.name == "exercises":
+            asked = re.findall(r'check\(\\"([\w-]+)\\"', path.read_text(encoding="utf-8"))
+            if names & set(asked):
+                found[f"exercises/{path.stem}"] = None
+    return list(found)
 
 
 def preview(app: Sphinx, pagename: str, context: dict, doctree) -> str:
@@ -67,7 +88,14 @@ def drop_launch_buttons(app: Sphinx, config) -> None:
         config.html_theme_options["launch_buttons"] = {}
 
 
+def name_the_edition(app: Sphinx, config) -> None:
+    """For the EPUB, which has to say its version and its title."""
+    config.project = config.html_title
+    config.version = config.html_theme_options.get("repository_branch", "").removeprefix("v")
+
+
 def setup(app: Sphinx) -> dict:
+    app.connect("config-inited", name_the_edition)
     app.connect("config-inited", drop_launch_buttons)
     app.connect("html-page-context", complete_page, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -201,7 +201,7 @@ def cards(claims: list[dict]) -> Iterator[tuple[str, str, str, str]]:
 
 def write_deck(app: Sphinx, exception: Exception | None) -> None:
     """The deck as the text that Anki imports: header lines that name the columns, then a line for each card."""
-    if exception is not None or app.builder.format != "html":
+    if exception is not None or app.builder.name != "html":
         return
     head = ["#separator:tab", "#html:true", "#notetype:Basic", "#deck:Batch Normalization, Tested"]
     head += ["#columns:guid\tFront\tBack\tTags", "#guid column:1", "#tags column:4"]

@@ -1,10 +1,12 @@
 """Slides for each chapter, from its executed notebook: goals, predictions, figures with their texts, verdicts, summary.
 
-Each is one HTML file in ``slides/`` beside the pages, with its pictures inside; only formulas need the book's MathJax.
+Each is one HTML file in ``slides/`` beside the pages, with the book's pictures and its MathJax.
 ``{slides}`` lists them, and ``{reading}`` on "1 2 3" says how long these chapters take to read.
 """
 
 import ast
+import base64
+import hashlib
 import json
 import re
 from html import escape
@@ -70,9 +72,9 @@ def slide(title: str, content: str, kind: str = "") -> str:
 def figure(data: dict, details: dict) -> str:
     """A picture with its caption, and what it shows in words."""
     alt, caption = escape(details.get("alt", ""), quote=True), markdown.renderInline(details.get("caption", ""))
-    picture = "".join(data["image/png"]).replace("\n", "")
+    picture = hashlib.sha256(base64.b64decode("".join(data["image/png"]))).hexdigest()  # as MyST-NB names it
     return (
-        f'<figure><img src="data:image/png;base64,{picture}" alt="{alt}"><figcaption><p><b>{caption}</b></p>'
+        f'<figure><img src="../_images/{picture}.png" alt="{alt}"><figcaption><p><b>{caption}</b></p>'
         f"<p>{alt}</p></figcaption></figure>"
     )
 
@@ -114,7 +116,7 @@ def slides_of(docname: str, notebook: dict, claims: list[dict]) -> str:
 
 
 def write_slides(app: Sphinx, exception: Exception | None) -> None:
-    if exception is not None or app.builder.format != "html":
+    if exception is not None or app.builder.name != "html":
         return
     folder = Path(app.outdir, FOLDER)
     folder.mkdir(exist_ok=True)

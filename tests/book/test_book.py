@@ -71,6 +71,9 @@ def test_whole_book_is_in_one_archive(book):
         packed_names = {Path(entry).relative_to(archive.stem).as_posix() for entry in packed.namelist()}
     assert {page_of(name) for name in PAGES} <= packed_names
     assert any(entry.endswith("tex-chtml.js") for entry in packed_names)
+    assert archive.stat().st_size <= 8_000_000
+    assert not [entry for entry in packed_names if entry.endswith((".map", ".ttf"))]
+    assert len([entry for entry in packed_names if entry.endswith(".whl")]) == 1
 
 
 def test_solutions_are_not_in_the_book(book):
@@ -314,16 +317,132 @@ def test_every_page_has_a_preview(book, name):
     assert ("tex-chtml.js" in html) == ('class="math' in html)
 
 
-def test_search_finds_from_a_file(book, browser):
-    """As on a train: no server, the pages opened from disk."""
+@pytest.mark.parametrize(
+    ("query", "page"),
+    [
+        ("dropout", "09-dropout"),
+        ("layer norm vs batch norm", "07-variants"),
+        ("momentum", "03-training-vs-inference"),
+        ("gradient accumulation", "08-small-batches"),
+    ],
+)
+def test_search_leads_to_the_section_from_a_file(book, browser, query, page):
+    """As on a train: no server, the pages opened from disk. The hit is marked, and in view."""
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        seen, problems = context.new_page(), []
+        seen.on("pageerror", lambda error: problems.append(str(error)))
+        seen.on("requestfailed", lambda request: problems.append(request.url))
+        seen.goto(f"{(book / 'search.html').as_uri()}?q={query}")
+        first = seen.locator(".bn-results li").first
+        assert first.locator("p mark").count() >= 1
+        first.get_by_role("link").click()
+        seen.wait_for_url(f"**/{page}.html?found=*")
+        seen.wait_for_selector(".bd-article mark")
+        seen.wait_for_function(
+            "[...document.querySelectorAll('.bd-article p mark')].some(mark => "
+            "mark.getBoundingClientRect().top > 0 && mark.getBoundingClientRect().bottom < innerHeight)"
+        )
+        assert not problems
+
+
+def test_a_term_is_linked_where_it_first_stands(book):
+    html = (book / "03-training-vs-inference.html").read_text(encoding="utf-8")
+    links = re.findall(r'<a class="[^"]*bn-term[^"]*" href="glossary.html#([^"]+)"', html)
+    assert len(links) > 3 and len(links) == len(set(links))
+    glossary = (book / "glossary.html").read_text(encoding="utf-8")
+    assert all(f'id="{anchor}"' in glossary for anchor in links)
+    assert "bn-term" not in glossary
+    exercises = (book / "exercises" / "ex-01-normalizing-a-batch.html").read_text(encoding="utf-8")
+    assert 'href="../02-how-it-works.html"' in exercises.partition('class="bd-article"')[2]
+    assert (
+        'href="exercises/ex-01-normalizing-a-batch.html"'
+        in (book / "02-how-it-works.html").read_text().partition('class="times"')[2]
+    )
+
+
+def test_the_ledger_filters_and_opens_what_the_address_names(book, browser):
     with browser.new_context() as context:
         page = context.new_page()
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto((book / "search.html").as_uri() + "?q=momentum")
-        page.wait_for_selector("#search-results li")
-        assert page.locator("#search-results li").count() >= 1
-        assert not errors
+        page.goto((book / "ledger.html").as_uri() + "?chapter=2#ledger-P1")
+        page.wait_for_selector("#ledger-P1[open]")
+        shown = page.locator(".bn-statement:not([hidden])")
+        assert {one.get_attribute("data-chapter") for one in shown.all()} == {"1", "2"} and shown.count() > 3
+        page.get_by_label("Chapter").select_option("")
+        assert shown.count() == page.locator(".bn-statement").count() > 50
+        found = page.locator(".bn-statement").first.get_attribute("data-verdict")
+        page.get_by_label("Verdict").select_option(found)
+        assert {one.get_attribute("data-verdict") for one in shown.all()} == {found}
+        assert f"verdict={found}" in page.url
+        page.get_by_role("button", name="Open all").click()
+        assert page.locator(".bn-statement[open]").count() >= shown.count()
+
+
+def test_an_explorer_keeps_the_guess_beside_the_result_and_its_state_in_the_address(book, browser):
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto((book / "02-how-it-works.html").as_uri())
+        explorer = page.locator(".bn-explorer[role=group]").first
+        page.keyboard.press("Tab")
+        guess = explorer.get_by_label("Your guess")
+        guess.focus()
+        page.keyboard.type("half")
+        page.keyboard.press("Enter")
+        assert explorer.locator(".bn-guessed").inner_text() == "You guessed: half. It shows:"
+        slider = explorer.locator("input[type=range]").first
+        slider.press("End")
+        reading, address = explorer.locator(".bn-reading").inner_text(), page.url
+        other = context.new_page()
+        other.goto(address)
+        assert other.locator(".bn-explorer[role=group] .bn-reading").first.inner_text() == reading
+        other.goto(address.replace("=", "=nonsense"))
+        assert other.locator(".bn-explorer[role=group] .bn-reading").first.inner_text() != reading
+
+
+def test_every_page_of_exercises_shows_what_a_check_says(book):
+    for path in (book / "exercises").glob("*.html"):
+        html = path.read_text(encoding="utf-8")
+        sample = html.partition("What a check says.")[2].partition("</pre>")[0]
+        assert "cases fail" in sample and "FAIL" in sample and "Hint" in sample, path.name
+
+
+def test_the_wrong_line_of_a_creature_is_found_by_a_click_and_by_the_keyboard(book, browser):
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.goto((book / "exercises" / "ex-04-bug-zoo.html").as_uri())
+        assert page.locator(".bn-line").count() == 7
+        first = page.locator(".bn-line").first
+        page.get_by_text("is_grad_enabled", exact=True).first.click()
+        assert "yes, here it is" in first.get_by_role("status").inner_text()
+        page.get_by_text("register_buffer", exact=True).first.click()
+        assert "no, this one" in first.get_by_role("status").inner_text()
+        first.get_by_role("combobox").focus()
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowDown")
+        assert first.get_by_role("status").inner_text().startswith("Line 1: no")
+        assert "if self.training:" not in page.content().partition("class Sleepless")[2].partition("bn-line")[0]
+
+
+def test_letters_of_figures_can_be_read_on_a_phone(book, browser):
+    """A figure is as wide as the screen, where its smallest letters have 10 px; test_plotting knows their size."""
+    with browser.new_context(viewport={"width": 360, "height": 800}, color_scheme="dark") as context:
+        page = context.new_page()
+        page.goto((book / "01-the-problem.html").as_uri(), wait_until="load")
+        for selector in (".bd-article figure img", ".bn-explorer img"):
+            picture = page.locator(selector).first
+            assert picture.bounding_box()["width"] >= 359
+            style = "image => [getComputedStyle(image).borderTopWidth, getComputedStyle(image).paddingTop]"
+            assert picture.evaluate(style) == ["0px", "0px"]
+
+
+def test_a_table_that_does_not_fit_says_that_it_scrolls(book, browser):
+    with browser.new_context(viewport={"width": 360, "height": 800}) as context:
+        page = context.new_page()
+        page.goto((book / "10-common-mistakes.html").as_uri(), wait_until="load")
+        page.wait_for_selector(".bn-scrolls")
+        wide = page.locator(".pst-scrollable-table-container").evaluate_all(
+            "all => all.map(box => [box.scrollWidth > box.clientWidth + 1, box.classList.contains('bn-scrolls')])"
+        )
+        assert all(scrolls == says for scrolls, says in wide)
 
 
 def test_formulas_are_rendered_from_a_file(book, browser):

@@ -22,12 +22,14 @@ from tools.toc import ROOT
 
 CHAPTER = "01-small"
 START = """from bncourse.claims import card, claim, exact, less, more, same
-card.replicated = lambda: {"seeds": "100-109", "verdicts": {}}  # of the book's own runs, not of these
+# of the book's own runs, not of these
+card.replicated = lambda: {"seeds": "100-109", "verdicts": {}}
 from bncourse.experiments import Runs
 runs = Runs([2, 3, 4, 5, 6], range(10, 15))"""
 FIGURE = """from bncourse.plotting import figure
 from bncourse.notebook import show
-show(figure()[0], alt="An empty pair of axes from zero to one", caption="Nothing, *yet*.", name="fig-empty")"""
+alt = "An empty pair of axes from zero to one"
+show(figure()[0], alt, caption="Nothing, *yet*.", name="fig-empty")"""
 ELSEWHERE = f"""\
 dataset,chapter,name,unit,predicts,than,count,mean,low,high,rule
 mnist,{CHAPTER},P3.rates,powers of ten,more,0.0,10,1.4,1.2,1.6,one

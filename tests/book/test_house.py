@@ -79,6 +79,19 @@ class TestNotebook:
         assert not re.search(r"import (myst_nb|IPython\.core|sphinx)|from (myst_nb|sphinx)", source)
 
 
+def test_a_visible_line_that_is_too_long_is_named_with_its_cell(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    from cells import WIDTH, too_wide
+
+    def cell(source: str, *tags: str) -> dict:
+        return {"cell_type": "code", "source": source, "metadata": {"tags": [*tags]}}
+
+    wide, narrow = "x" * (WIDTH + 1), "x" * WIDTH
+    text = {"cell_type": "markdown", "source": wide, "metadata": {}}
+    notebook = {"cells": [text, cell(narrow), cell(wide, "hide-input"), cell(f"{narrow}\n{wide}")]}
+    assert too_wide(notebook) == [(4, wide)]
+
+
 def test_repository_is_said_once_and_everything_agrees():
     assert not disagreements()
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bncourse.models import NORMS
 from bncourse.notebook import glue, show, show_source
-from bncourse.plotting import NORM_STYLES, band, direct_labels, figure, log_ticks, png
+from bncourse.plotting import NORM_STYLES, RC_PARAMS, WIDTH, band, direct_labels, figure, log_ticks, png
 
 
 @pytest.fixture
@@ -88,3 +88,9 @@ def test_glue_and_source_are_displayed(shown):
     assert options["metadata"]["scrapbook"]["name"] == "accuracy"
     assert [ast.literal_eval(text) for text in glued.values()] == ["12%"]
     assert "def glue(" in source.data
+
+
+def test_the_smallest_letters_have_ten_pixels_on_a_phone():
+    """A figure is shown at 100 px an inch, and on a screen of 360 px as wide as that."""
+    sizes = [RC_PARAMS[name] for name in ("font.size", "xtick.labelsize", "ytick.labelsize", "legend.fontsize")]
+    assert min(sizes) / 72 * 100 * 360 / (100 * WIDTH) >= 10
