@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from bncourse.data import load
+from bncourse.data import Examples, load
 from bncourse.doctor import RULES, diagnose, watch
 from bncourse.models import small_cnn
 from bncourse.surgery import convert_norms, fold, freeze, recalibrate
@@ -30,7 +30,9 @@ def case(*ids):
 
 @cache
 def data():
-    return load("digits", train=512, test=128).train
+    """Digits of 14x14 pixels."""
+    images, labels = load("digits", train=512, test=128).train
+    return Examples(functional.avg_pool2d(images, 2), labels)
 
 
 def batch(size=128):
@@ -473,7 +475,7 @@ def eps_of_keras():
     torch.manual_seed(0)
 
     def make(eps):
-        sizes = (784, 32), (32, 32)
+        sizes = (196, 32), (32, 32)
         blocks = [layer for size in sizes for layer in (nn.Linear(*size), nn.BatchNorm1d(size[1], eps), nn.ReLU())]
         return nn.Sequential(nn.Flatten(), *blocks, nn.Linear(32, 10))
 
@@ -625,7 +627,7 @@ def small_batches():
         steps(model, optimizer, 1, *batch(4))
 
     def make():
-        return nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10))
+        return nn.Sequential(nn.Flatten(), nn.Linear(196, 10), nn.BatchNorm1d(10))
 
     return watched(make, few), watched(make, lambda *both: steps(*both, 1))
 
