@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -158,6 +159,20 @@ def _ids(student: Student) -> dict[str, str]:
     """A student's ids, by column."""
     ids = {_plain_header(column): same_everywhere(value) for column, value in student.columns.items()}
     return {column: value for column, value in ids.items() if column in IDS and value}
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Whose name it may be, as the end of a message: one with a word in common, or else the most similar."""
+    known, words = sorted(set(names)), set(map(squeezed, re.findall(r"\w+", name)))
+    near = [one for one in known if words & set(map(squeezed, re.findall(r"\w+", one)))]
+    order = sorted(near or known, key=lambda one: -_likeness(name, one))
+    near = order[:3] if near else [one for one in order[:1] if _likeness(name, one) > 0.6]
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _likeness(name: str, other: str) -> float:
+    """Of two names in any order of their words, from 0 to 1."""
+    return max(difflib.SequenceMatcher(None, squeezed(name), squeezed(form)).ratio() for form in forms(other))
 
 
 def forms(name: str) -> set[str]:

@@ -45,6 +45,7 @@ class Submission:
         note: what the instructor should know of how it was chosen.
         texts: the notebook's cells in order, as ("code" or "markdown", source).
         time: when it was handed in, if the platform says so; ``late`` if the platform marked it.
+        stranger: why the student is not known; part of the note.
     """
 
     student: str
@@ -56,6 +57,7 @@ class Submission:
     texts: list[tuple[str, str]] = field(default_factory=list)
     time: datetime | None = None
     late: bool = False
+    stranger: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -270,7 +272,7 @@ def _attempts(student: str, files: list[_File], assignment: Assignment, stranger
         path = notebooks[0].shown.parent
         problem = f"{len(notebooks)} notebooks; keep one, or name one {assignment.name}.ipynb"
     if not candidates:
-        return [Submission(student, path, [], problem, _digest(assignment, problem), stranger)]
+        return [Submission(student, path, [], problem, _digest(assignment, problem), stranger, stranger=stranger)]
     in_order = sorted(candidates, key=lambda file: file.order)
     count, found = len(in_order), []
     for number, chosen in enumerate(in_order, 1):
@@ -286,7 +288,7 @@ def _attempts(student: str, files: list[_File], assignment: Assignment, stranger
         note = "; ".join(filter(None, [f"{which}: {chosen.shown.name}" * (count > 1), stranger]))
         digest = _digest(assignment, problem or "\n".join(cells))
         time, late = chosen.label.time, chosen.label.late
-        found.append(Submission(student, chosen.shown, cells, problem, digest, note, texts, time, late))
+        found.append(Submission(student, chosen.shown, cells, problem, digest, note, texts, time, late, stranger))
     return found
 
 
