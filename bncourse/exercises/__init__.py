@@ -87,6 +87,9 @@ def check(name: str, answer: Any) -> None:
         raise
     learner.remember(name, len(exercise.cases), len(exercise.cases))
     print(report)
+    parts = [answer[key] for key in KEYS[name]] if name in KEYS else [answer]
+    if other := [e for e, part in zip(ANSWERS[name], parts, strict=True) if not learner.is_graded(part, e)]:
+        print(f"{name} passes, but it will not be graded like this: call it {' and '.join(other)}.")
 
 
 def check_all(names: Mapping[str, Any] | None = None) -> None:

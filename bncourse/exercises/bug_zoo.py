@@ -8,6 +8,7 @@ import copy
 import dis
 from difflib import SequenceMatcher
 from functools import partial
+from itertools import product
 
 import torch
 from torch import nn
@@ -30,10 +31,12 @@ from bncourse.exercises.normalizing_a_batch import (
 )
 from bncourse.exercises.training_and_inference import running_mistakes
 
-BY_GRAD_MODE = (
-    "The mode follows torch.is_grad_enabled(). Ask self.training: gradients can be on in evaluation "
-    "(saliency, fine-tuning) and off in training (recalibration)."
+BY_GRADIENTS = (
+    "Gradients decide which statistics are used. Ask self.training, and nothing else: gradients can be on in "
+    "evaluation (saliency, fine-tuning) and off in training (recalibration)."
 )
+BY_BATCH = "This is normalized by the batch. In evaluation use the running statistics."
+BY_RUNNING = "This is normalized by the running statistics. In training use the batch's own."
 PLAIN_TENSORS = (
     "The running statistics are plain tensors, which state_dict(), .to() and .cuda() do not see. "
     "Use self.register_buffer(name, tensor)."
@@ -117,6 +120,11 @@ def instructions(kind):
     return [(step.opname, repr(step.argval)) for code in codes for step in dis.get_instructions(code)]
 
 
+def listed(names):
+    """Names in words: count, mean or var."""
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
+
+
 def is_creature(answer, creature, example, *options):
     """The answer is the creature with few lines changed."""
     make(answer, creature, *options)
@@ -135,7 +143,7 @@ def make(answer, creature, *options):
         raise CaseFailed(f"this is not {creature.__name__}: {error}", IN_PLACE) from None
     original = creature(*options)
     missing = [name for name, _ in original.named_parameters() if name not in state]
-    require(not missing, f"this is not {creature.__name__}: it has no {' and no '.join(missing)}.", IN_PLACE)
+    require(not missing, f"this is not {creature.__name__}: it has no {listed(missing)}.", IN_PLACE)
     with torch.no_grad():
         for number, parameter in enumerate(layer.parameters()):
             parameter.copy_(sample(*parameter.shape, seed=2 + number) + 3)
@@ -189,42 +197,58 @@ def awake_training(answer):
         PER_SAMPLE: within,
         "The channels are last here: reduce over the axes 0, 1 and 2.": last,
     }
-    hints["This is normalized by the running statistics. In training use the batch's own."] = channels_last(
-        x, layer, training=False
-    )
+    hints[BY_RUNNING] = channels_last(x, layer, training=False)
     expect(layer(x), channels_last(x, layer, training=True), "the output in training", hints)
     expect(layer.running_mean, old_mean.lerp(x.mean((0, 1, 2)), 0.1), "running_mean", of_mean)
     expect(layer.running_var, old_variance.lerp(x.var((0, 1, 2)), 0.1), "running_var", of_variance)
 
 
-def compare_evaluation(layer, x, right):
-    """In evaluation the layer is ``right(training=False)``, whatever the gradient mode, and remembers nothing."""
-    before, by_batch = layer.eval().running_mean.clone(), {BY_GRAD_MODE: right(training=True)}
-    expected = right(training=False)
-    expect(layer(x), expected, "the output in evaluation, with gradients on", by_batch)
-    require(torch.equal(before, layer.running_mean), "evaluating changed the running statistics.", BY_GRAD_MODE)
-    with torch.no_grad():
-        expect(layer(x), expected, "the output in evaluation, under no_grad")
+def in_every_setting(layer, x):
+    """Copies of the layer and their outputs, by what must not decide its mode: who needs a gradient, and who records.
+
+    A layer that is wrong in one of them leaves no trace in the next.
+    """
+    for on, needs, frozen in product((True, False), repeat=3):
+        words = "with gradients on" if on else "under no_grad"
+        words += " and an input that needs one" * (on and needs) + " and frozen parameters" * frozen
+        twin = copy.deepcopy(layer).requires_grad_(not frozen)
+        with torch.set_grad_enabled(on):
+            yield words, twin, twin(x.clone().requires_grad_(needs))
 
 
-def compare_without_gradients(layer, x, right):
-    """In training the layer is ``right(training=True)`` under no_grad, too, and remembers."""
-    by_running, before = {BY_GRAD_MODE: right(training=False)}, layer.running_mean.clone()
-    with torch.no_grad():
-        expect(layer(x), right(training=True), "the output in training, under no_grad", by_running)
-    require(not torch.equal(before, layer.running_mean), "running_mean did not move under no_grad.", BY_GRAD_MODE)
+def compare_mode(layer, x, right):
+    """The layer is ``right(training=layer.training)``, whatever the gradients are, and remembers in training only."""
+    what, always = ("training", BY_RUNNING) if layer.training else ("evaluation", BY_BATCH)
+    expected, other = right(training=layer.training), right(training=not layer.training)
+    settings = list(in_every_setting(layer, x))
+    hint = always if all(agrees(output, other) for _, _, output in settings) else BY_GRADIENTS
+    for words, twin, output in settings:
+        expect(output, expected, f"the output in {what}, {words}", {hint: other})
+        moved = not torch.equal(twin.running_mean, layer.running_mean)
+        fault = "did not move" if layer.training else "has changed"
+        require(moved == layer.training, f"in {what}, {words}, running_mean {fault}.", hint)
+        expect(twin.running_mean, settings[0][1].running_mean, f"running_mean after {what}, {words}")
+
+
+def agrees(got, expected):
+    """Whether a value is the expected one."""
+    try:
+        expect(got, expected, "the value")
+    except CaseFailed:
+        return False
+    return True
 
 
 @mode.case("evaluation: the running statistics, whatever the gradient mode")
 def awake_evaluation(answer):
     layer, x = awake(answer)
-    compare_evaluation(layer, x, partial(channels_last, x, layer))
+    compare_mode(layer.eval(), x, partial(channels_last, x, layer))
 
 
-@mode.case("training under no_grad still normalizes by the batch")
+@mode.case("training: the batch's own statistics, whatever the gradient mode")
 def awake_without_gradients(answer):
     layer, x = awake(answer)
-    compare_without_gradients(layer, x, partial(channels_last, x, layer))
+    compare_mode(layer, x, partial(channels_last, x, layer))
 
 
 def remembering(answer):
@@ -250,7 +274,7 @@ def remembers_after_loading(answer):
     layer, _ = remembering(answer)
     saved = copy.deepcopy(dict(layer.state_dict()))
     missing = [name for name in ("count", "mean", "var") if name not in saved]
-    require(not missing, f"state_dict() has no {' and no '.join(missing)}.", PLAIN_TENSORS)
+    require(not missing, f"state_dict() has no {listed(missing)}.", PLAIN_TENSORS)
     trained = [name for name, _ in layer.named_parameters()]
     require(not trained, f"{' and '.join(trained)} would be trained: a statistic is not a parameter.", PLAIN_TENSORS)
     loaded = make(answer, creatures.Amnesiac, 3)
@@ -293,13 +317,18 @@ momentum.add("small images: eps counts", compare_remembered, creatures.Forgetful
 momentum.add("one step on two images", compare_remembered, creatures.Forgetful, [sample(2, 3, 1, 2) + 5])
 
 
+def carries_graph(names):
+    """That these statistics carry a graph, in words."""
+    return f"after a training step {' and '.join(names)} {'carries' if len(names) == 1 else 'carry'} a graph."
+
+
 @graph.case("two training steps, and no graph between them")
 def lets_go(answer):
     layer = make(answer, creatures.Clinging, 3, 4)
     for number in range(2):
         output = layer(sample(5, 3, seed=number).requires_grad_(), 1)
         held = [name for name, buffer in layer.named_buffers() if buffer.requires_grad]
-        require(not held, f"after a training step {' and '.join(held)} carries a graph.", KEEPS_GRAPH)
+        require(not held, carries_graph(held), KEEPS_GRAPH)
         output.square().sum().backward()
     copy.deepcopy(layer)
 
@@ -407,8 +436,7 @@ def training_output(answer):
     layer, x = build(answer), 2 * sample(4, 3, 5, 5) + 1
     expected = torch_twin(layer)(x)
     mistakes = batch_norm_mistakes(x, layer.weight, layer.bias, 1e-5)
-    by_running = "This is normalized by the running statistics. In training use the batch's own."
-    mistakes[by_running] = torch_twin(layer).eval()(x)
+    mistakes[BY_RUNNING] = torch_twin(layer).eval()(x)
     expect(layer(x), expected, "the output in training", mistakes)
 
 
@@ -427,16 +455,13 @@ def running_update(answer):
 @layer.case("evaluation: the running statistics, whatever the gradient mode")
 def evaluation_output(answer):
     layer, x = build(answer), 2 * sample(4, 3, 5, 5) + 1
-    compare_evaluation(layer, x, partial(by_torch, x, layer))
+    compare_mode(layer.eval(), x, partial(by_torch, x, layer))
 
 
-@layer.case("training under no_grad still normalizes by the batch")
+@layer.case("training: the batch's own statistics, whatever the gradient mode")
 def training_without_gradients(answer):
     layer, x = build(answer), 2 * sample(4, 3, 5, 5) + 1
-    twin = torch_twin(layer)
-    twin(x)
-    compare_without_gradients(layer, x, partial(by_torch, x, layer))
-    expect(layer.running_mean, twin.running_mean, "running_mean after training under no_grad")
+    compare_mode(layer, x, partial(by_torch, x, layer))
 
 
 @layer.case("a checkpoint holds everything")
@@ -446,7 +471,7 @@ def checkpoint(answer):
         layer(sample(4, 3, 2, 2, seed=step) + 5)
     saved = copy.deepcopy(dict(layer.state_dict()))
     missing = [name for name in ("weight", "bias", "running_mean", "running_var") if name not in saved]
-    require(not missing, f"state_dict() has no {' and no '.join(missing)}.", PLAIN_TENSORS)
+    require(not missing, f"state_dict() has no {listed(missing)}.", PLAIN_TENSORS)
     loaded = build(answer)
     loaded.load_state_dict(saved)
     x = sample(2, 3, 2, 2, seed=9)
@@ -468,7 +493,7 @@ def no_graph(answer):
     for step in range(2):
         layer(sample(4, 3, 2, 2, seed=step).requires_grad_()).square().sum().backward()
         held = [name for name in ("running_mean", "running_var") if getattr(layer, name).requires_grad]
-        require(not held, f"after a training step {' and '.join(held)} carries a graph.", KEEPS_GRAPH)
+        require(not held, carries_graph(held), KEEPS_GRAPH)
     copy.deepcopy(layer)
 
 
@@ -500,26 +525,39 @@ def compare_bias(answer, norm, what, hint=None, *, bias=False):
 CLASS_NOT_LAYER = (
     "`norm` is a class, not a layer: isinstance(norm, nn.BatchNorm2d) is never true of it. Ask issubclass."
 )
-SUBCLASSES = "Comparing with == misses subclasses. Ask issubclass."
+SUBCLASSES = "Comparing with == or `is` misses subclasses. Ask issubclass."
+NOTHING_REPLACES_IT = (
+    "Nothing replaces it there: drop the bias only before BatchNorm. (`norm` may also be a plain function.)"
+)
 Derived = type("Derived", (nn.BatchNorm2d,), {})
-bias.add("no bias before BatchNorm2d", compare_bias, nn.BatchNorm2d, "nn.BatchNorm2d", CLASS_NOT_LAYER)
+
+
+def drops_bias(answer, norm, what, hint):
+    """The hint is for a block that drops the bias elsewhere; one that keeps every bias takes the class for a layer."""
+    try:
+        compare_bias(answer, nn.BatchNorm2d, "nn.BatchNorm2d")
+    except CaseFailed:
+        hint = CLASS_NOT_LAYER
+    compare_bias(answer, norm, what, hint)
+
+
+bias.add("no bias before BatchNorm2d", drops_bias, nn.BatchNorm2d, "nn.BatchNorm2d", None)
 bias.add(
-    "no bias before a layer derived from BatchNorm2d", compare_bias, Derived, "a subclass of nn.BatchNorm2d", SUBCLASSES
+    "no bias before a layer derived from BatchNorm2d",
+    *(drops_bias, Derived, "a subclass of nn.BatchNorm2d", SUBCLASSES),
 )
 
 
 @bias.case("a bias where nothing replaces it")
 def keeps_bias(answer):
-    hint = "Nothing replaces it there: drop the bias only before BatchNorm. (`norm` may also be a plain function.)"
-    compare_bias(answer, nn.BatchNorm2d, "nn.BatchNorm2d")
-    compare_bias(answer, lambda channels: nn.Identity(), "no norm", hint, bias=True)
+    compare_bias(answer, lambda channels: nn.Identity(), "no norm", NOTHING_REPLACES_IT, bias=True)
 
 
 def _residual_block(answer):
     require(isinstance(answer, type) and issubclass(answer, nn.Module), "the answer should be your class.")
     block = answer(4)
     missing = [name for name in ("conv1", "norm1", "conv2", "norm2") if not hasattr(block, name)]
-    require(not missing, f"the block should keep its parts' names; it has no {', '.join(missing)}.")
+    require(not missing, f"the block should keep its parts' names; it has no {listed(missing)}.")
     return block
 
 

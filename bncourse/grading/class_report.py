@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from statistics import median
 
 from bncourse.exercises import EXERCISES
 from bncourse.files import write_whole
 from bncourse.grading.assignment import Assignment
-from bncourse.grading.report import Record
+from bncourse.grading.report import NO_ANSWER, Record, number_of
 from bncourse.grading.submissions import Submission
 
 STYLE = """
@@ -55,13 +56,13 @@ def write_report(
 
 
 def _summary(records: list[Record], graded: list[Record], assignment: Assignment) -> str:
-    scores = sorted(record.score for record in graded)
+    scores = [record.score for record in graded]
     counts = Counter(record.status for record in records)
     said = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    median = f"median {scores[len(scores) // 2]:g} of {assignment.points:g} points" if scores else "no scores"
+    middle = f"median {median(scores):g} of {assignment.points:g} points" if scores else "no scores"
     waiting = sum(points is None for record in graded for points in record.explained.values())
-    more = f" {waiting} explanations are not graded yet; they count as 0 here." if waiting else ""
-    return f"<p>{len(records)} students ({said}); {median}.{more}</p>"
+    more = f" {number_of(waiting, 'explanation is', 'explanations are')} not graded yet, and 0 here." if waiting else ""
+    return f"<p>{number_of(len(records), 'student', 'students')} ({said}); {middle}.{more}</p>"
 
 
 def misconceptions(graded: Iterable[Record], assignment: Assignment) -> list[tuple[str, set[str], set[str]]]:
@@ -72,7 +73,7 @@ def misconceptions(graded: Iterable[Record], assignment: Assignment) -> list[tup
     exercises, students = defaultdict(set), defaultdict(set)
     for record in graded:
         for question, outcomes in record.outcomes.items():
-            for outcome in outcomes if question not in record.unchanged else ():
+            for outcome in outcomes if record.answered(question) else ():
                 if outcome.hint:
                     exercises[outcome.hint].add(question)
                     students[outcome.hint].add(record.student)
@@ -83,7 +84,8 @@ def misconceptions(graded: Iterable[Record], assignment: Assignment) -> list[tup
 def _monday(graded: list[Record], assignment: Assignment) -> str:
     most = [row for row in misconceptions(graded, assignment) if len(row[2]) > 1][:MONDAY]
     if not most:
-        return "<h2>What to say on Monday</h2><p>No mistake was made by two students.</p>"
+        none = "No misconception was recognized in the answers of two students; see which cases failed."
+        return f"<h2>What to say on Monday</h2><p>{none}</p>"
     items = "".join(
         f"<li>{len(students)} of {len(graded)} were told in {_titles(exercises)}: <q>{escape(hint)}</q></li>"
         for hint, exercises, students in most
@@ -101,12 +103,7 @@ def _exercises(graded: list[Record], assignment: Assignment) -> str:
         points = [record.points(question.name) for record in graded]
         share = sum(points) / len(points) / question.points if points and question.points else 0.0
         full = sum(point >= question.points for point in points)
-        empty = sum(
-            question.name in record.unchanged
-            or all(o.message.startswith(("not answered yet", "the notebook does not define")) for o in outcomes)
-            for record in graded
-            if (outcomes := record.outcomes.get(question.name))
-        )
+        empty = sum(not record.answered(question.name) for record in graded if record.outcomes.get(question.name))
         rows.append((share, _titles([question.name]), full, empty))
     body = "".join(
         f'<tr><td>{title}</td><td class="number">{share:.0%}</td><td><div class="bar"><span style="width: {share:.0%}">'
@@ -124,7 +121,7 @@ def _cases(graded: list[Record], assignment: Assignment) -> str:
             failed = sum(
                 not record.outcomes[question.name][number].passed
                 for record in graded
-                if number < len(record.outcomes.get(question.name, []))
+                if record.answered(question.name) and number < len(record.outcomes[question.name])
             )
             if failed:
                 rows.append((-failed, question.name, case.name, "hidden" if case.hidden else ""))
@@ -195,9 +192,8 @@ def unchanged(cells: Iterable[str], assignment: Assignment) -> list[str]:
 
 def alike(submissions: Iterable[Submission], graded: Iterable[Record]) -> list[list[str]]:
     """Students whose notebooks compute the same, word by word but for names and comments; not members of a group."""
-    nothing = ("not answered yet", "the notebook does not define")
     said = {record.student: [o.message for case in record.outcomes.values() for o in case] for record in graded}
-    scored = {name for name, messages in said.items() if any(not text.startswith(nothing) for text in messages)}
+    scored = {name for name, messages in said.items() if any(not text.startswith(NO_ANSWER) for text in messages)}
     found: dict[str, list[Submission]] = defaultdict(list)
     for submission in submissions:
         if submission.student in scored:
@@ -211,7 +207,7 @@ def _alike(submissions: list[Submission], graded: list[Record], shown: dict[str,
     if not groups:
         return "<h2>Answers alike</h2><p>No two notebooks compute the same.</p>"
     items = "".join(f"<li>{escape(', '.join(shown[name] for name in group))}</li>" for group in groups)
-    why = "These notebooks are the same but for names and comments. There are innocent reasons; ask."
+    why = "Their code is the same but for names and comments. There are innocent reasons; ask."
     return f"<h2>Answers alike</h2><p>{why}</p><ul>{items}</ul>"
 
 
@@ -220,7 +216,7 @@ def _talk(records: list[Record], assignment: Assignment, shown: dict[str, str]) 
     items = []
     for record in sorted(records, key=lambda record: record.score):
         reasons = [record.reason] if record.status not in ("ok",) else []
-        reasons += [f"replaced {' '.join(record.flags)}"] * bool(record.flags) + [record.note] * bool(record.note)
+        reasons += [f"replaced {' '.join(record.flags)}"] * bool(record.flags) + [record.concern] * bool(record.concern)
         ungraded = any(points is None for points in record.explained.values())
         if record.status == "ok" and record.score < assignment.points / 2 and not ungraded:
             reasons.append(f"{record.score:g} of {assignment.points:g} points")

@@ -25,7 +25,7 @@ from bncourse.grading.forget import forget
 from bncourse.grading.gradebook import write_gradebook
 from bncourse.grading.gradescope import write_autograder
 from bncourse.grading.names import BadArgument, Roster, read_roster
-from bncourse.grading.report import Log, Record
+from bncourse.grading.report import Log, Record, number_of
 from bncourse.grading.submissions import find_submissions, ignored_files
 from bncourse.grading.supervise import Limits
 
@@ -225,7 +225,7 @@ def grade_folder(
     if reason := supervise.why_not_isolated():
         say(NOT_ISOLATED.format(reason))
     students = len({submission.student for submission in submissions})
-    say(f"{assignment.name}: {students} students, {first} graded before, {jobs} at a time")
+    say(f"{assignment.name}: {number_of(students, 'student', 'students')}, {first} graded before, {jobs} at a time")
 
     remove_stale()
     stop = threading.Event()

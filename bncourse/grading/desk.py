@@ -4,15 +4,23 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, time
 from pathlib import Path
 
 from bncourse.exercises import EXERCISES, set_of
 from bncourse.files import write_whole
 from bncourse.grading.assignment import Assignment
 from bncourse.grading.class_report import unchanged, write_report
-from bncourse.grading.names import BadArgument
-from bncourse.grading.report import Record, table_columns, write_feedback, write_table
+from bncourse.grading.names import BadArgument, did_you_mean
+from bncourse.grading.report import (
+    UNANSWERED,
+    UNDEFINED,
+    Record,
+    number_of,
+    table_columns,
+    write_feedback,
+    write_table,
+)
 from bncourse.grading.submissions import OURS, Submission
 from bncourse.grading.typed import (
     OVERRIDES,
@@ -28,7 +36,6 @@ from bncourse.grading.typed import (
 )
 
 CHECK = re.compile(r"""^check\(\s*["']([\w-]+)["']\s*,\s*(.+?)\s*\)\s*$""", re.MULTILINE)
-UNDEFINED, UNANSWERED = "the notebook does not define", "not answered yet"  # as the worker says it
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Deadline:
             BadArgument: no such time, or a number out of its range.
         """
         try:
-            moment = datetime.fromisoformat(due) if due else None
+            moment = _moment(due) if due else None
         except ValueError:
             raise BadArgument(f"due must be a time such as 2026-03-01T23:59, got {due!r}") from None
         if free_days < 0:
@@ -55,6 +62,15 @@ class Deadline:
         if not 0 <= percent <= 100:
             raise BadArgument(f"late-penalty must be between 0 and 100, got {percent:g}")
         return cls(moment, free_days, percent / 100)
+
+    def warnings(self, submissions: Iterable[Submission]) -> list[str]:
+        """What the instructor may expect to be penalized, and is not."""
+        if not self.penalty:
+            return []
+        unknown = sum(submission.late and (self.due is None or submission.time is None) for submission in submissions)
+        marked = number_of(unknown, "submission is", "submissions are")
+        said = [f"{marked} marked late without a time: no penalty; use the overrides"]
+        return ["late-penalty needs due: nothing is penalized"] * (self.due is None) + said * bool(unknown)
 
     def judge(self, submission: Submission) -> tuple[str, float]:
         """How late a submission is, in words, and what that costs."""
@@ -65,6 +81,17 @@ class Deadline:
             return "", 0.0
         cost = min(1.0, max(0, days - self.free_days) * self.penalty)
         return f"{days} {'day' if days == 1 else 'days'}", cost
+
+
+def _moment(due: str) -> datetime:
+    """A time, or the end of a day."""
+    try:
+        return datetime.combine(date.fromisoformat(due), time(23, 59, 59))
+    except ValueError:
+        moment = datetime.fromisoformat(due)
+    if moment.tzinfo is not None:  # the platforms' times have none
+        raise ValueError
+    return moment
 
 
 class Desk:
@@ -102,14 +129,39 @@ class Desk:
         for row in now:
             for question in self.assignment.questions:
                 new, old = row.get(question.name, ""), before.get(row["student"], {}).get(question.name)
-                if old is not None and number(new) is not None and number(new) != number(old):
+                if old is None or _same(new, old):
+                    continue
+                if number(new) is None:
+                    who = f"{question.name} typed for {as_written(row['student'])}"
+                    self.warnings.append(f"{who} must be a number, got {new!r}: not taken over")
+                else:
                     comment = f"typed into {self.out.name}, where it was {old}"
                     rows.append(
                         {"student": row["student"], "exercise": question.name, "points": new, "comment": comment}
                     )
+        self.warnings += self._not_taken(now, before)
         if rows:
             add_overrides(self.overrides, rows)
-            self.warnings.append(f"{len(rows)} scores typed into it are now in {self.overrides.name}")
+            self.warnings.append(
+                f"{number_of(len(rows), 'score', 'scores')} typed into it went to {self.overrides.name}"
+            )
+
+    def _not_taken(self, now: list[dict[str, str]], before: dict[str, dict[str, str]]) -> list[str]:
+        """What was typed into columns that the grader writes, and into rows that it does not know."""
+        theirs = {"score": "an exercise's column", "explanations": f"the column points of {self.sheet.name}"}
+        theirs |= dict.fromkeys(("status", "late", "note", "reason"), "a column of your own")
+        found = []
+        for row in now:
+            student = as_written(row["student"])
+            if row["student"] not in before:
+                known = map(as_written, before)
+                found.append(f"the row of {student!r} was not taken over{did_you_mean(student, known)}")
+                continue
+            for column, instead in theirs.items():
+                new, old = row.get(column), before[row["student"]].get(column)
+                if new is not None and old is not None and not _same(new, old):
+                    found.append(f"what was typed into {column} for {student} was not taken over: use {instead}")
+        return found
 
     def _edited(self) -> list[Path]:
         return list(self.out.parent.glob("*-edited-*.csv"))
@@ -147,15 +199,20 @@ class Desk:
         if texts or self.typed:
             write_sheet(self.sheet, texts, self.typed, self.assignment)
         by_student = {submission.student: submission for submission in submissions}
+        self.warnings += self._unknown(by_student) + self.deadline.warnings(submissions)
         for record in records:
             submission = by_student[record.student]
             self.complete(record)
             for question, points in record.explained.items():
+                if not texts.get((record.student, question)) and submission.texts:
+                    record.unexplained.append(question)
                 if points is None and not texts.get((record.student, question)):
                     record.explained[question] = 0.0  # nothing was written
             record.late, record.penalty = self.deadline.judge(submission)
             record.unchanged = unchanged(submission.cells, self.assignment)
-            record.note = "; ".join(filter(None, [submission.note, *advice(record, submission, self.assignment)]))
+            said = advice(record, submission, self.assignment)
+            record.note = "; ".join(filter(None, [submission.note, *said]))
+            record.concern = "; ".join(filter(None, [submission.stranger, *said]))
             try:
                 write_feedback(feedback_folder(self.out), record, self.assignment)
             except OSError as error:  # a name that no file can have
@@ -165,6 +222,23 @@ class Desk:
         report = self.out.with_name(f"{self.out.stem}-report.html")
         write_report(report, records, submissions, self.assignment, anonymous)
         return self.warnings
+
+    def _unknown(self, students: Iterable[str]) -> list[str]:
+        """Who is in the files that people fill in, and not in the class."""
+        typed = [(self.overrides, student) for student, _ in self.given]
+        typed += [(self.sheet, student) for (student, _), one in self.typed.items() if one.points is not None]
+        return [
+            f"{path.name}: no student is called {student!r}{did_you_mean(student, students)}"
+            for path, student in dict.fromkeys(typed)
+            if student not in students
+        ]
+
+
+def _same(new: str, old: str) -> bool:
+    """Whether a spreadsheet's cell is as it was, however it writes numbers."""
+    if number(new) is not None:
+        return number(new) == number(old)
+    return " ".join(as_written(new).split()) == " ".join(as_written(old).split())
 
 
 def advice(record: Record, submission: Submission, assignment: Assignment) -> list[str]:

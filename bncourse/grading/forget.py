@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bncourse.files import write_whole
 from bncourse.grading.desk import feedback_folder
-from bncourse.grading.names import BadArgument
+from bncourse.grading.names import BadArgument, did_you_mean
 from bncourse.grading.submissions import OURS
 from bncourse.grading.typed import as_written, read_table, write_rows
 
@@ -19,10 +19,11 @@ def forget(student: str, tables: Iterable[Path]) -> list[str]:
     Raises:
         BadArgument: a table that is not there, or a student who is in none of them.
     """
-    changed = []
+    changed, known = [], set[str]()
     for table in tables:
         if not table.exists():
             raise BadArgument(f"tables must be files that `bncourse grade` made, got {table}, which is not there")
+        known |= {as_written(row["student"]) for row in read_table(table, ["student"])}
         feedback = feedback_folder(table)
         names = [table, *sorted(table.parent.glob(f"{table.stem}-*.csv")), feedback / ".table.csv"]
         changed += [path for path in names if path.exists() and _forget_rows(path, student)]
@@ -41,7 +42,8 @@ def forget(student: str, tables: Iterable[Path]) -> list[str]:
             report.unlink()
             changed.append(report)
     if not changed:
-        raise BadArgument(f"student must be in one of the tables, got {student!r}, who is in none")
+        near = did_you_mean(student, known)
+        raise BadArgument(f"student must be in one of the tables, got {student!r}, who is in none{near}")
     return [str(path) for path in changed]
 
 

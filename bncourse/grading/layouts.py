@@ -31,6 +31,7 @@ class Label:
         serial: what grows from attempt to attempt.
         time: when it was handed in, if the name says so.
         late: whether the platform marked it as late.
+        id: what the platform, or the roster, calls the student; a name alone may be that of two.
         counts: False for what platforms add: text typed online, a receipt.
     """
 
@@ -41,19 +42,22 @@ class Label:
     time: datetime | None = None
     late: bool = False
     counts: bool = True
+    id: str = ""
 
 
 def read_label(name: str, is_folder: bool) -> Label:
     """What the name of an entry of the class's folder says."""
     if found := MOODLE.fullmatch(name):
-        return Label((found["student"],), found["file"], True, counts=found["kind"] == "file")
+        person = f"Participant {found['id']}"  # as Moodle's grading worksheet has it, in the column Identifier
+        names = (person.replace(" ", ""), found["student"])
+        return Label(names, found["file"], True, counts=found["kind"] == "file", id=person)
     if found := BLACKBOARD.fullmatch(name):
         time = datetime.strptime(found["time"], "%Y-%m-%d-%H-%M-%S")
         file = found["file"].lstrip("_")
         return Label((found["student"],), file, True, int(time.timestamp()), time, counts=file != ".txt")
     if not is_folder and (found := CANVAS.fullmatch(name)):
         names = (found["id"], found["student"])
-        return Label(names, found["file"], True, int(found["serial"]), late=found["late"] is not None)
+        return Label(names, found["file"], True, int(found["serial"]), late=found["late"] is not None, id=found["id"])
     stem = name if is_folder else NOTEBOOK.sub("", name) if NOTEBOOK.search(name) else Path(name).stem
     return Label((stem,), "" if is_folder else name)
 
@@ -83,5 +87,5 @@ def gradescope_people(folder: Path) -> dict[str, tuple[list[Label], str]]:
             ids = [re.search(rf":{key}:\s*['\"]?([^\n'\"]*)", person) for key in ("email", "sid", "name")]
             names = tuple(found[1].strip() for found in ids if found and found[1].strip())
             if names:
-                people.setdefault(head[0], []).append(Label(names, "", True, int(head["serial"]), time))
+                people.setdefault(head[0], []).append(Label(names, "", True, int(head["serial"]), time, id=names[0]))
     return people

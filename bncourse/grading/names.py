@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM
 WHOLE, FIRST, LAST = {"student", "name", "full name", "student name"}, {"first name"}, {"last name", "surname"}
 IDS = {
     *("id", "sid", "student id", "id number", "username", "user name", "login", "login id", "netid"),
-    *("sis user id", "sis login id", "sis id", "email", "email address", "e-mail"),
+    *("sis user id", "sis login id", "sis id", "email", "email address", "e-mail", "identifier"),
 }
 GROUPS = {"group", "groups", "team"}
 
@@ -99,7 +100,8 @@ class Roster:
 
     def __init__(self, students: Iterable[Student] = ()):
         self.students: dict[str, Student] = {}
-        self.known: dict[str, set[str]] = {}
+        self.known: dict[str, set[str]] = {}  # students, by every squeezed form of a name and by every id
+        self.named: dict[str, list[str]] = {}  # those who have a name, as the lists write it
         self.warnings: list[str] = []
         for student in students:
             self._add(student)
@@ -108,19 +110,22 @@ class Roster:
             self.known.setdefault(squeezed(group), members)
 
     def _add(self, student: Student) -> None:
-        ids = {_plain_header(column): value for column, value in student.columns.items()}
-        ids = {column: same_everywhere(value) for column, value in ids.items() if column in IDS and value.strip()}
+        ids = _ids(student)
+        namesakes = self.named.setdefault(student.name, [])
+        there = {name: _ids(self.students[name]) for name in namesakes}
+        agree = [name for name in there if all(there[name].get(c, v) == v for c, v in ids.items())]
         name = student.name
-        if name in self.students:  # the same person on a second list, or another of that name
-            others = {_plain_header(c): same_everywhere(v) for c, v in self.students[name].columns.items()}
-            if any(others.get(column, value) != value for column, value in ids.items()):
-                name = f"{name} ({next(v for c, v in ids.items() if others.get(c) != v)})"
-                self.warnings.append(f"two students are called {student.name}: told apart by their ids")
-            student = Student(name, {**self.students.get(name, student).columns, **student.columns}, student.group)
-        self.students[name] = student
-        for form in {*forms(student.name), *map(squeezed, ids.values()), *(v.split("@")[0] for v in ids.values())}:
-            if form := squeezed(form):
-                self.known.setdefault(form, set()).add(name)
+        if agree:  # the same person, on a second list
+            name = max(agree, key=lambda one: len(there[one].items() & ids.items()))
+        elif namesakes:
+            name = f"{name} ({next(v for c, v in ids.items() if there[namesakes[0]].get(c) != v)})"
+            self.warnings.append(f"two students are called {student.name}: the table has {name}, too")
+        self.named[student.name] = list(dict.fromkeys([*namesakes, name]))
+        before = self.students.get(name, student).columns
+        self.students[name] = Student(name, {**before, **student.columns}, student.group)
+        written = {*forms(name), *forms(student.name), *ids.values(), *(v.split("@")[0] for v in ids.values())}
+        for form in filter(None, map(squeezed, written)):
+            self.known.setdefault(form, set()).add(name)
 
     def find(self, *labels: str) -> list[str]:
         """The students whom one of the labels names, the first that names any: one, or the members of a group."""
@@ -129,10 +134,14 @@ class Roster:
                 return found
         return []
 
+    def is_ambiguous(self, label: str) -> bool:
+        """Whether several students are called so."""
+        return len(self.known.get(squeezed(label), ())) > 1
+
     def _find(self, label: str) -> list[str]:
         label = same_everywhere(label)
-        if label in self.students:
-            return [label]
+        if len(self.named.get(label, ())) == 1:
+            return self.named[label]
         whole = squeezed(label)
         found = self.known.get(whole, set())
         if not found:  # the beginning, or any run of whole words, of a longer label
@@ -144,6 +153,26 @@ class Roster:
                     break
         groups = {self.students[name].group for name in found}
         return sorted(found) if len(found) == 1 or (len(groups) == 1 and groups != {""}) else []
+
+
+def _ids(student: Student) -> dict[str, str]:
+    """A student's ids, by column."""
+    ids = {_plain_header(column): same_everywhere(value) for column, value in student.columns.items()}
+    return {column: value for column, value in ids.items() if column in IDS and value}
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Whose name it may be, as the end of a message: one with a word in common, or else the most similar."""
+    known, words = sorted(set(names)), set(map(squeezed, re.findall(r"\w+", name)))
+    near = [one for one in known if words & set(map(squeezed, re.findall(r"\w+", one)))]
+    order = sorted(near or known, key=lambda one: -_likeness(name, one))
+    near = order[:3] if near else [one for one in order[:1] if _likeness(name, one) > 0.6]
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _likeness(name: str, other: str) -> float:
+    """Of two names in any order of their words, from 0 to 1."""
+    return max(difflib.SequenceMatcher(None, squeezed(name), squeezed(form)).ratio() for form in forms(other))
 
 
 def forms(name: str) -> set[str]:

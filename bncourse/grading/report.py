@@ -11,7 +11,7 @@ from bncourse.exercises import EXERCISES
 from bncourse.files import write_whole
 from bncourse.grading.assignment import Assignment, Question
 from bncourse.grading.submissions import OURS
-from bncourse.grading.typed import write_rows
+from bncourse.grading.typed import NO_EXPLANATION, write_rows
 
 EXPLANATIONS = {
     "ok": "Your notebook ran and was graded.",
@@ -21,6 +21,13 @@ EXPLANATIONS = {
     "unreadable": "What you handed in could not be read as a notebook.",
     "missing": "No notebook of yours was found.",
 }
+UNDEFINED, UNANSWERED = "the notebook does not define", "not answered yet"  # as the worker says it
+NO_ANSWER = (UNDEFINED, UNANSWERED)
+
+
+def number_of(count: int, one: str, many: str) -> str:
+    """1 student is, 2 students are."""
+    return f"{count} {one if count == 1 else many}"
 
 
 @dataclass
@@ -37,9 +44,8 @@ class Outcome:
 class Record:
     """All that grading one submission brought: a status, the reason for it, and how every case went.
 
-    ``note``, ``late``, ``penalty``, ``explained``, ``overrides``, ``comments`` and ``unchanged`` do not come from the
-    run: each time the table is made they are taken from the files that people fill in, from the platform's names and
-    from what was handed in.
+    What comes from ``note`` on does not come from the run: each time the table is made it is taken from the files that
+    people fill in, from the platform's names and from what was handed in.
     """
 
     student: str
@@ -52,16 +58,23 @@ class Record:
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     seconds: float = 0.0
     note: str = ""
+    concern: str = ""  # the part of the note that is worth a conversation
     late: str = ""
     penalty: float = 0.0  # the share of the score that being late costs
     explained: dict[str, float | None] = field(default_factory=dict)  # None: not graded yet
     overrides: dict[str, float] = field(default_factory=dict)
     comments: dict[str, str] = field(default_factory=dict)
     unchanged: list[str] = field(default_factory=list)  # questions whose cells are as they were given
+    unexplained: list[str] = field(default_factory=list)  # questions below which no explanation was found
 
     def points(self, question: str) -> float:
         """What the cases of a question brought, or what a person said instead."""
         return self.overrides.get(question, self.scores.get(question, 0.0))
+
+    def answered(self, question: str) -> bool:
+        """Whether the notebook has an answer of the student's own to be judged."""
+        outcomes = self.outcomes.get(question, [])
+        return question not in self.unchanged and any(not o.message.startswith(NO_ANSWER) for o in outcomes)
 
     @property
     def score(self) -> float:
@@ -120,8 +133,8 @@ def write_table(
         row = {"student": record.student, "status": record.status, "score": record.score, "possible": assignment.points}
         row |= {question.name: round(record.points(question.name), 2) for question in assignment.questions}
         row |= {"explanations": round(words, 2), "late": record.late, "reason": record.reason}
-        note = [record.note, *(f"{ungraded} explanations are not graded yet" for _ in range(ungraded > 0))]
-        row |= {"note": "; ".join(filter(None, note)), "replaced": " ".join(record.flags)}
+        waiting = number_of(ungraded, "explanation is", "explanations are") + " not graded yet" if ungraded else ""
+        row |= {"note": "; ".join(filter(None, [record.note, waiting])), "replaced": " ".join(record.flags)}
         row |= {"seconds": record.seconds, "file": record.file, **(extra or {}).get(record.student, {})}
         rows.append(row)
     write_rows(path, [*table_columns(assignment), *added], rows)
@@ -147,7 +160,11 @@ def write_feedback(folder: Path, record: Record, assignment: Assignment) -> None
             "",
             f"Late: {record.late}" + (f", which costs {record.penalty:.0%} of the score" * (record.penalty > 0)),
         ]
-    for question in assignment.questions:
+    typed = record.overrides.keys() | record.comments.keys()
+    shown = [q for q in assignment.questions if q.name in typed or _is_defined(record, q)]
+    if not shown and record.outcomes:
+        lines += ["", "It defines none of the answers that this set asks for, so no case could be tested."]
+    for question in assignment.questions if shown and record.outcomes else shown:
         title = EXERCISES[question.name].title if question.name in EXERCISES else question.name
         lines += ["", f"## {title} ({question.name}): {record.points(question.name):g} of {question.points:g}", ""]
         if question.name in record.overrides:
@@ -156,6 +173,8 @@ def write_feedback(folder: Path, record: Record, assignment: Assignment) -> None
         if question.explanation:
             points = record.explained.get(question.name)
             given = "not graded yet" if points is None else f"{points:g} of {question.explanation.points:g} points"
+            if question.name in record.unexplained:
+                given = f"{NO_EXPLANATION}, {given}"
             lines.append(f"- your explanation: {given}")
         if comment := record.comments.get(question.name):
             lines.append(f"- comment: {_plain(comment)}")
@@ -174,9 +193,16 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _is_defined(record: Record, question: Question) -> bool:
+    outcomes = record.outcomes.get(question.name, [])
+    return any(not outcome.message.startswith(UNDEFINED) for outcome in outcomes)
+
+
 def _cases(question: Question, outcomes: list[Outcome] | None) -> list[str]:
     if outcomes is None:
         return ["Not graded."]
+    if outcomes and all(outcome.message.startswith(UNDEFINED) for outcome in outcomes):
+        return [f"- {_plain(outcomes[0].message)}, so no case could be tested"]
     lines, hidden, hints = [], [], set()
     for case, outcome in zip(question.cases, outcomes, strict=True):
         if case.hidden:

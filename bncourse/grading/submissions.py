@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -26,6 +26,9 @@ from bncourse.grading.names import Roster, Student, same_everywhere
 
 LARGEST = 50 << 20  # bytes of a file
 UNPACKED, MEMBERS = 1 << 30, 20_000  # of an archive: bytes, and files
+NAMESAKES = "two students have this name: "
+BY_ID = "write {} into the right one's row of the roster, in a column Identifier"
+BY_FILE = "give the file or folder the name of the right one's id"
 OURS = ".bncourse-grade"  # marks a folder that the grader wrote
 
 
@@ -42,6 +45,7 @@ class Submission:
         note: what the instructor should know of how it was chosen.
         texts: the notebook's cells in order, as ("code" or "markdown", source).
         time: when it was handed in, if the platform says so; ``late`` if the platform marked it.
+        stranger: why the student is not known; part of the note.
     """
 
     student: str
@@ -53,6 +57,7 @@ class Submission:
     texts: list[tuple[str, str]] = field(default_factory=list)
     time: datetime | None = None
     late: bool = False
+    stranger: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -117,11 +122,11 @@ def find_submissions(
             root = _inner(_unpack(folder, Path(space) / "all"), roster)
         elif not folder.is_dir():
             raise NotADirectoryError(f"submissions must be a folder or a zip archive, got {folder}")
-        found = _by_student(root, folder, roster, {path.resolve() for path in ours}, Path(space))
+        found, strangers = _by_student(root, folder, roster, {path.resolve() for path in ours}, Path(space))
         return [
             submission
             for student in sorted(found)
-            for submission in _attempts(student, found[student], assignment, roster, every)
+            for submission in _attempts(student, found[student], assignment, strangers.get(student, ""), every)
         ]
 
 
@@ -161,10 +166,13 @@ def _somebodys(path: Path) -> bool:
     return not (path.is_dir() and (path / OURS).exists())
 
 
-def _by_student(root: Path, shown: Path, roster: Roster, ours: set[Path], space: Path) -> dict[str, list[_File]]:
-    """All files of each student; those of the roster first, with none."""
+def _by_student(
+    root: Path, shown: Path, roster: Roster, ours: set[Path], space: Path
+) -> tuple[dict[str, list[_File]], dict[str, str]]:
+    """All files of each student, those of the roster first, with none; and why some are not known."""
     found: dict[str, list[_File]] = {name: [] for name in roster.students}
     on_roster = bool(found)
+    unknown: dict[str, list[tuple[str, str, list[_File]]]] = defaultdict(list)
     people = gradescope_people(root)
     for entry in sorted(root.iterdir()):
         if not _somebodys(entry) or entry.resolve() in ours or entry.name == METADATA:
@@ -177,18 +185,25 @@ def _by_student(root: Path, shown: Path, roster: Roster, ours: set[Path], space:
             owners = roster.find(*label.names) if on_roster else []
             if not owners and entry.suffix.lower() != ".zip":
                 continue  # a file that is nobody's
-        if entry.suffix.lower() == ".zip":
-            label = Label((entry.stem,), "", label.platform, label.serial, label.time, label.late)
-            if read_label(entry.name, False).platform:
-                label = read_label(entry.name, False)
-        labels = people.get(entry.name) or [label] if GRADESCOPE.fullmatch(entry.name) else [label]
-        for one in labels:
-            is_one_file = entry.is_file()
-            inside = Label(one.names, one.file if is_one_file else "", one.platform, one.serial, one.time, one.late)
-            owners = roster.find(*one.names) or [same_everywhere(one.names[-1])]
+        if entry.suffix.lower() == ".zip" and not label.platform:
+            label = replace(label, names=(entry.stem,), file="")
+        for one in people.get(entry.name) or [label] if GRADESCOPE.fullmatch(entry.name) else [label]:
+            inside = one if entry.is_file() else replace(one, file="")
+            own = [_File(path, name, inside) for path, name in files]
+            if not (owners := roster.find(*one.names)):
+                unknown[same_everywhere(one.names[-1])].append((one.id, entry.name, own))
             for owner in owners:
-                found.setdefault(owner, []).extend(_File(path, name, inside) for path, name in files)
-    return found
+                found[owner] += own
+    strangers = {}
+    for name, entries in unknown.items():
+        several = roster.is_ambiguous(name)
+        apart = several or len({person for person, _, _ in entries} - {""}) > 1
+        for person, entry_name, own in entries:
+            row = f"{name} ({person.removeprefix('Participant ') or entry_name})" if apart else name
+            found.setdefault(row, []).extend(own)
+            how = NAMESAKES + (BY_ID.format(person) if person else BY_FILE)
+            strangers[row] = how if several else "not on the roster" * on_roster
+    return found, strangers
 
 
 def _files(entry: Path, shown: Path, space: Path) -> Iterator[tuple[Path, Path]]:
@@ -238,9 +253,7 @@ def _unpack(archive: Path, folder: Path) -> Path:
     return folder
 
 
-def _attempts(
-    student: str, files: list[_File], assignment: Assignment, roster: Roster, every: bool
-) -> list[Submission]:
+def _attempts(student: str, files: list[_File], assignment: Assignment, stranger: str, every: bool) -> list[Submission]:
     """Choose the student's notebook, or all attempts at it, and read it; nothing reads it again."""
     notebooks = [file for file in files if NOTEBOOK.search(file.path.name)]
     named = [file for file in notebooks if attempt(file.own_name)[0].casefold() == assignment.name.casefold()]
@@ -258,9 +271,8 @@ def _attempts(
     elif not candidates:
         path = notebooks[0].shown.parent
         problem = f"{len(notebooks)} notebooks; keep one, or name one {assignment.name}.ipynb"
-    stranger = "not on the roster" if roster.students and student not in roster.students else ""
     if not candidates:
-        return [Submission(student, path, [], problem, _digest(assignment, problem), stranger)]
+        return [Submission(student, path, [], problem, _digest(assignment, problem), stranger, stranger=stranger)]
     in_order = sorted(candidates, key=lambda file: file.order)
     count, found = len(in_order), []
     for number, chosen in enumerate(in_order, 1):
@@ -276,7 +288,7 @@ def _attempts(
         note = "; ".join(filter(None, [f"{which}: {chosen.shown.name}" * (count > 1), stranger]))
         digest = _digest(assignment, problem or "\n".join(cells))
         time, late = chosen.label.time, chosen.label.late
-        found.append(Submission(student, chosen.shown, cells, problem, digest, note, texts, time, late))
+        found.append(Submission(student, chosen.shown, cells, problem, digest, note, texts, time, late, stranger))
     return found
 
 

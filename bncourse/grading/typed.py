@@ -11,6 +11,7 @@ from bncourse.grading.assignment import Assignment, Question
 from bncourse.grading.names import BadArgument, read_text
 
 SHEET = ("student", "exercise", "text", "points", "comment", "possible", "note", "rubric", "full", "little")
+NO_EXPLANATION = "none was found below *Explain it*"
 OVERRIDES = ("student", "exercise", "points", "comment")
 
 
@@ -100,7 +101,7 @@ def write_sheet(
     for key in [*texts, *(key for key in typed if key not in texts)]:
         before, (student, exercise) = typed.get(key), key
         text = texts.get(key, before.text if before else "")
-        note = "empty: no points" if not text else ""
+        note = f"{NO_EXPLANATION}: no points, unless you give some" if not text else ""
         if before is not None and before.points is not None:
             same = before.text.split() == text.split()
             note = before.row.get("note", "") if same else "the text has changed since the points were given"
@@ -115,12 +116,18 @@ def write_sheet(
 
 def read_overrides(path: Path, assignment: Assignment, warn: list[str]) -> dict[tuple[str, str], Typed]:
     """Scores that replace those of the cases, by student and exercise."""
-    names, found = {question.name for question in assignment.questions}, {}
+    most, found = {question.name: question.points for question in assignment.questions}, {}
     for row in read_table(path, OVERRIDES):
         student, exercise, points = as_written(row["student"]), row["exercise"].strip(), number(row["points"])
-        if exercise not in names or points is None:
+        if exercise not in most or points is None:
             got = f"{exercise!r} and {row['points']!r}"
             warn.append(f"{path.name}: exercise must be one of the set and points a number, got {got}")
+            continue
+        if not 0 <= points <= most[exercise]:
+            warn.append(
+                f"{path.name}: points of {student} for the code of {exercise} must be between 0 and "
+                f"{most[exercise]:g}, got {points:g}: not counted"
+            )
             continue
         found[student, exercise] = Typed(points, row["comment"])
     return found

@@ -11,9 +11,10 @@ from hostile_submissions import notebook
 from bncourse import cli
 from bncourse.grading import Limits, grade_folder
 from bncourse.grading.assignment import Assignment, Explanation, Question
-from bncourse.grading.class_report import fingerprint
+from bncourse.grading.class_report import fingerprint, write_report
 from bncourse.grading.desk import Deadline
-from bncourse.grading.names import BadArgument
+from bncourse.grading.names import BadArgument, did_you_mean
+from bncourse.grading.report import Outcome, Record
 from bncourse.grading.submissions import Submission
 from bncourse.grading.typed import explanation, read_table
 
@@ -93,7 +94,7 @@ def test_explanations_are_collected_counted_and_kept(graded):
     base, (records, _) = graded
     rows = sheet(base)
     assert rows["Ada"]["text"] == "It vanishes; 30 layers show it." and rows["Ada"]["possible"] == "2.0"
-    assert rows["Cy"]["text"].startswith("'=1+1") and rows["Bo"]["note"] == "empty: no points"
+    assert rows["Cy"]["text"].startswith("'=1+1") and rows["Bo"]["note"].startswith("none was found below *Explain it*")
     assert rows["Ada"]["rubric"] == "Who?" and rows["Ada"]["full"] == "All."
     assert records["Ada"].score == 2 and records["Ada"].explained == {"signal": None}
     assert records["Bo"].explained == {"signal": 0.0}
@@ -122,12 +123,74 @@ def test_what_is_typed_into_the_table_counts_from_then_on(graded):
             row["signal"] = "1.25"
     save(table, rows, "cp1252", ";")
     again, said = grade(base)
-    assert again["Bo"].score == 1.25 and any("scores typed into it" in line for line in said)
+    assert again["Bo"].score == 1.25 and any("1 score typed into it went to" in line for line in said)
     assert sheet(base, "grades.csv")["Bo"]["my remark"] == "talk to Bo"
     (row,) = read_table(base / "out" / "grades-overrides.csv", ["student"])
     assert (row["student"], row["exercise"], row["points"]) == ("Bo", "signal", "1.25")
     assert len(list((base / "out").glob("grades-edited-*.csv"))) == 1
     assert grade(base)[0]["Bo"].score == 1.25 and len(list((base / "out").glob("grades-edited-*.csv"))) == 1
+
+
+def typed_into(base, name, **cells):
+    """Grade, type into a row of the table, and grade again; what was said, and the row."""
+    table = base / "out" / "grades.csv"
+    grade(base)
+    rows = read_table(table, ["student"])
+    for row in rows:
+        row |= cells if row["student"] == name else {}
+    save(table, rows)
+    _, said = grade(base)
+    return "\n".join(said), sheet(base, "grades.csv").get(name)
+
+
+def test_what_the_grader_writes_itself_is_not_taken_over_and_that_is_said(graded):
+    base, _ = graded
+    said, row = typed_into(base, "Cy", score="5")
+    assert (
+        "what was typed into score for Cy was not taken over: use an exercise's column" in said
+        and row["score"] == "0.0"
+    )
+    said, _ = typed_into(base, "Cy", explanations="1", note="He was ill.")
+    assert "typed into explanations for Cy was not taken over: use the column points of grades-explanations.csv" in said
+    assert "typed into note for Cy was not taken over: use a column of your own" in said
+    said, _ = typed_into(base, "Cy", signal="absent")
+    assert "signal typed for Cy must be a number, got 'absent': not taken over" in said
+    said, _ = typed_into(base, "Cy", student="Cyn")
+    assert "the row of 'Cyn' was not taken over; did you mean 'Cy'?" in said
+    said, _ = typed_into(base, "Cy", score="0,00", seconds="")  # as a spreadsheet may write it
+    assert "taken over" not in said
+
+
+def test_rows_for_nobody_and_points_beyond_the_exercise_are_said(graded):
+    base, _ = graded
+    path = base / "out" / "grades-overrides.csv"
+    content = path.read_bytes()
+    rows = [("Flow", "2"), ("Nobody, Ned", "2"), ("Ada", "3"), ("Ed", "-1")]
+    save(path, [{"student": s, "exercise": "signal", "points": p, "comment": ""} for s, p in rows])
+    records, said = grade(base)
+    text = "\n".join(said)
+    assert "grades-overrides.csv: no student is called 'Flow'; did you mean 'Flo'?" in text
+    assert "no student is called 'Nobody, Ned'\n" in f"{text}\n" and records["Ada"].score <= 4
+    for student, got in (("Ada", "3"), ("Ed", "-1")):
+        assert f"points of {student} for the code of signal must be between 0 and 2, got {got}: not counted" in text
+    path.write_bytes(content)
+    assert not any("no student is called" in line for line in grade(base)[1])
+
+
+def test_names_that_may_be_meant():
+    names = ["Fischer, Franz", "Green, Gina", "Öz, Ada"]
+    assert did_you_mean("Fischer", names) == "; did you mean 'Fischer, Franz'?"
+    assert did_you_mean("Gina Green", names) == "; did you mean 'Green, Gina'?"
+    assert did_you_mean("Gina Gren", names) == "; did you mean 'Green, Gina'?"
+    assert did_you_mean("ada oez", names) == "; did you mean 'Öz, Ada'?" and did_you_mean("Nobody, Ned", names) == ""
+
+
+def test_pages_say_once_what_holds_for_the_whole_set(graded):
+    base, _ = graded
+    pages = {path.stem: path.read_text() for path in (base / "out" / "grades-feedback").glob("*.md")}
+    assert "It defines none of the answers" in pages["Ed"] and "##" not in pages["Ed"]
+    assert "your explanation: none was found below *Explain it*, 0 of 2 points" in pages["Bo"]
+    assert "none was found" not in pages["Ada"]
 
 
 def test_a_page_that_somebody_edited_is_kept(graded):
@@ -198,8 +261,9 @@ def test_notebooks_are_alike_whatever_the_names():
         (None, "", 0.0),
     ],
 )
-def test_late_days(time, words, cost):
-    deadline = Deadline.read("2026-03-01T23:59", 1, 10)
+@pytest.mark.parametrize("due", ["2026-03-01T23:59", "2026-03-01"])
+def test_late_days(due, time, words, cost):
+    deadline = Deadline.read(due, 1, 10)
     assert deadline.judge(Submission("Ada", None, [], "", "", time=time)) == (words, pytest.approx(cost))
 
 
@@ -207,6 +271,7 @@ def test_late_days(time, words, cost):
     ("arguments", "error"),
     [
         (["--due", "Friday"], "due must be a time such as 2026-03-01T23:59, got 'Friday'"),
+        (["--due", "2026-03-01T23:59Z"], "due must be a time such as 2026-03-01T23:59, got '2026-03-01T23:59Z'"),
         (["--late-days", "-1"], "late-days must be at least 0, got -1"),
         (["--late-penalty", "101"], "late-penalty must be between 0 and 100, got 101"),
     ],
@@ -216,6 +281,36 @@ def test_bad_deadlines(tmp_path, graded, capsys, arguments, error):
     out = ["--out", str(tmp_path / "grades.csv"), "--assignment", str(base / "private" / "autograder.json")]
     assert cli.main(["grade", str(base / "submissions"), *out, *arguments]) == 2
     assert capsys.readouterr().err == error + "\n" and not Path(tmp_path / "grades.csv").exists()
+
+
+def test_penalties_that_are_not_taken_are_said():
+    late = [Submission(name, None, [], "", "", late=True) for name in ("Ada", "Bo")]
+    on_time = Submission("Cy", None, [], "", "")
+    due = Deadline.read("2026-03-01", 0, 10)
+    (said,) = due.warnings([*late, on_time])
+    assert said == "2 submissions are marked late without a time: no penalty; use the overrides"
+    assert due.warnings([on_time]) == Deadline.read("2026-03-01", 0, 0).warnings(late) == []
+    said = Deadline.read(None, 0, 10).warnings(late[:1])
+    assert said[0].startswith("late-penalty needs due") and said[1].startswith("1 submission is")
+
+
+def record(name, score, **details):
+    return Record(name, "", "", "ok", scores={"signal": score}, **details)
+
+
+def test_the_report_counts_what_was_answered(tmp_path, graded):
+    base, _ = graded
+    assignment = Assignment.read(base / "private" / "autograder.json")
+    failed, undefined = [Outcome(False, "wrong")], [Outcome(False, "the notebook does not define output_std")]
+    scores = {"A": 0, "B": 0, "C": 0.5, "D": 6.5, "E": 10, "F": 19.5}
+    records = [record(name, score, outcomes={"signal": failed}) for name, score in scores.items()]
+    records[0].unchanged, records[1].outcomes = ["signal"], {"signal": undefined}
+    records[5].note = "the last of 2 attempts: F.ipynb"
+    write_report(tmp_path / "report.html", records, [], assignment)
+    page = (tmp_path / "report.html").read_text()
+    assert "median 3.5 of 4 points" in page and "6 students (6 ok)" in page
+    assert '<td class="number">4</td></tr></table>' in page.split("Which cases failed")[1].split("<h2>")[0]
+    assert "answers of two students; see which cases failed" in page and "attempts" not in page.split("talk to")[1]
 
 
 def test_explanations_are_found_where_students_write_them():

@@ -10,10 +10,11 @@ import torch
 from fixed_creatures import FIXES
 from right_answers import RIGHT
 from torch import nn
-from wrong_answers import WRONG, layer
+from wrong_answers import DECIDED, WRONG, conv_norm_relu, layer
 
 import bncourse
 from bncourse.exercises import EXERCISES, CheckFailed, check, run_case
+from bncourse.exercises.bug_zoo import carries_graph, listed
 from bncourse.exercises.compare import CaseFailed, expect
 
 CASES = [
@@ -210,3 +211,25 @@ def test_a_mistake_in_an_earlier_answer_is_not_counted_again(name):
     exec(f"{earlier} = {wrong}\n{source}", names)
     check(name, names["answer"])
     assert names[earlier] is not None and names[earlier].__name__ == "<lambda>"  # put back
+
+
+def failures(name, answer):
+    """The check's report, from its failing cases to their hints."""
+    with pytest.raises(CheckFailed) as failure:
+        check(name, answer)
+    return str(failure.value)
+
+
+def test_a_hint_says_nothing_that_is_not_so():
+    """What decides the mode is named only where it does; a class taken for a layer is not told of ==."""
+    by_input = failures("layer", DECIDED[2][0])
+    assert "is_grad_enabled" not in by_input and "an input that needs one" in by_input
+    assert "Gradients decide" not in failures("layer", DECIDED[5][0]) + failures("layer", DECIDED[6][0])
+    untouched = failures("zoo-bias", conv_norm_relu(lambda norm: not isinstance(norm, nn.BatchNorm2d)))
+    assert "2 of 3 cases fail" in untouched and "misses subclasses" not in untouched
+
+
+def test_words_agree_with_their_number():
+    assert carries_graph(["a"]) == "after a training step a carries a graph."
+    assert carries_graph(["a", "b"]) == "after a training step a and b carry a graph."
+    assert [listed(list(names)) for names in ("a", "ab", "abc")] == ["a", "a or b", "a, b or c"]

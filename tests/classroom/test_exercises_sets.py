@@ -7,7 +7,10 @@ import json
 
 import pytest
 from exercise_sets import NAMES, ROOT, code_cells, make
+from fixed_creatures import KINDS, spoiled
+from torch import nn
 
+import bncourse
 from bncourse.exercises import EXERCISES, CheckFailed, check
 from bncourse.grading.assignment import Assignment
 from bncourse.grading.worker import run_case
@@ -51,6 +54,18 @@ def test_what_students_get_scores_nothing(made, name):
     assignment = Assignment.read(made / "private" / name / "autograder.json")
     assert failed == [question.name for question in assignment.questions]  # every check runs, and fails
     assert set(score(assignment, namespace).values()) == {0.0}
+
+
+def test_no_case_of_the_zoo_gives_points_to_a_layer_of_torch_or_to_the_bug_itself(made):
+    assignment = Assignment.read(made / "private" / "ex-04-bug-zoo" / "autograder.json")
+    for theirs in (nn.BatchNorm2d, nn.BatchNorm1d, nn.GroupNorm, bncourse.BatchNorm2d):
+        answers = {name: type(name, (theirs,), {}) for name in ("Sleepless", "Dizzy", "Clinging", "BatchNorm")}
+        points = score(assignment, answers)
+        assert set(points.values()) == {0.0}, (theirs, points)
+    by_input = spoiled("zoo-mode", "if self.training:", "if self.training or x.requires_grad:")
+    (question,) = (question for question in assignment.questions if question.name == "zoo-mode")
+    hidden = [case.source for case in question.cases if case.hidden]
+    assert not any(run_case(source, {"Sleepless": by_input}, 30.0)["passed"] for source in hidden)
 
 
 def test_every_exercise_is_in_one_set_and_has_hidden_cases(made):
@@ -136,8 +151,6 @@ class TestInstructorsGuide:
 
 
 def test_the_notebook_shows_the_creatures_as_the_check_knows_them():
-    from fixed_creatures import KINDS
-
     shown = "\n".join(code_cells(ROOT / "book" / "exercises" / "ex-04-bug-zoo.ipynb"))
     for kind in KINDS.values():
         assert inspect.getsource(kind).strip() in shown

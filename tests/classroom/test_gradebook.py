@@ -71,6 +71,22 @@ def test_platforms(tmp_path, tables, capsys, platform, roster, columns, first):
     assert [row["ex-01"] for row in found][-1] == "3.0" and "Max has a score" in capsys.readouterr().out
 
 
+def test_zeros_that_nobody_earned_are_said(tmp_path, capsys):
+    (tmp_path / "Exercises 4 (77).csv").write_text(
+        "student,status,score,possible,note\nAda,ok,3,10,9 explanations are not graded yet\n"
+        "Bo,ok,3,10,on the roster; 1 explanation is not graded yet\nCy,missing,0,10,\n"
+    )
+    (tmp_path / "roster.csv").write_text("Student,ID\nAda,1\nBo,2\nCy,3\n")
+    platform = ["--platform", "canvas", "--roster", str(tmp_path / "roster.csv")]
+    for options in ([], platform):
+        out = ["--out", str(tmp_path / "all.csv"), *options]
+        assert cli.main(["gradebook", str(tmp_path / "Exercises 4 (77).csv"), *out]) == 0
+        said = capsys.readouterr().out
+        assert "Exercises 4 (77): 10 explanations are not graded yet: 0 points" in said
+        assert "0 points where nothing was handed in: Cy" in said
+    assert list(rows(tmp_path / "all.csv")[0]) == ["Student", "ID", "Exercises 4 (77)"]
+
+
 def test_errors_of_the_gradebook(tmp_path, tables, capsys):
     for arguments, words in (
         ([tables[0], tables[0]], "tables must have different names"),

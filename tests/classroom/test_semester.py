@@ -39,7 +39,7 @@ def test_the_best_of_several_attempts_counts(tmp_path):
     best, said = grade(tmp_path, attempts="best")
     assert best["ada"].scores["signal"] == 2.0 and "best of 3 attempts: ada_11_102" in best["ada"].note
     assert sheet(tmp_path, "grades.csv")["ada"]["file"].endswith("ada_11_102_tiny-102.ipynb")
-    assert any("1 students, 1 graded before" in line for line in said)
+    assert any("1 student, 1 graded before" in line for line in said)
     again, said = grade(tmp_path, attempts="best")
     assert again["ada"].scores == best["ada"].scores and any("3 graded before" in line for line in said)
 
@@ -88,7 +88,7 @@ class TestUnchanged:
         records, _ = grade(tmp_path)
         assert records["Ada"].outcomes["signal"][0].hint == records["Cy"].outcomes["signal"][0].hint != ""
         report = (tmp_path / "out" / "grades-report.html").read_text()
-        assert "No mistake was made by two students." in report
+        assert "No misconception was recognized in the answers of two students; see which cases failed." in report
         assert '<td class="number">1</td></tr></table>' in report.split("Misconceptions that")[1]
         assert "no exercise is answered" in records["Ada"].note and not records["Cy"].note
 
@@ -114,7 +114,9 @@ def test_forgetting_a_student_leaves_no_trace_and_the_others(graded, tmp_path): 
 
 def test_forgetting_nobody_is_said(graded, capsys):  # noqa: F811
     assert cli.main(["forget", "Zoe", str(graded[0] / "out" / "grades.csv")]) == 2
-    assert "who is in none" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("who is in none\n")
+    assert cli.main(["forget", "Adda", str(graded[0] / "out" / "grades.csv")]) == 2
+    assert "did you mean 'Ada'?" in capsys.readouterr().err
 
 
 class TestEdition:

@@ -102,6 +102,19 @@ class TestRoster:
         assert list(roster.students) == ["Kim Lee", "Kim Lee (8)"] and roster.warnings
         assert roster.find("8", "kimlee") == ["Kim Lee (8)"] and roster.find("7") == ["Kim Lee"]
 
+    def test_a_name_that_two_have_names_neither(self):
+        roster = Roster([Student("Kim Lee", {"ID": "7"}), Student("Kim Lee", {"ID": "8"}), Student("Lee Kim")])
+        assert roster.find("Kim Lee") == roster.find("kimlee") == [] and roster.find("Lee Kim") == ["Lee Kim"]
+        again = [
+            Student("Kim Lee", {"ID": "8", "Email": "k8@x.example"}),
+            Student("Kim Lee", {"Email": "k7@x.example"}),
+        ]
+        roster = Roster(
+            [Student("Kim Lee", {"ID": "7", "Email": "k7@x.example"}), Student("Kim Lee", {"ID": "8"}), *again]
+        )
+        assert list(roster.students) == ["Kim Lee", "Kim Lee (8)"]
+        assert roster.find("k8@x.example") == ["Kim Lee (8)"] and roster.find("k7") == ["Kim Lee"]
+
     def test_a_second_list_adds_people_and_columns(self):
         roster = Roster([Student("Ada", {"ID": "1"}), Student("Bo"), Student("Ada", {"Email": "ada@x.example"})])
         assert list(roster.students) == ["Ada", "Bo"] and roster.find("ada@x.example") == roster.find("1") == ["Ada"]
@@ -111,6 +124,55 @@ class TestRoster:
         for path in (tmp_path / "empty.txt", tmp_path / "nothing.txt", tmp_path):
             with pytest.raises(BadArgument, match=r"^roster must .*, got [^\n]*$"):
                 read_roster(path)
+
+
+MOODLE_PAIR = "{}_2004_assignsubmission_file_/ex-07-work.ipynb", "{}_2005_assignsubmission_file_/ex-07-work.ipynb"
+CANVAS_PAIR = "{}_2004_9_ex-07-work.ipynb", "{}_LATE_2005_8_ex-07-work.ipynb"
+
+
+class TestNamesakes:
+    """Two students of one name never get one another's grade."""
+
+    @pytest.mark.parametrize(
+        ("names", "name", "person"),
+        [(MOODLE_PAIR, "Jane Doe", "Participant 2004"), (CANVAS_PAIR, "doejane", "write 2004")],
+    )
+    def test_who_cannot_be_told_apart_has_a_row_of_their_own(self, tmp_path, names, name, person):
+        for number, path in enumerate(names):
+            put(tmp_path / "in", path.format(name), f"x = {number}")
+        roster = Roster([Student("Jane Doe", {"Email": "m4"}), Student("Jane Doe", {"Email": "m5"})])
+        rows = found(tmp_path / "in", roster)
+        assert {one: row.cells for one, row in rows.items()} == {
+            "Jane Doe": [], "Jane Doe (m5)": [], f"{name} (2004)": ["x = 0"], f"{name} (2005)": ["x = 1"],
+        }  # fmt: skip
+        note = rows[f"{name} (2004)"].note
+        assert note.startswith("two students have this name") and person in note
+        assert rows["Jane Doe"].problem == "no notebook was handed in"
+
+    def test_the_platforms_own_list_tells_them_apart(self, tmp_path):
+        for names, name, column in ((MOODLE_PAIR, "Jane Doe", "Participant "), (CANVAS_PAIR, "doejane", "")):
+            folder = tmp_path / name
+            for number, path in enumerate(names):
+                put(folder, path.format(name), f"x = {number}")
+            pair = [Student("Jane Doe", {"Identifier": f"{column}{number}"}) for number in (2004, 2005)]
+            assert handed_in(folder, Roster(pair)) == {
+                "Jane Doe": ["x = 0"], f"Jane Doe ({column}2005)": ["x = 1"],
+            }  # fmt: skip
+
+    def test_without_a_roster_and_without_a_platform(self, tmp_path):
+        for number, path in enumerate(MOODLE_PAIR):
+            put(tmp_path / "in", path.format("Jane Doe"), f"x = {number}")
+        put(tmp_path / "in", "Ada_7_assignsubmission_file_/ex-07-work.ipynb")
+        assert list(handed_in(tmp_path / "in")) == ["Ada", "Jane Doe (2004)", "Jane Doe (2005)"]
+        put(tmp_path / "plain", "Jane Doe.ipynb")
+        pair = Roster([Student("Jane Doe", {"ID": "4"}), Student("Jane Doe", {"ID": "5"})])
+        row = found(tmp_path / "plain", pair)["Jane Doe (Jane Doe.ipynb)"]
+        assert row.cells == ["x = 1"] and "the name of the right one's id" in row.note
+
+    def test_a_participants_number_is_not_somebody_elses_id(self, tmp_path):
+        put(tmp_path / "in", MOODLE_PAIR[0].format("Jane Doe"))
+        roster = Roster([Student("Bo Ek", {"ID number": "2004"}), Student("Jane Doe", {"ID number": "7"})])
+        assert handed_in(tmp_path / "in", roster) == {"Bo Ek": [], "Jane Doe": ["x = 1"]}
 
 
 class TestLayouts:

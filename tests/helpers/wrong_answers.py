@@ -170,6 +170,31 @@ class Borrowed(Layer):
 
 
 BY_GRADIENTS = (layer(by_gradients=True), "Ask self.training")
+
+
+def by_mode(decides):
+    """A layer that asks this function of itself and its input, and not whether it is in training."""
+
+    class Deciding(Layer):
+        def forward(self, x):
+            before, self.training = self.training, bool(decides(self, x))
+            try:
+                return super().forward(x)
+            finally:
+                self.training = before
+
+    return Deciding
+
+
+DECIDED = [
+    (by_mode(lambda layer, x: layer.training or x.requires_grad), "Gradients decide"),
+    (by_mode(lambda layer, x: layer.training and not x.requires_grad), "Gradients decide"),
+    (by_mode(lambda layer, x: x.requires_grad), "Gradients decide"),
+    (by_mode(lambda layer, x: layer.training and layer.weight.requires_grad), "Gradients decide"),
+    (by_mode(lambda layer, x: layer.training and torch.is_grad_enabled()), "Gradients decide"),
+    (by_mode(lambda layer, x: True), "In evaluation use the running statistics"),
+    (by_mode(lambda layer, x: False), "In training use the batch's own"),
+]
 PLAIN = (layer(plain=True), "register_buffer")
 BIASED = (layer(biased=True), "stores the biased variance")
 UNBIASED_FORWARD = (layer(unbiased_forward=True), "BatchNorm divides by m")
@@ -470,10 +495,11 @@ WRONG = {
         (bncourse.BatchNorm2d, "Write it from tensors"),
         (type("Alias", (nn.BatchNorm2d,), {}), "Write it from tensors"),
         (Borrowed, "Write it from tensors"),
+        *DECIDED,
     ],
     "zoo-bias": [
         (conv_norm_relu(lambda norm: not isinstance(norm, nn.BatchNorm2d)), "Ask issubclass"),
-        (conv_norm_relu(lambda norm: norm != nn.BatchNorm2d), "== misses subclasses"),
+        (conv_norm_relu(lambda norm: norm != nn.BatchNorm2d), "misses subclasses"),
         (conv_norm_relu(lambda norm: False), "Nothing replaces it"),
         (conv_norm_relu(lambda norm: True), "Ask issubclass"),
         (conv_norm_relu(lambda norm: norm is not nn.BatchNorm2d), "misses subclasses"),
@@ -542,6 +568,10 @@ class Halfhearted(nn.Module):
 
 SPOILED = {
     "zoo-mode": [
+        ("if self.training:", "if self.training or x.requires_grad:", "Gradients decide"),
+        ("if self.training:", "if x.requires_grad:", "Gradients decide"),
+        ("if self.training:", "if self.training and self.weight.requires_grad:", "Gradients decide"),
+        ("if self.training:", "if True:", "In evaluation use the running statistics"),
         ("lerp_(mean, self.momentum)", "lerp_(mean, 1 - self.momentum)", "convention is reversed"),
         ("x.var((0, 1, 2), correction=0)", "x.var((0, 1, 2))", "m - 1"),
         ("var * count / (count - 1)", "var", "stores the biased variance"),
