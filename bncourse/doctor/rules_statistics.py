@@ -396,33 +396,28 @@ def damage(patient: Patient) -> Damage:
         return none
     moved = {name for name, norm in batch_norms(patient.copy).items() if not (initial(norm) and not affine_moved(norm))}
     new = is_new(patient)
-    off = [one for one in misfits(patient, own.seen) if one.name in moved or new]
-    if not off:
+    sick = [one for one in misfits(patient, own.seen) if one.matters and (one.name in moved or new)]
+    if not sick:
         return none
-    sick = [one for one in off if one.matters]
-    worst = (
-        f"worst of {plural(len(sick), 'layer')}: {sick[0]}" if sick else f"no layer is far off; in the worst {off[0]}"
-    )
+    worst = f"worst of {plural(len(sick), 'layer')}: {sick[0]}"
     evaluation, recalibrated = patient.evaluation, patient.recalibrated
     best = min(own.loss, recalibrated.loss if recalibrated is not None else own.loss)
     if math.isfinite(best) and best >= 0:
         least = 0.05 if math.isfinite(patient.chance_loss) else 0.0
         worse = not evaluation.loss <= best + least  # NaN is worse
-        if new and not (sick and best < 0.7 * patient.chance_loss):
+        if new and not best < 0.7 * patient.chance_loss:
             return none
-        severity = None
-        if worse and not evaluation.loss <= 2 * best:
-            severity = "error" if sick else "note"
-        elif worse and sick and evaluation.loss > 1.1 * best:
+        severity = "error" if worse and not evaluation.loss <= 2 * best else None
+        if worse and severity is None and evaluation.loss > 1.1 * best:
             severity = "warning"
         after = "" if recalibrated is None else f", {number(recalibrated.loss)} after recalibrating a copy"
         said = f"loss {number(evaluation.loss)} with running statistics, {number(own.loss)} with the batch's{after}"
-    elif new or not sick or not patient.relative_change(own) > 0.1:
+    elif new or not patient.relative_change(own) > 0.1:
         return none
     else:
         severity = "warning" if any(one.far for one in sick) else "note"
         said = f"outputs change by {patient.relative_change(own):.0%} with the batch's statistics"
-    return Damage(severity, f"{said}; {worst}", [one.name for one in sick or off[:1]])
+    return Damage(severity, f"{said}; {worst}", [one.name for one in sick])
 
 
 @rule("BN-F01", "error", "The running statistics do not fit the data", 3)
@@ -430,9 +425,9 @@ def unfitting(patient: Patient) -> Iterator[Sign]:
     """The strongest test there is: the same batches with the running statistics, as evaluation uses them, with their
     own, as training does, and after recalibrating a copy. Where the first loss is far above the others and also a
     layer's statistics are off by half a standard deviation or a factor of two, the weights are fine and the statistics
-    are not. If only the loss has doubled, it is a note: the last long steps of a healthy model can do that. Without
-    targets, the change of the outputs takes the place of the loss; up to one standard deviation and a factor of four
-    that is a note."""
+    are not. Both must say so: the last long steps of training can double the loss of a healthy model. Without targets,
+    the change of the outputs takes the place of the loss; up to one standard deviation and a factor of four that is a
+    note."""
     found = damage(patient)
     if found.severity:
         yield Sign(found.layers, found.measured, "surgery.recalibrate(model, loader) on training data", found.severity)

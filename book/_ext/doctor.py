@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import json
 from html import escape
 from itertools import groupby
+from pathlib import Path
 
 from docutils import nodes
 from ledger import table
@@ -11,6 +13,7 @@ from links import chapter_link, marked, read_again_with
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "doctor.json"
 GROUPS = {
     "statistics": "Running statistics",
     "modes": "Training and evaluation mode",
@@ -71,7 +74,50 @@ class RunDirective(SphinxDirective):
         return shown
 
 
+class MeasuredDirective(SphinxDirective):
+    """``{doctor-measured} WHAT``: what ``benchmarks/doctor.py`` has measured of public models.
+
+    ``healthy`` and ``sick`` are the doctor's answers, ``folded`` a table, ``speed`` a sentence.
+    """
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(RESULTS))
+        results, what = json.loads(RESULTS.read_text(encoding="utf-8")), self.arguments[0]
+        if what == "folded":
+            return [nodes.raw("", folded(results["folded"]), format="html")]
+        if what == "speed":
+            return [nodes.paragraph("", speed(next(row for row in results["shown"] if "forward" in row)))]
+        answer = next(row[what] for row in results["shown"] if what in row)
+        return [nodes.literal_block(answer, answer, language="text")]
+
+
+def folded(rows: list[dict]) -> str:
+    """For each public architecture, how many of its batch norms were folded; "refused", where that raised an error."""
+    lines = []
+    for row in sorted(rows, key=lambda row: row["name"]):
+        torch = "refused" if "torch_said" in row else row["torch"]
+        cells = [escape(row["name"]), row["norms"], row["ours"], torch]
+        lines.append(f"<tr>{''.join(f'<td><p>{cell}</p></td>' for cell in cells)}</tr>")
+    total = [sum(row[key] for row in rows) for key in ("norms", "ours", "torch")]
+    cells = "".join(f"<td><p><strong>{cell}</strong></p></td>" for cell in ["together", *total])
+    return table(
+        "folded", ["Architecture", "Batch norms", "surgery.fold", "torch.fx's fuse"], [*lines, f"<tr>{cells}</tr>"]
+    )
+
+
+def speed(times: dict[str, float]) -> str:
+    ratio = times["examination"] / times["forward"]
+    return (
+        f"How long it takes: for a ResNet-50 and 8 images of 224×224 pixels, one forward pass takes "
+        f"{times['forward']:.1f} s of one core, the static rules alone take {times['static']:.1f} s, "
+        f"and an examination with that batch takes {times['examination']:.1f} s, as long as {ratio:.0f} forward passes."
+    )
+
+
 def setup(app: Sphinx) -> dict:
     app.add_directive("doctor-rules", RulesDirective)
     app.add_directive("doctor-run", RunDirective)
+    app.add_directive("doctor-measured", MeasuredDirective)
     return {"parallel_read_safe": True}

@@ -2,6 +2,7 @@
 
 import copy
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -22,7 +23,8 @@ def page(tmp_path_factory):
     root = tmp_path_factory.mktemp("book")
     for name in ("_ext", "_static"):
         shutil.copytree(ROOT / "book" / name, root / "book" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("_config.yml", "requirements.txt", "book/doctor.md"):
+    (root / "benchmarks").mkdir()
+    for name in ("_config.yml", "requirements.txt", "book/doctor.md", "benchmarks/doctor.json"):
         shutil.copy(ROOT / name, root / name)
     (root / "book" / "references.bib").write_text("")  # it cites nothing
     (root / "book" / "03-modes.md").write_text("# Modes\n\nText.\n")
@@ -46,6 +48,14 @@ def test_answers_are_made_by_the_build(page):
     assert healthy.startswith("2 batch norms: 1 note") and "BN-S20" in healthy
     assert re.search(r"error\s+BN-F01\s+0.1 and 1 more\s+loss", copied) and "BN-S04" in copied
     assert "watched for 2 forward passes and 1 step: 1 error" in watched and "BN-W01" in watched
+
+
+def test_what_the_doctor_says_of_public_models_is_what_was_measured(page):
+    results = json.loads((ROOT / "benchmarks" / "doctor.json").read_text(encoding="utf-8"))
+    seconds = next(row["examination"] for row in results["shown"] if "examination" in row)
+    assert f"examination with that batch takes {seconds:.1f} s" in page
+    assert all(max(row["ours_off"], row.get("torch_off", 0)) < 1e-4 for row in results["folded"] if row["ours"])
+    assert page.count("<tr><td><p>") >= len(results["folded"]) + 1 > 20
 
 
 def test_opacus_refuses_and_fixes_our_batch_norms(monkeypatch):

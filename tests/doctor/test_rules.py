@@ -667,9 +667,9 @@ def test_a_rule_fires_on_the_sick_and_not_on_the_healthy(id):
     assert not [one for one in good.findings if one.severity != "note"], f"{good}"
 
 
-@pytest.mark.parametrize("off, targets, severity", [(0.3, True, "note"), (0.7, True, "error"), (0.7, False, "note")])
+@pytest.mark.parametrize("off, targets, severity", [(0.3, True, None), (0.7, True, "error"), (0.7, False, "note")])
 def test_what_one_threshold_separates_is_a_note(off, targets, severity):
-    """Means are off by ``off`` standard deviations: with 0.3 the loss has doubled; without it one threshold is left."""
+    """Means are off by ``off`` standard deviations: with 0.3 only the loss says so, and without it they alone do."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.BatchNorm1d(8, affine=False), nn.Linear(8, 2))
     x = torch.randn(256, 8)
@@ -679,7 +679,7 @@ def test_what_one_threshold_separates_is_a_note(off, targets, severity):
     y = (x.sum(1) < 0).long()
     model[0].running_mean.fill_(off)
     found = diagnose(model, (x, y) if targets else x).findings
-    assert [one.severity for one in found if one.rule == "BN-F01"] == [severity], found
+    assert next((one.severity for one in found if one.rule == "BN-F01"), None) == severity, found
 
 
 def test_gammas_that_were_drawn_at_random_are_not_taken_for_trained():
