@@ -254,3 +254,4 @@ class TestQuiz:
         sheet_, key = ((tmp_path / name).read_text() for name in ("quiz.html", "quiz-key.html"))
         assert sheet_.count("<li>") == key.count("<li>") == 20 and "A &amp; B" in sheet_
         assert "<b>" not in sheet_ and key.count("<b>") == 20
+        assert "Name: " in sheet_ and "Name: " not in key and "d = 1" not in key
