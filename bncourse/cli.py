@@ -31,6 +31,7 @@ def add_grade(commands: argparse._SubParsersAction) -> None:
     )
     grade.add_argument("submissions", type=Path, help="a folder, or a zip of it, as the learning platform made it")
     grade.add_argument("--assignment", required=True, help="a name, such as ex-01-..., or an autograder.json")
+    grade.add_argument("--exercises", help="these of the assignment only, such as signal,standardize (default: all)")
     grade.add_argument("--out", type=Path, required=True, help="the table to write, such as grades.csv")
     grade.add_argument(
         "--roster", type=Path, action="append", default=[], help="who should have handed in: a line each, or a CSV"

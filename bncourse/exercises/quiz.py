@@ -50,7 +50,7 @@ def questions(of_class: str) -> list[Question]:
 @question
 def parameters(draw):
     n = {"c": draw([24, 48, 96, 160, 192, 320])}
-    return n, "How many parameters has nn.BatchNorm2d({c})?", 2 * n["c"], "", "γ and β: 2 · {c}."
+    return n, "How many parameters does nn.BatchNorm2d({c}) have?", 2 * n["c"], "", "γ and β: 2 · {c}."
 
 
 @question
@@ -96,7 +96,10 @@ def normalized(draw):
 def small_spread(draw):
     n = {"s": draw([0.002, 0.003, 0.004, 0.005]), "eps": draw(["1e-5", "2e-5", "1e-4"])}
     answer = round(n["s"] / math.sqrt(n["s"] ** 2 + float(n["eps"])), 2)
-    text = "A feature's standard deviation is {s} (biased), eps={eps}. Which has BatchNorm's output (two decimals)?"
+    text = (
+        "A feature's standard deviation is {s} (biased), eps={eps}. What is the standard deviation of BatchNorm's "
+        "output (two decimals)?"
+    )
     return n, text, answer, "", "σ / √(σ² + ε) = {answer}."
 
 
@@ -123,7 +126,7 @@ def unbiased_memory(draw):
 def warm_up(draw):
     n = {"k": draw([5, 8, 12, 15, 20]), "m": draw([0.05, 0.1, 0.2])}
     answer = round(100 * (1 - (1 - n["m"]) ** n["k"]))
-    text = "After {k} steps with momentum={m}, which share of the running mean comes from data (whole percent)?"
+    text = "After {k} steps with momentum={m}, what share of the running mean comes from data (whole percent)?"
     return n, text, answer, "%", "1 − (1 − {m})^{k} = {answer}%."
 
 
@@ -138,7 +141,7 @@ def from_keras(draw):
 def noise(draw):
     n = {"m": draw([16, 64, 100, 256])}
     text = (
-        "By which factor is the standard deviation of a batch's mean, with {m} independent samples, smaller than that "
+        "By what factor is the standard deviation of a batch's mean, with {m} independent samples, smaller than that "
         "of one sample?"
     )
     return n, text, round(math.sqrt(n["m"])), "", "√{m} = {answer}."
@@ -157,8 +160,8 @@ def furthest(draw):
 def scaled_gradient(draw):
     n = {"a": draw([2, 4, 5, 8, 20])}
     text = (
-        "You multiply the weights before a BatchNorm by {a}. By which factor becomes the gradient with respect to them "
-        "smaller (ε = 0, training)?"
+        "You multiply the weights before a BatchNorm by {a}. By what factor does the gradient with respect to them "
+        "shrink (ε = 0, training)?"
     )
     return (
         n,
@@ -185,8 +188,8 @@ def merged(draw):
     n = {"a": draw([1, 2]), "b": draw([6, 8, 10]), "v": draw([1.0, 2.0])}
     answer = n["v"] + ((n["b"] - n["a"]) / 2) ** 2
     text = (
-        "Two devices have as many values each, with means {a} and {b} and biased variance {v} on both. Which biased "
-        "variance has the whole (two decimals)?"
+        "Two devices hold equally many values, with means {a} and {b} and biased variance {v} on both. What is the "
+        "biased variance of all of them (two decimals)?"
     )
     return n, text, round(answer, 2), "", "{v} + variance of the means = {answer:g}."
 
@@ -196,7 +199,7 @@ def uneven_factor(draw):
     n = {"a": draw([20, 24, 28]), "b": draw([12, 8, 4])}
     text = (
         "Devices with {a} and {b} images take their mean losses, and DistributedDataParallel takes the mean of the "
-        "gradients. By which factor must the second multiply its loss, so that all images count alike (two decimals)?"
+        "gradients. By what factor must the second multiply its loss, so that all images count alike (two decimals)?"
     )
     return n, text, round(2 * n["b"] / (n["a"] + n["b"]), 2), "", "{b} · 2 / ({a} + {b}) = {answer}."
 
@@ -207,7 +210,7 @@ def folded_bias(draw):
     answer = round(n["b"] - n["mu"] * n["g"] / math.sqrt(n["v"]), 2)
     text = (
         "A norm with γ = {g}, β = {b}, running mean {mu}, running variance {v} and ε = 0 is folded into a convolution "
-        "without a bias. Which bias has the new one (two decimals)?"
+        "without a bias. What is the new convolution's bias (two decimals)?"
     )
     return n, text, answer, "", "β − μ · γ / σ = {answer}."
 
@@ -220,13 +223,7 @@ def judged(draw):
         "Ten paired differences have mean {mean} and standard deviation {s} (t = {t}). Where is the low end of their "
         "95% interval (two decimals)?"
     )
-    return (
-        n,
-        text,
-        low,
-        "",
-        "{mean} − {t} · {s} / √10 = {answer}. With d = 1 the prediction holds if that is at least 1.",
-    )
+    return n, text, low, "", "{mean} − {t} · {s} / √10 = {answer}."
 
 
 @question
@@ -257,7 +254,8 @@ def page(of_class: str, key: bool) -> str:
         rows += f"<li>{escape(one.text)}<br>{answer}</li>"
     title = f"Batch normalization: {len(QUESTIONS)} questions{' with answers' if key else ''}, {escape(of_class)}"
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    body = f"<h1>{title}</h1><ol>{rows}</ol>"
+    name = "" if key else '<p>Name: <span class="answer"></span></p>'
+    body = f"<h1>{title}</h1>{name}<ol>{rows}</ol>"
     return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n'
 
 

@@ -3,8 +3,10 @@
 import glob
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from bncourse.grading.names import BadArgument
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,18 @@ class Assignment:
     @property
     def points(self) -> float:
         return sum(q.points + (q.explanation.points if q.explanation else 0.0) for q in self.questions)
+
+    def only(self, names: list[str]) -> "Assignment":
+        """A part of it: the questions of these names.
+
+        Raises:
+            BadArgument: if it has no such question.
+        """
+        known = [question.name for question in self.questions]
+        if unknown := [name for name in names if name not in known]:
+            raise BadArgument(f"exercises must be some of {', '.join(known)}, got {', '.join(unknown)}")
+        digest = hashlib.sha256(" ".join([self.digest, *sorted(set(names))]).encode()).hexdigest()
+        return replace(self, questions=tuple(q for q in self.questions if q.name in names), digest=digest)
 
     @classmethod
     def read(cls, path: Path) -> "Assignment":

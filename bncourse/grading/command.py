@@ -53,9 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
             if value is not None and not least <= value < float("inf"):
                 raise BadArgument(f"{name} must be at least {least}, got {value:g}")
         roster = Roster(student for path in arguments.roster for student in read_roster(path))
+        assignment = find_assignment(arguments.assignment)
         records = grade_folder(
             arguments.submissions,
-            find_assignment(arguments.assignment),
+            assignment.only(arguments.exercises.split(",")) if arguments.exercises else assignment,
             arguments.out,
             limits=Limits(arguments.seconds, arguments.megabytes),
             jobs=arguments.jobs,

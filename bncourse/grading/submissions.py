@@ -199,7 +199,10 @@ def _by_student(
         several = roster.is_ambiguous(name)
         apart = several or len({person for person, _, _ in entries} - {""}) > 1
         for person, entry_name, own in entries:
-            row = f"{name} ({person.removeprefix('Participant ') or entry_name})" if apart else name
+            which = person or entry_name
+            row = f"{name} ({which.removeprefix('Participant ')})" if apart else name
+            if apart and row in roster.students:  # another's id, not this platform's number
+                row = f"{name} ({which})"
             found.setdefault(row, []).extend(own)
             how = NAMESAKES + (BY_ID.format(person) if person else BY_FILE)
             strangers[row] = how if several else "not on the roster" * on_roster

@@ -1,4 +1,5 @@
 // Keys: right, down, space and page down go on; left, up and page up go back; Home and End. The address has the number.
+// What a figure shows is told by the next key after it, or by a click on it.
 (() => {
   const slides = [...document.querySelectorAll("section")]
   const steps = { ArrowRight: 1, ArrowDown: 1, PageDown: 1, " ": 1, ArrowLeft: -1, ArrowUp: -1, PageUp: -1 }
@@ -9,6 +10,11 @@
     history.replaceState(null, "", `#${at + 1}`)
     document.title = `${at + 1}/${slides.length} ${slides[at].querySelector("h2").textContent}`
   }
+  const tell = (caption) => caption.classList.add("told")
+  document.documentElement.classList.add("guessing")
+  document.addEventListener("click", (event) => {
+    event.target.closest("figure")?.querySelectorAll("figcaption").forEach(tell)
+  })
   slides.forEach((slide) => { slide.tabIndex = -1 })
   const watch = new IntersectionObserver((seen) => {
     const now = seen.find((one) => one.isIntersecting)
@@ -18,7 +24,11 @@
     if (event.altKey || event.ctrlKey || event.metaKey) return
     if (event.key === "Home") show(0)
     else if (event.key === "End") show(slides.length - 1)
-    else if (event.key in steps) show(at + steps[event.key])
+    else if (event.key in steps) {
+      const untold = steps[event.key] > 0 && slides[at].querySelector("figcaption:not(.told)")
+      if (untold) tell(untold)
+      else show(at + steps[event.key])
+    }
     else return
     event.preventDefault()
   })

@@ -1,4 +1,4 @@
-"""Slides for each chapter, from its executed notebook: goals, predictions, figures with their texts, verdicts, summary.
+"""Slides for each chapter, from its executed notebook: goals, predictions, formulas, figures, verdicts, summary.
 
 Each is one HTML file in ``slides/`` beside the pages, with the book's pictures and its MathJax.
 ``{slides}`` lists them, and ``{reading}`` on "1 2 3" says how long these chapters take to read.
@@ -69,6 +69,12 @@ def slide(title: str, content: str, kind: str = "") -> str:
     return f'<section class="{kind}"><h2>{title}</h2>{content}</section>'
 
 
+def algorithm(source: str) -> str:
+    """The formulas of a section that has a few, each with the bold words before it; not a derivation."""
+    found = re.findall(r"(?:^(\*\*[^*]+\*\*)[^\n]*\n\n)?^(\$\$.+?\$\$)", source, re.MULTILINE | re.DOTALL)
+    return "\n\n".join(f"{step}\n\n{line}" for step, line in found) if 2 <= len(found) <= 4 else ""
+
+
 def figure(data: dict, details: dict) -> str:
     """A picture with its caption, and what it shows in words."""
     alt, caption = escape(details.get("alt", ""), quote=True), markdown.renderInline(details.get("caption", ""))
@@ -86,7 +92,13 @@ def slides_of(docname: str, notebook: dict, claims: list[dict]) -> str:
     prose = "\n\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
     title = re.search(r"^# (.*)$", prose, re.MULTILINE)[1]
     goals = part(prose, "**You will be able to**") or part(prose, "You will be able to")
-    shown = [slide(f"{int(docname[:2])}. {escape(title)}", text(goals, numbers), "title")]
+    shown = [
+        slide(
+            f"{int(docname[:2])}. {escape(title)}",
+            "<p>You will be able to</p>" * bool(goals) + text(goals, numbers),
+            "title",
+        )
+    ]
     if chapter_of(docname):
         for question in read(docname[:2], "prediction", claims):
             answers = "".join(f"<li>{answer.text}</li>" for answer in question.answers)
@@ -94,11 +106,13 @@ def slides_of(docname: str, notebook: dict, claims: list[dict]) -> str:
     heading, findings = escape(title), []
     for cell in cells:
         if cell["cell_type"] == "markdown":
-            for found in re.findall(r"^##+ (.*)$", cell["source"], re.MULTILINE):
+            for section in re.split(r"^(?=##+ )", cell["source"], flags=re.MULTILINE)[1:]:
                 if findings:
                     shown.append(slide(heading, f"<ul>{''.join(findings)}</ul>", "findings"))
                     findings = []
-                heading = markdown.renderInline(found)
+                heading = markdown.renderInline(section.splitlines()[0].lstrip("# "))
+                if steps := algorithm(section):
+                    shown.append(slide(heading, text(steps, numbers), "algorithm"))
         for output in cell.get("outputs", []):
             data, metadata = output.get("data", {}), output.get("metadata", {})
             if "image/png" in data:

@@ -63,6 +63,61 @@ def test_slides_move_by_keys_and_stay_where_they_are(book, browser):
         assert not problems
 
 
+@pytest.fixture
+def slides(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    yield pytest.importorskip("slides")
+    for name in ("slides", "questions", "execution", "ledger", "lab", "links"):
+        sys.modules.pop(name, None)
+
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def small_chapter(name, *outputs):
+    """The cells of a chapter's text, and one that shows figures."""
+    cells = json.loads(CHAPTERS[name].read_text(encoding="utf-8"))["cells"]
+    shown = [{"data": {"image/png": PIXEL}, "metadata": {"image/png": {"alt": alt}}} for alt in outputs]
+    return {"cells": [*cells, {"cell_type": "code", "source": "", "metadata": {}, "outputs": shown}]}
+
+
+def test_a_chapters_algorithm_is_a_slide(slides):
+    page = slides.slides_of("02-how-it-works", small_chapter("02-how-it-works"), [])
+    (section,) = re.findall(r'<section class="algorithm">(.*?)</section>', page, re.DOTALL)
+    assert section.startswith("<h2>The three steps</h2>") and section.count(r"\[") == 3 and "eq-" not in section
+    steps = ["<strong>1. Measure.</strong>", "<strong>2. Standardize.</strong>", "<strong>3. Scale and shift.</strong>"]
+    assert all(step in section for step in steps)
+    assert "You will be able to" in page.split("</section>")[0]
+    assert slides.algorithm("$$ a $$") == slides.algorithm("$$ a $$\n\n" * 5) == ""
+
+
+def test_what_a_figure_shows_comes_with_the_next_key(slides, browser, tmp_path):
+    (tmp_path / "page.html").write_text(
+        slides.slides_of("02-how-it-works", small_chapter("02-how-it-works", "A", "B"), [])
+    )
+    with browser.new_context(viewport={"width": 1280, "height": 720}) as context:
+        page = context.new_page()
+        page.goto((tmp_path / "page.html").as_uri(), wait_until="load")
+        number = page.evaluate(
+            "1 + [...document.querySelectorAll('section')].findIndex((s) => s.className == 'figure')"
+        )
+        page.goto((tmp_path / "page.html").as_uri() + f"#{number}", wait_until="load")
+        page.reload(wait_until="load")
+        page.wait_for_function(f"document.title.startsWith('{number}/')")
+        captions = page.locator("figcaption")
+        assert not captions.nth(0).is_visible()
+        page.keyboard.press("ArrowRight")
+        assert captions.nth(0).is_visible() and page.title().startswith(f"{number}/")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function(f"document.title.startsWith('{number + 1}/')")
+        assert not captions.nth(1).is_visible()
+        page.locator("figure").nth(1).click()
+        assert captions.nth(1).is_visible()
+        page.reload(wait_until="load")
+        page.emulate_media(media="print")
+        assert captions.nth(0).is_visible() and captions.nth(1).is_visible()
+
+
 @pytest.mark.parametrize("width", [1280, 360])
 def test_slides_fit_the_screen(book, browser, width):
     with browser.new_context(viewport={"width": width, "height": 720}, color_scheme="dark") as context:
@@ -82,9 +137,7 @@ PLAN = [row.strip("|").split("|") for row in GUIDE.splitlines() if "{reading}" i
 
 
 class TestPlan:
-    def test_reading_fits_an_evening(self, monkeypatch):
-        monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
-        slides = pytest.importorskip("slides")
+    def test_reading_fits_an_evening(self, slides):
         assert len(PLAN) == 9
         for row in PLAN:
             numbers = list(map(int, re.search(r"`([\d ]+)`", row[2])[1].split()))
@@ -92,8 +145,6 @@ class TestPlan:
             assert row[1].strip() in (f"{first} to {last}", ", ".join(map(str, numbers)))
             texts = [CHAPTERS[name] for name in CHAPTERS if int(name[:2]) in numbers]
             assert sum(slides.minutes(json.loads(path.read_text(encoding="utf-8"))) for path in texts) <= 100
-        for name in ("slides", "questions", "execution", "ledger", "lab", "links"):
-            sys.modules.pop(name, None)
 
     def test_the_class_has_ninety_minutes_and_the_home_two_hours_and_a_half(self):
         for row in PLAN:

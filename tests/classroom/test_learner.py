@@ -74,3 +74,33 @@ def test_names_are_those_of_the_notebooks(name):
 def test_a_near_name_is_offered():
     with pytest.raises(KeyError, match="such as 'batch-norm' or"):
         check("batchnorm", None)
+
+
+@pytest.fixture
+def shell():
+    from IPython.core.interactiveshell import InteractiveShell
+
+    yield InteractiveShell.instance()
+    InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize(
+    ("define", "checked", "wanted"),
+    [
+        ("f = lambda gain, depth: gain**depth", 'check("signal", f)', "call it output_std."),
+        ("output_std = lambda gain, depth: gain**depth", 'check("signal", output_std)', ""),
+        ("def g(gain, depth): return gain**depth\noutput_std = g", 'check("signal", output_std)', ""),
+        ("output_std = ...\ndef g(gain, depth): return gain**depth", 'check("signal", g)', "call it output_std."),
+        (
+            "b, l, instance_axes, group_axes = (0, 2, 3), (1, 2, 3), (2, 3), (2, 3, 4)",
+            'check("norm-axes", {"batch": b, "layer": l, "instance": instance_axes, "group": group_axes})',
+            "call it batch_axes and layer_axes.",
+        ),
+    ],
+)
+def test_an_answer_under_another_name_is_told_that_it_will_not_be_graded(shell, capsys, define, checked, wanted):
+    shell.run_cell("from bncourse.exercises import check")
+    shell.run_cell(define)
+    shell.run_cell(checked)
+    shown = capsys.readouterr().out
+    assert "cases pass" in shown and ("will not be graded" in shown) == bool(wanted) and wanted in shown

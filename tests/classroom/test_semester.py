@@ -55,6 +55,33 @@ def test_every_attempt_is_found_in_order(tmp_path):
     assert len({one.key for one in found}) == 3
 
 
+class TestPartOfASet:
+    @pytest.fixture
+    def two(self, tmp_path):
+        questions = [TINY["questions"][0], TINY["questions"][0] | {"name": "standardize", "points": 3.0}]
+        (tmp_path / "autograder.json").write_text(json.dumps(TINY | {"questions": questions}))
+        (tmp_path / "submissions").mkdir()
+        (tmp_path / "roster.txt").write_text("Ada\n")
+        given = ["--assignment", str(tmp_path / "autograder.json"), "--roster", str(tmp_path / "roster.txt")]
+        return ["grade", str(tmp_path / "submissions"), *given, "--out", str(tmp_path / "grades.csv")]
+
+    @pytest.mark.parametrize(("options", "possible"), [([], 9), (["--exercises", "signal"], 4)])
+    def test_counts_what_was_assigned(self, tmp_path, two, options, possible):
+        assert cli.main([*two, *options]) == 0
+        (row,) = read_table(tmp_path / "grades.csv", ["student"])
+        assert float(row["possible"]) == possible and ("standardize" in row) == (not options)
+
+    def test_names_an_exercise_that_is_not_in_the_set(self, tmp_path, two, capsys):
+        assert cli.main([*two, "--exercises", "signal,evaluate"]) == 2
+        assert capsys.readouterr().err == "exercises must be some of signal, standardize, got evaluate\n"
+        assert not (tmp_path / "grades.csv").exists()
+
+    def test_is_graded_again_when_it_changes(self, tmp_path, two):
+        whole = Assignment.read(tmp_path / "autograder.json")
+        digests = {part.digest for part in (whole, whole.only(["signal"]), whole.only(["standardize"]))}
+        assert len(digests) == 3 and whole.only(["standardize", "signal"]).questions == whole.questions
+
+
 class TestUnchanged:
     GIVEN = "class Dizzy:\n    '''A layer.'''\n\n    def forward(self, x):\n        return x + 1"
 
@@ -254,3 +281,4 @@ class TestQuiz:
         sheet_, key = ((tmp_path / name).read_text() for name in ("quiz.html", "quiz-key.html"))
         assert sheet_.count("<li>") == key.count("<li>") == 20 and "A &amp; B" in sheet_
         assert "<b>" not in sheet_ and key.count("<b>") == 20
+        assert "Name: " in sheet_ and "Name: " not in key and "d = 1" not in key

@@ -173,6 +173,10 @@ class TestNamesakes:
         put(tmp_path / "in", MOODLE_PAIR[0].format("Jane Doe"))
         roster = Roster([Student("Bo Ek", {"ID number": "2004"}), Student("Jane Doe", {"ID number": "7"})])
         assert handed_in(tmp_path / "in", roster) == {"Bo Ek": [], "Jane Doe": ["x = 1"]}
+        roster = Roster([Student("Jane Doe", {"ID number": "7"}), Student("Jane Doe", {"ID number": "2004"})])
+        assert handed_in(tmp_path / "in", roster) == {
+            "Jane Doe": [], "Jane Doe (2004)": [], "Jane Doe (Participant 2004)": ["x = 1"],
+        }  # fmt: skip
 
 
 class TestLayouts:
