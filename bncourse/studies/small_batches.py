@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from bncourse.layers import BatchNorm1d
 from bncourse.models import small_cnn
+from bncourse.studies.many_devices import Step
 from bncourse.studies.many_networks import ManyNetworks, ParallelGhostBatchNorm, SideBySide
 
-__all__ = ["ExpectedInBatch", "cnn_with_ghosts", "expecting_batches", "mean_over_partners"]
+__all__ = ["ExpectedInBatch", "cnn_with_ghosts", "expecting_batches", "largest_difference", "mean_over_partners"]
 
 
 class ExpectedInBatch(nn.Module):
@@ -77,3 +78,14 @@ def cnn_with_ghosts(channels: int, width: int, ghost_size: int) -> nn.Sequential
         if isinstance(block, nn.Sequential):
             block[1] = ParallelGhostBatchNorm(block[1].num_features, ghost_size)
     return model
+
+
+def largest_difference(step: Step, reference: Step) -> float:
+    """By how much two training steps differ, each tensor relative to the reference's length; the largest of them.
+
+    A tensor of length below 0.001 counts as one of 0.001: a bias before a norm has no gradient.
+    """
+    pairs = [(step.scores, reference.scores)]
+    pairs += zip(step.gradients, reference.gradients, strict=True)
+    pairs += zip(step.buffers, reference.buffers, strict=True)
+    return max(((one.double() - other).norm() / other.double().norm().clamp(min=1e-3)).item() for one, other in pairs)

@@ -6,8 +6,15 @@ from torch.nn.functional import cross_entropy
 
 from bncourse.layers import BatchNorm1d
 from bncourse.models import small_cnn
+from bncourse.studies.many_devices import Step
 from bncourse.studies.many_networks import ManyNetworks
-from bncourse.studies.small_batches import ExpectedInBatch, cnn_with_ghosts, expecting_batches, mean_over_partners
+from bncourse.studies.small_batches import (
+    ExpectedInBatch,
+    cnn_with_ghosts,
+    expecting_batches,
+    largest_difference,
+    mean_over_partners,
+)
 
 
 @pytest.mark.parametrize("size", [2, 3, 16])
@@ -61,3 +68,10 @@ def test_a_pass_of_ghosts_has_the_gradient_of_accumulated_passes():
         (cross_entropy(plain(x[part]), y[part]) / 3).backward()
     for one, other in zip(plain.parameters(), ghosts.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_largest_difference_is_relative_and_counts_what_is_nearly_zero_as_a_thousandth():
+    one = Step(torch.tensor([3.0, 4.0]), [torch.zeros(2)], [torch.tensor(2.0)])
+    other = Step(torch.tensor([3.0, 4.5]), [torch.tensor([0.0, 1e-5])], [torch.tensor(2.0)])
+    assert largest_difference(other, one) == pytest.approx(0.1)
+    assert largest_difference(other._replace(scores=one.scores), one) == pytest.approx(0.01)
