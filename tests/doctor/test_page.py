@@ -52,6 +52,9 @@ def test_answers_are_made_by_the_build(page):
 
 def test_what_the_doctor_says_of_public_models_is_what_was_measured(page):
     results = json.loads((ROOT / "benchmarks" / "doctor.json").read_text(encoding="utf-8"))
+    text = html.unescape(re.sub("<[^>]+>", "", page))
+    answers = next(row for row in results["shown"] if "sick" in row)
+    assert answers["healthy"] in text and answers["sick"] in text and "BN-F01" in answers["sick"]
     seconds = next(row["examination"] for row in results["shown"] if "examination" in row)
     assert f"examination with that batch takes {seconds:.1f} s" in page
     assert all(max(row["ours_off"], row.get("torch_off", 0)) < 1e-4 for row in results["folded"] if row["ours"])
