@@ -134,9 +134,10 @@ class Roster:
                 return found
         return []
 
-    def is_ambiguous(self, label: str) -> bool:
-        """Whether several students are called so."""
-        return len(self.known.get(squeezed(label), ())) > 1
+    def namesakes(self, label: str) -> set[str]:
+        """The students who are called so, if there are several."""
+        called = self.known.get(squeezed(label), set())
+        return called if len(called) > 1 else set()
 
     def _find(self, label: str) -> list[str]:
         label = same_everywhere(label)

@@ -27,6 +27,7 @@ from bncourse.grading.names import Roster, Student, same_everywhere
 LARGEST = 50 << 20  # bytes of a file
 UNPACKED, MEMBERS = 1 << 30, 20_000  # of an archive: bytes, and files
 NAMESAKES = "two students have this name: "
+PERHAPS = "one of the rows with this name and a number may be theirs"
 BY_ID = "write {} into the right one's row of the roster, in a column Identifier"
 BY_FILE = "give the file or folder the name of the right one's id"
 OURS = ".bncourse-grade"  # marks a folder that the grader wrote
@@ -45,7 +46,7 @@ class Submission:
         note: what the instructor should know of how it was chosen.
         texts: the notebook's cells in order, as ("code" or "markdown", source).
         time: when it was handed in, if the platform says so; ``late`` if the platform marked it.
-        stranger: why the student is not known; part of the note.
+        stranger: why the student is not known, or not found; part of the note.
     """
 
     student: str
@@ -194,9 +195,10 @@ def _by_student(
                 unknown[same_everywhere(one.names[-1])].append((one.id, entry.name, own))
             for owner in owners:
                 found[owner] += own
-    strangers = {}
+    strangers: dict[str, str] = {}
     for name, entries in unknown.items():
-        several = roster.is_ambiguous(name)
+        several = roster.namesakes(name)
+        strangers |= dict.fromkeys((student for student in several if not found[student]), PERHAPS)
         apart = several or len({person for person, _, _ in entries} - {""}) > 1
         for person, entry_name, own in entries:
             which = person or entry_name
