@@ -46,15 +46,16 @@ def train_with_lengths(
         others = [parameter for parameter in parameters if parameter is not weight]
         return torch.optim.SGD([{"params": [weight], "weight_decay": weight_decay}, {"params": others}], lr=lr)
 
-    weights = [weight.detach().clone()]
+    before = weight.detach().clone()
+    seen, turns = [before.norm(dim=1)], []
 
     @torch.no_grad()
     def note(step: int) -> None:
         if lengths is not None:
             weight.mul_((lengths[step] / weight.norm(dim=1)).unsqueeze(1))
-        weights.append(weight.detach().clone())
+        seen.append(weight.norm(dim=1))
+        turns.append(cosine_similarity(weight.double(), before.double(), dim=1).clamp(max=1).acos())
+        before.copy_(weight)
 
     history = fit(model, train, optimizer=sgd, on_step=note, **options)
-    seen = torch.stack(weights)
-    turns = cosine_similarity(seen[1:].double(), seen[:-1].double(), dim=2).clamp(max=1).acos()
-    return Run(seen.norm(dim=2), turns, torch.tensor(history.loss))
+    return Run(torch.stack(seen), torch.stack(turns), torch.tensor(history.loss))

@@ -10,11 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bncourse.models import fc_network
 from bncourse.moved import names_of
 from bncourse.probes import outputs_of
 from bncourse.studies.many_networks import ManyNetworks, evaluate_many, train_many
+from bncourse.training import fit
 
-__all__ = ["Stopped", "measured_ratio", "stopped_early", "variance_ratio"]
+__all__ = ["Ratios", "Stopped", "measured_ratio", "ratios_around_training", "stopped_early", "variance_ratio"]
 
 
 def variance_ratio(x: torch.Tensor, keep: float) -> float:
@@ -56,6 +58,34 @@ def measured_ratio(model: nn.Module, norm: nn.Module, images: torch.Tensor) -> f
         twin(images)
     with_dropout, without = (call.input.var(0) for call in calls if call.name == name)
     return (without / with_dropout).mean().item()
+
+
+class Ratios(NamedTuple):
+    """``measured_ratio`` at a network's second norm before training, after it, and after that with the weights of each
+    unit in front of the norm shuffled among its inputs."""
+
+    untrained: float
+    trained: float
+    shuffled: float
+
+
+def ratios_around_training(width: int, images: Tensor, labels: Tensor, seed: int, *, epochs: int) -> Ratios:
+    """Train a network with dropout of 0.5 behind its first hidden layer, of ``width`` units, and its second, of 64.
+
+    Args:
+        images: (N, F), of ten classes.
+        labels: (N,).
+    """
+    torch.manual_seed(seed)
+    model = fc_network([images.shape[1], width, 64, 10], "batch relu dropout", drop=0.5)
+    linear, norm = model[5], model[6]
+    untrained = measured_ratio(model, norm, images)
+    fit(model, (images, labels), epochs=epochs, batch_size=50, seed=seed)
+    trained = measured_ratio(model, norm, images)
+    with torch.no_grad():  # each unit has an order of its own
+        order = torch.rand_like(linear.weight).argsort(1)
+        linear.weight.copy_(linear.weight.gather(1, order))
+    return Ratios(untrained, trained, measured_ratio(model, norm, images))
 
 
 class Stopped(NamedTuple):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bncourse.models import fc_network
-from bncourse.studies.dropout import measured_ratio, stopped_early, variance_ratio
+from bncourse.studies.dropout import measured_ratio, ratios_around_training, stopped_early, variance_ratio
 from bncourse.studies.many_networks import ManyNetworks, evaluate_many
 
 
@@ -58,3 +58,12 @@ def test_stopping_early_takes_the_test_accuracy_of_the_lowest_validation_loss():
     torch.testing.assert_close(found.last, evaluate_many(networks, (images, labels)).accuracy)
     right = stopped_early(networks, *[(images, labels)] * 3, batch_size=20, epochs=8, rate=0.5)
     assert (right.epoch > 0).all() and (right.memorized > 0.9).all()
+
+
+def test_ratios_before_training_are_those_of_the_fresh_network_and_shuffled_weights_change_them():
+    images, labels = torch.randn(60, 12), torch.randint(10, (60,))
+    found = ratios_around_training(16, images, labels, seed=3, epochs=1)
+    torch.manual_seed(3)
+    fresh = fc_network([12, 16, 64, 10], "batch relu dropout", drop=0.5)
+    assert found.untrained == pytest.approx(measured_ratio(fresh, fresh[6], images))
+    assert len({*found}) == 3 and all(0 < ratio < 1 for ratio in found)
