@@ -160,7 +160,7 @@ def write_feedback(folder: Path, record: Record, assignment: Assignment) -> None
             "",
             f"Late: {record.late}" + (f", which costs {record.penalty:.0%} of the score" * (record.penalty > 0)),
         ]
-    typed = record.overrides.keys() | record.comments.keys()
+    typed = record.overrides.keys() | record.comments.keys() | {q for q, p in record.explained.items() if p != 0}
     shown = [q for q in assignment.questions if q.name in typed or _is_defined(record, q)]
     if not shown and record.outcomes:
         lines += ["", "It defines none of the answers that this set asks for, so no case could be tested."]
