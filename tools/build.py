@@ -22,8 +22,9 @@ NAME = "batch-normalization-tested"
 UNASKED = (
     *("**/*.map", "_static/mathjax/**/*", "_static/locales/**/*", "_sources/**/*.md"),
     *("_static/vendor/**/*.ttf", "_static/vendor/fontawesome/**/*-brands-*"),
-    *("_static/searchtools.js", "_static/language_data.js", "searchindex.js"),
+    *("_static/searchtools.js", "_static/language_data.js"),
 )
+FOR_SPHINX = (".buildinfo", "searchindex.js")  # its next build reads them, and no page does
 ASKED = ("_static/mathjax/tex-chtml.js", "woff-v2/*")
 PHOTOGRAPH = 30_000  # colours: more than a drawn figure has
 
@@ -72,7 +73,7 @@ def pack(html: Path, archive: Path) -> None:
     unfinished = archive.with_suffix(".unfinished")
     with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as pages:
         for path in sorted(html.rglob("*")):
-            if path.is_file() and path.name != ".buildinfo":
+            if path.is_file() and path.name not in FOR_SPHINX:
                 pages.write(path, Path(archive.stem) / path.relative_to(html))
     unfinished.replace(archive)
 
