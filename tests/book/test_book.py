@@ -249,7 +249,7 @@ def test_explorers_move_by_mouse_and_by_keyboard(site, browser, book, name):
         assert explorers.count() == count
         for number in range(count):
             explorer = explorers.nth(number)
-            controls = explorer.locator("input, select")
+            controls = explorer.locator(".bn-controls").locator("input, select")
             assert controls.count() > 0
             for index in range(controls.count()):
                 for move in (by_keyboard, by_mouse):
