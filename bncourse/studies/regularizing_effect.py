@@ -93,7 +93,7 @@ def at_best_temperature(networks: ManyNetworks, examples) -> Evaluation:
         functional.cross_entropy((scores / 2 ** (power / 8)).transpose(1, 2), labels, reduction="none").mean(1)
         for power in range(-24, 25)
     ]
-    return Evaluation(torch.stack(losses).amin(0), (scores.argmax(2) == labels).float().mean(1))
+    return Evaluation(torch.stack(losses).amin(0).cpu(), (scores.argmax(2) == labels).float().mean(1).cpu())
 
 
 class Rotation:
@@ -116,9 +116,9 @@ class Rotation:
     @torch.no_grad()
     def __call__(self, step: int) -> None:
         for weight in self.weights:
-            weight *= self.kept
+            weight *= self.kept.to(weight.device)
         now = self._directions()
-        chords = torch.stack([(new - old).norm(dim=1) for new, old in zip(now, self.last, strict=True)])
+        chords = torch.stack([(new - old.to(new.device)).norm(dim=1) for new, old in zip(now, self.last, strict=True)])
         self.angles.append((2 * torch.asin(chords / 2)).mean(0))
         self.last = now
 
