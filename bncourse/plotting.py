@@ -114,7 +114,7 @@ def direct_labels(axes: Axes) -> None:
     stacked = heights.cumsum() - heights / 2  # the centres, if each stood on the one below and the lowest at 0
     shifts = np.fmin.accumulate((ends - stacked)[::-1])[::-1]  # from the top down: each below the one above
     for line, y in zip(lines, stacked + np.maximum(shifts, -stacked[:1]), strict=True):  # and none below the axes
-        look = {"color": line.get_color(), "fontsize": 11.5, "va": "center"}
+        look = {"color": line.get_color(), "fontsize": RC_PARAMS["legend.fontsize"], "va": "center"}
         axes.text(1.01, y, line.get_label(), transform=axes.transAxes, **look)
 
 

@@ -118,7 +118,7 @@ def progress() -> None:
     """Print which exercises you have solved in this folder, their points, and what comes next.
 
     ``check`` keeps its results in the file ``.bncourse-progress.json`` beside the notebook; delete it to forget them.
-    The points are those of the public cases, a person gives those for explanations.
+    The points are those of the public cases; a person gives those for explanations.
     """
     kept, following = learner.results(), None
     for exercises in SETS:

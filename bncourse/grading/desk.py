@@ -80,7 +80,7 @@ class Deadline:
         if days <= 0:
             return "", 0.0
         cost = min(1.0, max(0, days - self.free_days) * self.penalty)
-        return f"{days} {'day' if days == 1 else 'days'}", cost
+        return number_of(days, "day", "days"), cost
 
 
 def _moment(due: str) -> datetime:
