@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 from filelock import FileLock
 
 hypothesis.settings.register_profile("same every time", derandomize=True)
@@ -19,6 +20,12 @@ hypothesis.settings.load_profile("same every time")
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # the tests themselves run side by side
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Each test draws the same numbers, whichever tests came before it in its process."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
