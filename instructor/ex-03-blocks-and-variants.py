@@ -97,7 +97,15 @@ group_axes = (2, 3, 4)  # SOLUTION
 # # END SOLUTION
 
 # %% tags=["raises-exception"]
-check("norm-axes", {"batch": batch_axes, "layer": layer_axes, "instance": instance_axes, "group": group_axes})
+check(
+    "norm-axes",
+    {
+        "batch": batch_axes,
+        "layer": layer_axes,
+        "instance": instance_axes,
+        "group": group_axes,
+    },
+)
 
 # %% [raw]
 # # BEGIN TESTS

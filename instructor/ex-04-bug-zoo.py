@@ -158,8 +158,8 @@ def names_in_the_state(Amnesiac):
 
 # %%
 Miscounting = {
-    "var = squares / (x.shape[0] * x.shape[2] - 1)": "var = squares / (x.shape[0] * x.shape[2])",
-    "remembered = squares / (x.shape[0] * x.shape[2])": "remembered = squares / (x.shape[0] * x.shape[2] - 1)",
+    "var = squares / (n - 1)": "var = squares / n",
+    "step = squares / n -": "step = squares / (n - 1) -",
 }
 
 
@@ -219,8 +219,7 @@ def three_values(Miscounting):
 
 # %%
 Forgetful = {
-    "mean.mul_(self.momentum).add_((1 - self.momentum)": "mean.mul_(1 - self.momentum).add_(self.momentum",
-    "var.mul_(self.momentum).add_((1 - self.momentum)": "var.mul_(1 - self.momentum).add_(self.momentum",
+    "old, new = self.momentum, 1 - self.momentum": "old, new = 1 - self.momentum, self.momentum",
 }
 
 
@@ -268,9 +267,9 @@ def another_momentum(Forgetful):
 # all_or_nothing: true
 
 # %% [markdown]
-# It belongs in a recurrent network and keeps running statistics for each time step. The second training step raises
-# "Trying to backward through the graph a second time". Somebody answers with <code>retain_graph=True</code>; now
-# every step is a little slower than the one before and takes a little more memory.
+# It belongs in a recurrent network and keeps running statistics for each time step. It trains, though each step takes a
+# little more memory than the one before. But `copy.deepcopy` of the trained network raises, and a saliency map in
+# evaluation mode raises too: "Trying to backward through the graph a second time".
 #
 # <details><summary>Hint</summary>
 # Look at <code>layer.running_mean.grad_fn</code> after a training step. What does it hold on to?
@@ -282,9 +281,10 @@ def another_momentum(Forgetful):
 
 # %%
 Clinging = {
-    "            keep, unbiased": "            with torch.no_grad():\n                keep, unbiased",
-    "            self.running_mean[step] =": "                self.running_mean[step] =",
-    "            self.running_var[step] =": "                self.running_var[step] =",
+    "self.running_mean[step] += self.momentum * mean": "self.running_mean[step] += self.momentum * mean.detach()",
+    "self.running_var[step] += self.momentum * unbiased": (
+        "self.running_var[step] += self.momentum * unbiased.detach()"
+    ),
 }
 
 
@@ -297,11 +297,10 @@ check("zoo-graph", Clinging)
 # %% [raw]
 # # EXPLANATION
 # rubric: that the update of the running statistics is recorded by autograd, so that each step's graph hangs on all
-#   earlier ones (1/2); when one notices: the error of a second backward, or time and memory that grow, or deepcopy
-#   that fails (1/2)
-# good: The running averages are computed with gradients on, so they hold the graph of every batch so far. The second
-#   backward wants to go through the first batch again and fails; with retain_graph it does, and gets slower each
-#   step.
+#   earlier ones (1/2); when one notices: memory that grows, deepcopy that fails, or a backward in evaluation mode that
+#   raises (1/2)
+# good: The running averages are computed with gradients on, so they hold the graph of every batch so far, and memory
+#   grows. In evaluation the output depends on them: a backward wants to go through those batches again, and raises.
 # weak: no_grad was missing.
 
 # %% [raw]
@@ -344,7 +343,8 @@ def buffers_have_no_graph(Clinging):
 
 # %%
 Dizzy = {
-    "var = grouped.square().mean(2, keepdim=True) - mean.square()": "var = grouped.var(2, correction=0, keepdim=True)",
+    "squares = grouped.square().mean(2, keepdim=True)": "squares = (grouped - mean).square()",
+    "var = squares - mean.square()": "var = squares.mean(2, keepdim=True)",
 }
 
 
@@ -470,8 +470,8 @@ def conv_norm_relu(norm, in_channels, out_channels):
     """ # BEGIN PROMPT
     bias = not isinstance(norm, nn.BatchNorm2d)
     """  # END PROMPT
-    convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
-    return nn.Sequential(convolution, norm(out_channels), nn.ReLU())
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
+    return nn.Sequential(conv, norm(out_channels), nn.ReLU())
 
 
 # %% [raw]
@@ -529,12 +529,12 @@ def a_norm_that_is_not_a_batch_norm(conv_norm_relu):
 
 # %%
 class ResidualBlock(nn.Module):
-    def __init__(self, channels):
+    def __init__(self, width):
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
 
     def forward(self, x):
         branch = F.relu(self.norm1(self.conv1(x)))
@@ -611,16 +611,18 @@ def gradient_is_right(batch_norm):
     """
     # BEGIN SOLUTION NO PROMPT
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(8, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    dy = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+    x, dy = torch.randn(2, 8, 3, generator=generator, dtype=torch.float64)
+    x.requires_grad_()
     (got,) = torch.autograd.grad(batch_norm(x), x, dy)
-    (expected,) = torch.autograd.grad(F.batch_norm(x, None, None, training=True), x, dy)
+    normalized = F.batch_norm(x, None, None, training=True)
+    (expected,) = torch.autograd.grad(normalized, x, dy)
     return torch.allclose(got, expected, rtol=1e-6, atol=1e-9)
     # END SOLUTION
     """ # BEGIN PROMPT
     x = torch.randn(2, 3, requires_grad=True)
     (got,) = torch.autograd.grad(batch_norm(x).sum(), x)
-    (expected,) = torch.autograd.grad(F.batch_norm(x, None, None, training=True).sum(), x)
+    normalized = F.batch_norm(x, None, None, training=True)
+    (expected,) = torch.autograd.grad(normalized.sum(), x)
     return torch.allclose(got, expected, atol=1e-2)
     """  # END PROMPT
 

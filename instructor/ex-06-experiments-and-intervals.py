@@ -14,7 +14,12 @@
 import torch
 
 from bncourse.exercises import check
-from bncourse.exercises.experiments_and_intervals import Runs, T, share_right, trained
+from bncourse.exercises.experiments_and_intervals import (
+    Runs,
+    T,
+    share_right,
+    trained,
+)
 
 # %% [raw]
 # # BEGIN QUESTION

@@ -92,7 +92,7 @@ def make(source: Path, students: Path, private: Path) -> None:
 def given(student: nbformat.NotebookNode, name: str) -> list[str]:
     """The cells of a question as students get them: who hands them in unchanged has not answered."""
     code = [cell.source for cell in student.cells if cell.cell_type == "code"]
-    end = next(number for number, source in enumerate(code) if source.startswith(f'check("{name}"'))
+    end = next(number for number, source in enumerate(code) if re.match(rf'check\(\s*"{name}"', source))
     begin = max((n + 1 for n in range(end) if code[n].startswith("check(")), default=0)
     return [source for source in code[begin:end] if re.match(r"(def|class) ", source)]
 

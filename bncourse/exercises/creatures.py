@@ -21,18 +21,21 @@ class Sleepless(nn.Module):
 
     def forward(self, x):
         if torch.is_grad_enabled():
-            mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2), correction=0)
+            mean = x.mean((0, 1, 2))
+            var = x.var((0, 1, 2), correction=0)
             count = x[..., 0].numel()
             with torch.no_grad():
+                unbiased = var * count / (count - 1)
                 self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var * count / (count - 1), self.momentum)
+                self.running_var.lerp_(unbiased, self.momentum)
         else:
             mean, var = self.running_mean, self.running_var
-        return self.weight * (x - mean) / (var + self.eps).sqrt() + self.bias
+        x_hat = (x - mean) / (var + self.eps).sqrt()
+        return self.weight * x_hat + self.bias
 
 
 class Amnesiac(nn.Module):
-    """Standardizes features, (N, C), by the mean and the variance of all that it has seen in training."""
+    """Standardizes features, (N, C), by all it has seen in training."""
 
     def __init__(self, features, eps=1e-5):
         super().__init__()
@@ -68,54 +71,67 @@ class Miscounting(nn.Module):
     def forward(self, x):
         mean, var = self.running_mean, self.running_var
         if self.training:
+            n = x.shape[0] * x.shape[2]
             mean = x.mean((0, 2)).unsqueeze(1)
             squares = (x - mean).square().sum((0, 2)).unsqueeze(1)
-            var = squares / (x.shape[0] * x.shape[2] - 1)
+            var = squares / (n - 1)
             with torch.no_grad():
-                self.running_mean += self.momentum * (mean - self.running_mean)
-                remembered = squares / (x.shape[0] * x.shape[2])
-                self.running_var += self.momentum * (remembered - self.running_var)
-        return self.weight * (x - mean) * (var + self.eps).rsqrt() + self.bias
+                step = mean - self.running_mean
+                self.running_mean += self.momentum * step
+                step = squares / n - self.running_var
+                self.running_var += self.momentum * step
+        scale = self.weight * (var + self.eps).rsqrt()
+        return scale * (x - mean) + self.bias
 
 
 class Forgetful(nn.Module):
-    """BatchNorm for images, (N, C, H, W), without a weight and a bias."""
+    """BatchNorm for images, (N, C, H, W), without weight and bias."""
 
     def __init__(self, channels, eps=1e-5, momentum=0.1):
         super().__init__()
         self.eps, self.momentum = eps, momentum
-        for name, value in (("running_mean", 0.0), ("running_var", 1.0)):
-            self.register_buffer(name, torch.full((1, channels, 1, 1), value))
+        shape = (1, channels, 1, 1)
+        self.register_buffer("running_mean", torch.zeros(shape))
+        self.register_buffer("running_var", torch.ones(shape))
 
     def forward(self, x):
         if not self.training:
-            return (x - self.running_mean) / (self.running_var + self.eps).sqrt()
+            spread = (self.running_var + self.eps).sqrt()
+            return (x - self.running_mean) / spread
         mean = x.mean((0, 2, 3), keepdim=True)
         var = (x - mean).square().mean((0, 2, 3), keepdim=True)
         with torch.no_grad():
             count = x.numel() // x.shape[1]
-            self.running_mean.mul_(self.momentum).add_((1 - self.momentum) * mean)
-            self.running_var.mul_(self.momentum).add_((1 - self.momentum) * var * count / (count - 1))
+            old, new = self.momentum, 1 - self.momentum
+            unbiased = var * count / (count - 1)
+            self.running_mean.mul_(old).add_(new * mean)
+            self.running_var.mul_(old).add_(new * unbiased)
         return (x - mean) / (var + self.eps).sqrt()
 
 
 class Clinging(nn.Module):
-    """BatchNorm in a recurrent network: features, (N, C), with running statistics for each time step."""
+    """BatchNorm in a recurrent network, for features, (N, C).
+
+    Each time step has running statistics of its own.
+    """
 
     def __init__(self, features, steps, eps=1e-5, momentum=0.1):
         super().__init__()
         self.eps, self.momentum = eps, momentum
         self.weight = nn.Parameter(torch.full((features,), 0.1))
-        self.register_buffer("running_mean", torch.zeros(steps, features))
-        self.register_buffer("running_var", torch.ones(steps, features))
+        shape = (steps, features)
+        self.register_buffer("running_mean", torch.zeros(shape))
+        self.register_buffer("running_var", torch.ones(shape))
 
     def forward(self, x, step):
         mean, var = self.running_mean[step], self.running_var[step]
         if self.training:
             mean, var = x.mean(0), x.var(0, correction=0)
-            keep, unbiased = 1 - self.momentum, var * len(x) / (len(x) - 1)
-            self.running_mean[step] = keep * self.running_mean[step] + self.momentum * mean
-            self.running_var[step] = keep * self.running_var[step] + self.momentum * unbiased
+            unbiased = var * len(x) / (len(x) - 1)
+            self.running_mean[step] *= 1 - self.momentum
+            self.running_mean[step] += self.momentum * mean
+            self.running_var[step] *= 1 - self.momentum
+            self.running_var[step] += self.momentum * unbiased
         return self.weight * (x - mean) / (var + self.eps).sqrt()
 
 
@@ -131,7 +147,8 @@ class Dizzy(nn.Module):
     def forward(self, x):
         grouped = x.reshape(len(x), self.groups, -1)
         mean = grouped.mean(2, keepdim=True)
-        var = grouped.square().mean(2, keepdim=True) - mean.square()
+        squares = grouped.square().mean(2, keepdim=True)
+        var = squares - mean.square()
         x_hat = (grouped - mean) / (var + self.eps).sqrt()
         return self.weight * x_hat.reshape(x.shape) + self.bias
 
@@ -149,4 +166,5 @@ class Halfhearted(nn.Module):
         with torch.no_grad():
             mean = x.mean(-1, keepdim=True)
             var = x.var(-1, correction=0, keepdim=True)
-        return self.gain * (x - mean) / (var + self.eps).sqrt() + self.shift
+        x_hat = (x - mean) / (var + self.eps).sqrt()
+        return self.gain * x_hat + self.shift

@@ -146,7 +146,7 @@ def explanation(texts: list[tuple[str, str]], question: Question) -> str:
     inside = False
     ours = {line.strip() for line in question.explanation.prompt.splitlines()} if question.explanation else set()
     for kind, source in texts:
-        if kind == "code" and f'check("{question.name}"' in source.replace("'", '"').replace("( ", "("):
+        if kind == "code" and f'check("{question.name}"' in "".join(source.replace("'", '"').split()):
             inside = True
         elif kind == "code" and "check(" in source:
             inside = False

@@ -1,6 +1,7 @@
-"""Code as it is taught: no visible cell has a line that a page would have to wrap. The build names those that have."""
+"""Code as it is taught: a line that a page would have to wrap stops the build; what only Colab reads is left out."""
 
 import json
+import re
 
 from execution import code_cells
 from slides import HIDDEN
@@ -8,8 +9,14 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 WIDTH = 72  # columns; at 1280 px a page has room for a few more
-STOPS = False  # True once all chapters are within it: then a line that is too long stops the build
+FORM = re.compile(r"  # @param .*")  # the choices that Colab offers beside a cell
 logger = logging.getLogger(__name__)
+
+
+def as_taught(notebook: dict) -> dict:
+    for cell in code_cells(notebook):
+        cell["source"] = FORM.sub("", "".join(cell["source"]))
+    return notebook
 
 
 def too_wide(notebook: dict) -> list[tuple[int, str]]:
@@ -23,15 +30,16 @@ def too_wide(notebook: dict) -> list[tuple[int, str]]:
     ]
 
 
-def name_wide_cells(app: Sphinx, docname: str, source: list[str]) -> None:
+def teach(app: Sphinx, docname: str, source: list[str]) -> None:
     if not app.env.doc2path(docname).endswith(".ipynb"):
         return
-    for number, line in too_wide(json.loads(source[0])):
-        (logger.warning if STOPS else logger.info)(
-            f"{docname}.ipynb, cell {number}: a line must have at most {WIDTH} columns, got {len(line)}: {line}"
-        )
+    notebook = as_taught(json.loads(source[0]))
+    for number, line in too_wide(notebook):
+        where = f"{docname}.ipynb, cell {number}"
+        logger.warning(f"{where}: a line must have at most {WIDTH} columns, got {len(line)}: {line}")
+    source[0] = json.dumps(notebook)
 
 
 def setup(app: Sphinx) -> dict:
-    app.connect("source-read", name_wide_cells, priority=400)  # as the notebook is, before anything is put into it
+    app.connect("source-read", teach, priority=400)  # as the notebook is, before anything is put into it
     return {"parallel_read_safe": True}

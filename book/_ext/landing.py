@@ -81,7 +81,7 @@ class MapDirective(SphinxDirective):
             notebook = json.loads(path.read_text(encoding="utf-8"))
             title = "".join(notebook["cells"][0]["source"]).splitlines()[0].removeprefix("# ")
             if path.parent.name == "exercises":
-                code = "".join("".join(cell["source"]) for cell in notebook["cells"])
+                code = "".join("".join("".join(cell["source"]).split()) for cell in notebook["cells"])
                 needs = sum(one.minutes for name, one in EXERCISES.items() if f'check("{name}"' in code)
                 doing += needs
             else:

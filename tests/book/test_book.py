@@ -220,7 +220,6 @@ class TestSeen:
     def test_no_code_and_no_output_is_cut(self, look, name):
         assert not any(look(name).cut.values()), look(name).cut
 
-    @pytest.mark.xfail(reason="the chapters are being brought to 72 columns", strict=False)
     def test_no_line_that_is_taught_is_wrapped_on_a_wide_page(self, look, name):
         wide = {width: look(name).wrapped[width] for width in (1280, 1440)}
         assert not any(wide.values()), wide

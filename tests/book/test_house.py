@@ -81,7 +81,7 @@ class TestNotebook:
 
 def test_a_visible_line_that_is_too_long_is_named_with_its_cell(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
-    from cells import WIDTH, too_wide
+    from cells import WIDTH, as_taught, too_wide
 
     def cell(source: str, *tags: str) -> dict:
         return {"cell_type": "code", "source": source, "metadata": {"tags": [*tags]}}
@@ -90,6 +90,17 @@ def test_a_visible_line_that_is_too_long_is_named_with_its_cell(monkeypatch):
     text = {"cell_type": "markdown", "source": wide, "metadata": {}}
     notebook = {"cells": [text, cell(narrow), cell(wide, "hide-input"), cell(f"{narrow}\n{wide}")]}
     assert too_wide(notebook) == [(4, wide)]
+    form = {"cells": [cell('dataset = "digits"  # @param ["digits", "mnist"]')]}
+    assert "".join(as_taught(form)["cells"][0]["source"]) == 'dataset = "digits"'
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_visible_line_is_too_long(path, monkeypatch):
+    """Nor does the build accept one; here it is found without building."""
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    from cells import as_taught, too_wide
+
+    assert not too_wide(as_taught(json.loads(path.read_text(encoding="utf-8"))))
 
 
 def test_repository_is_said_once_and_everything_agrees():

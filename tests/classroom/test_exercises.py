@@ -1,7 +1,10 @@
 """Right answers pass, wrong ones get the hint meant for them, and a check leaves no trace."""
 
 import contextlib
+import copy
+import json
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,13 +13,15 @@ import torch
 from fixed_creatures import FIXES
 from right_answers import RIGHT
 from torch import nn
+from torch.nn import functional as F
 from wrong_answers import DECIDED, WRONG, conv_norm_relu, layer
 
 import bncourse
-from bncourse.exercises import EXERCISES, CheckFailed, check, run_case
+from bncourse.exercises import EXERCISES, CheckFailed, check, creatures, run_case
 from bncourse.exercises.bug_zoo import carries_graph, listed
 from bncourse.exercises.compare import CaseFailed, expect
 
+ROOT = Path(__file__).resolve().parents[2]
 CASES = [
     pytest.param(name, answer, hint, id=f"{name} {number}: {hint}")
     for name, pairs in WRONG.items()
@@ -233,3 +238,22 @@ def test_words_agree_with_their_number():
     assert carries_graph(["a"]) == "after a training step a carries a graph."
     assert carries_graph(["a", "b"]) == "after a training step a and b carry a graph."
     assert [listed(list(names)) for names in ("a", "ab", "abc")] == ["a", "a or b", "a, b or c"]
+
+
+def test_the_layer_that_never_lets_go_does_what_its_exercise_says():
+    """It trains; a copy raises, and so does a gradient in evaluation mode."""
+    layer, x = creatures.Clinging(3, 2), torch.randn(5, 3)
+    for _ in range(3):
+        layer(layer(x, 0), 1).square().sum().backward()
+    with pytest.raises(RuntimeError, match="deepcopy protocol"):
+        copy.deepcopy(layer)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        layer.eval()(x, 0).sum().backward()
+
+
+def test_the_check_that_cannot_fail_passes_a_layer_without_any_gradient():
+    notebook = json.loads((ROOT / "book/exercises/ex-04-bug-zoo.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names = {"torch": torch, "F": F}
+    exec(next(cell for cell in cells if cell.startswith("def gradient_is_right")), names)
+    assert names["gradient_is_right"](lambda x: F.batch_norm(x.detach(), None, None, training=True) + 0 * x)

@@ -7,19 +7,19 @@ from torch import nn
 
 from bncourse.exercises import creatures
 
-NO_GRAD = """            with torch.no_grad():
-                keep, unbiased = 1 - self.momentum, var * len(x) / (len(x) - 1)
-                self.running_mean[step] = keep * self.running_mean[step] + self.momentum * mean
-                self.running_var[step] = keep * self.running_var[step] + self.momentum * unbiased
+OLD = """            unbiased = var * len(x) / (len(x) - 1)
+            self.running_mean[step] *= 1 - self.momentum
+            self.running_mean[step] += self.momentum * mean
+            self.running_var[step] *= 1 - self.momentum
+            self.running_var[step] += self.momentum * unbiased
 """
-OLD = """            keep, unbiased = 1 - self.momentum, var * len(x) / (len(x) - 1)
-            self.running_mean[step] = keep * self.running_mean[step] + self.momentum * mean
-            self.running_var[step] = keep * self.running_var[step] + self.momentum * unbiased
+NO_GRAD = "            with torch.no_grad():\n" + OLD.replace("            ", "                ")
+FORGETS = """            self.running_mean.mul_(old).add_(new * mean)
+            self.running_var.mul_(old).add_(new * unbiased)
 """
-FORGETS = """            self.running_mean.mul_(self.momentum).add_((1 - self.momentum) * mean)
-            self.running_var.mul_(self.momentum).add_((1 - self.momentum) * var * count / (count - 1))
+MOMENTS = """        squares = grouped.square().mean(2, keepdim=True)
+        var = squares - mean.square()
 """
-MOMENTS = "var = grouped.square().mean(2, keepdim=True) - mean.square()"
 DETACHED = """        with torch.no_grad():
             mean = x.mean(-1, keepdim=True)
             var = x.var(-1, correction=0, keepdim=True)
@@ -30,15 +30,15 @@ BUFFERS = {
     "self.var = torch.ones(features)": 'self.register_buffer("var", torch.ones(features))',
 }
 COUNTED = {
-    "var = squares / (x.shape[0] * x.shape[2] - 1)": "var = squares / (x.shape[0] * x.shape[2])",
-    "remembered = squares / (x.shape[0] * x.shape[2])": "remembered = squares / (x.shape[0] * x.shape[2] - 1)",
+    "var = squares / (n - 1)": "var = squares / n",
+    "step = squares / n -": "step = squares / (n - 1) -",
 }
 FIXES = {
     "zoo-mode": [
         {"if torch.is_grad_enabled():": "if self.training:"},
         {"if torch.is_grad_enabled():": "if self.training is True:  # was: gradients"},
-        {"if torch.is_grad_enabled():": "if self.training:", "* (x - mean) / (var + self.eps).sqrt()": (
-            "* ((x - mean) * (var + self.eps).rsqrt())"
+        {"if torch.is_grad_enabled():": "if self.training:", "(x - mean) / (var + self.eps).sqrt()": (
+            "(x - mean) * (var + self.eps).rsqrt()"
         )},
     ],
     "zoo-buffers": [
@@ -55,28 +55,27 @@ FIXES = {
     ],
     "zoo-variance": [
         COUNTED,
-        {**COUNTED, "var = squares / (x.shape[0] * x.shape[2] - 1)": "var = x.var((0, 2), correction=0).unsqueeze(1)"},
-        {**COUNTED, "remembered = squares / (x.shape[0] * x.shape[2])": "remembered = x.var((0, 2)).unsqueeze(1)"},
+        {**COUNTED, "var = squares / (n - 1)": "var = x.var((0, 2), correction=0).unsqueeze(1)"},
+        {**COUNTED, "step = squares / n -": "step = x.var((0, 2)).unsqueeze(1) -"},
     ],
     "zoo-momentum": [
-        {FORGETS: FORGETS.replace("1 - self.momentum", "m").replace("self.momentum", "1 - self.momentum").replace(
-            "(m)", "self.momentum")},
+        {"old, new = self.momentum, 1 - self.momentum": "old, new = 1 - self.momentum, self.momentum"},
+        {FORGETS: FORGETS.replace("old", "new").replace("new *", "old *")},
         {FORGETS: "            self.running_mean.lerp_(mean, self.momentum)\n"
-                  "            self.running_var.lerp_(var * count / (count - 1), self.momentum)\n"},
+                  "            self.running_var.lerp_(unbiased, self.momentum)\n"},
         {"self.eps, self.momentum = eps, momentum": "self.eps, self.momentum = eps, 1 - momentum"},
     ],
     "zoo-graph": [
         {OLD: NO_GRAD},
         {"self.momentum * mean": "self.momentum * mean.detach()",
          "self.momentum * unbiased": "self.momentum * unbiased.detach()"},
-        {"keep, unbiased = 1 - self.momentum, var * len(x) / (len(x) - 1)": (
-            "keep, unbiased = 1 - self.momentum, x.detach().var(0)"),
+        {"unbiased = var * len(x) / (len(x) - 1)": "unbiased = x.detach().var(0)",
          "self.momentum * mean": "self.momentum * x.detach().mean(0)"},
     ],
     "zoo-cancellation": [
-        {MOMENTS: "var = grouped.var(2, correction=0, keepdim=True)"},
-        {MOMENTS: "var = (grouped - mean).square().mean(2, keepdim=True)"},
-        {MOMENTS: "var = ((grouped - mean) ** 2).sum(2, keepdim=True) / grouped.shape[2]"},
+        {MOMENTS: "        var = grouped.var(2, correction=0, keepdim=True)\n"},
+        {"squares = grouped.square()": "squares = (grouped - mean).square()", "squares - mean.square()": "squares"},
+        {MOMENTS: "        var = ((grouped - mean) ** 2).sum(2, keepdim=True) / grouped.shape[2]\n"},
     ],
     "zoo-detached": [
         {DETACHED: DETACHED.replace("        with torch.no_grad():\n", "").replace("            ", "        ")},

@@ -582,19 +582,19 @@ SPOILED = {
         ("new * x.var(0, correction=0)", "new * x.var(0)", ""),
     ],
     "zoo-variance": [
-        ("squares / (x.shape[0] * x.shape[2])\n", "squares / x.shape[0]\n", ""),
-        ("self.momentum * (mean", "(1 - self.momentum) * (mean", "convention is reversed"),
-        ("(x.shape[0] * x.shape[2] - 1)", "(x.shape[0] * x.shape[2])", "stores the biased variance"),
+        ("var = squares / n\n", "var = squares / x.shape[0]\n", ""),
+        ("running_mean += self.momentum *", "running_mean += (1 - self.momentum) *", "convention is reversed"),
+        ("squares / (n - 1) -", "squares / n -", "stores the biased variance"),
     ],
     "zoo-momentum": [
-        ("* var * count / (count - 1)", "* var", ""),
+        ("var * count / (count - 1)", "var", ""),
         ("(x - mean).square().mean((0, 2, 3)", "(x - mean).square().mean((2, 3)", ""),
         ("return (x - mean) / (var + self.eps).sqrt()", "return (x - mean) / var.sqrt() + self.eps", ""),
     ],
     "zoo-graph": [
         ("x.mean(0), x.var(0, correction=0)", "x.detach().mean(0), x.detach().var(0, correction=0)", "held constant"),
         ("self.momentum * unbiased", "self.momentum * var", "stores the biased variance"),
-        ("self.running_mean[step] = keep", "self.running_mean[:] = keep", ""),
+        ("self.running_mean[step] +=", "self.running_mean[:] +=", ""),
     ],
     "zoo-cancellation": [
         ("var(2, correction=0, keepdim=True)", f"{SQUARES}.abs()", "loses all its digits"),
