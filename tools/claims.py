@@ -8,8 +8,7 @@ from pathlib import Path
 from bncourse.claims import BOOK_DATA, check
 from tools.runs import Notebook, versions
 
-VERDICTS, REPLICATED = "bncourse/claims/verdicts.toml", "bncourse/claims/replicated.toml"
-COMPARED = (VERDICTS, REPLICATED)  # with what notebooks found, whether they run or not: no notebook runs for them
+VERDICTS = "bncourse/claims/verdicts.toml"  # compared with what notebooks found, run or not: no notebook runs for it
 
 
 def claims_in(notebook: dict) -> Iterator[dict]:

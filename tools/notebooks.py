@@ -30,7 +30,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 from bncourse.devices import best_device
 from bncourse.training import quick
-from tools.claims import COMPARED, as_pinned, unexpected
+from tools.claims import VERDICTS, as_pinned, unexpected
 from tools.runs import Notebook, Run, hash_of, hash_of_file
 from tools.toc import ROOT, chapters
 
@@ -146,7 +146,7 @@ class Executor:
         executed = nbformat.writes(notebook).encode()
         if used is not None:
             used = {file.relative_to(self.root).as_posix(): before.get(file, "missing") for file in sorted(used)}
-            used = {file: was for file, was in used.items() if file not in COMPARED}
+            used = {file: was for file, was in used.items() if file != VERDICTS}
         one.keep(Run(conditions, used, round(seconds, 1), hash_of(executed)), executed)
 
     def stop(self) -> None:

@@ -13,12 +13,12 @@ import tomllib
 
 from bncourse.claims import statements
 from bncourse.files import write_whole
-from tools.claims import REPLICATED, claims_of
+from tools.claims import claims_of
 from tools.notebooks import execute
 from tools.runs import Notebook
 from tools.toc import ROOT, chapters
 
-TABLE = ROOT / REPLICATED
+TABLE = ROOT / "bncourse/claims/replicated.toml"
 HEAD = "# What the findings' verdicts are on other seeds. Written by python -m tools.replicate; review the diff.\n"
 
 
