@@ -2,6 +2,7 @@
 
 import argparse
 import pkgutil
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -111,13 +112,22 @@ def add_edition(commands: argparse._SubParsersAction) -> None:
     edition.set_defaults(run="bncourse.grading.command:edition")
 
 
+def chapters(text: str) -> range:
+    if not (found := re.fullmatch(r"(\d+)(?:-(\d+))?", text)):
+        raise argparse.ArgumentTypeError(f"expected chapters such as 1-5 or 3, got {text!r}")
+    return range(int(found[1]), int(found[2] or found[1]) + 1)
+
+
 def add_quiz(commands: argparse._SubParsersAction) -> None:
     quiz = commands.add_parser(
         "quiz",
-        help="twenty questions with numbers of their own for each class",
-        description="Write a sheet of twenty questions, and its key beside it. Another class gets other numbers.",
+        help="questions with numbers of their own for each class",
+        description="Write a sheet of up to twenty questions, and its key beside it. Another class gets other numbers.",
     )
     quiz.add_argument("--class", dest="of_class", required=True, help="the class's name, which decides the numbers")
+    quiz.add_argument(
+        "--chapters", type=chapters, default="1-15", help="those it asks about, such as 1-5 (default: all)"
+    )
     quiz.add_argument("--out", type=Path, required=True, help="the sheet to write, such as quiz.html")
     quiz.set_defaults(run="bncourse.grading.command:quiz")
 

@@ -1,7 +1,7 @@
-"""Twenty questions with numbers of their own for each class: ``bncourse quiz --class NAME --out FILE.html``.
+"""Questions with numbers of their own for each class: ``bncourse quiz --class NAME --chapters 1-5 --out FILE.html``.
 
-Each is a function of ``draw``, which picks numbers that the class's name decides; it returns them, the question, the
-answer, its unit and how one finds it. The answers are computed here and, in the tests, by torch.
+Each of the twenty is a function of ``draw``, which picks numbers that the class's name decides; it returns them, the
+question, the answer, its unit and how one finds it. The answers are computed here and, in the tests, by torch.
 """
 
 import hashlib
@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 from bncourse.files import write_whole
 
 Draw = Callable[[Sequence[Any]], Any]
-QUESTIONS: list[Callable[[Draw], tuple]] = []
+QUESTIONS: dict[Callable[[Draw], tuple], int] = {}  # each with the chapter that answers it
 
 
 class Question(NamedTuple):
     """A question, its answer, how one finds it, and the numbers in it, by name."""
 
     name: str
+    chapter: int
     text: str
     answer: float
     unit: str
@@ -29,59 +30,76 @@ class Question(NamedTuple):
     numbers: dict[str, Any]
 
 
-def question(function: Callable[[Draw], tuple]) -> Callable[[Draw], tuple]:
-    QUESTIONS.append(function)
-    return function
+def question(chapter: int) -> Callable:
+    def add(function: Callable[[Draw], tuple]) -> Callable[[Draw], tuple]:
+        QUESTIONS[function] = chapter
+        return function
+
+    return add
 
 
-def questions(of_class: str) -> list[Question]:
-    """The twenty questions of a class, always the same for its name."""
+def questions(of_class: str, chapters: range) -> list[Question]:
+    """The questions of a class on these chapters, always the same for its name.
+
+    Raises:
+        ValueError: no question belongs to these chapters.
+    """
     found = []
-    for function in QUESTIONS:
+    for function in (function for function, chapter in QUESTIONS.items() if chapter in chapters):
         seed = hashlib.sha256(f"{of_class}\n{function.__name__}".encode()).digest()
         numbers, text, answer, unit, why = function(random.Random(seed).choice)
         name = function.__name__.replace("_", "-")
         found.append(
-            Question(name, text.format(**numbers), answer, unit, why.format(answer=answer, **numbers), numbers)
+            Question(
+                name,
+                QUESTIONS[function],
+                text.format(**numbers),
+                answer,
+                unit,
+                why.format(answer=answer, **numbers),
+                numbers,
+            )
         )
+    if not found:
+        raise ValueError(f"chapters must have a question, got {chapters.start}-{chapters.stop - 1}")
     return found
 
 
-@question
+@question(chapter=5)
 def parameters(draw):
     n = {"c": draw([24, 48, 96, 160, 192, 320])}
     return n, "How many parameters does nn.BatchNorm2d({c}) have?", 2 * n["c"], "", "γ and β: 2 · {c}."
 
 
-@question
+@question(chapter=5)
 def buffers(draw):
     n = {"c": draw([20, 40, 72, 144, 288])}
     text = "How many numbers are in the buffers of nn.BatchNorm1d({c})?"
     return n, text, 2 * n["c"] + 1, "", "Running mean, running variance and one counter: 2 · {c} + 1."
 
 
-@question
+@question(chapter=2)
 def values_per_mean(draw):
     n = {"n": draw([4, 6, 12, 24]), "c": draw([16, 32, 48]), "h": draw([5, 7, 9, 14])}
     text = "A batch has the shape ({n}, {c}, {h}, {h}). From how many values does BatchNorm2d take each mean?"
     return n, text, n["n"] * n["h"] ** 2, "", "{n} samples times {h} · {h} positions."
 
 
-@question
+@question(chapter=7)
 def group_means(draw):
     n = {"n": draw([6, 10, 14]), "g": draw([2, 4, 8]), "c": 32}
     text = "How many means does nn.GroupNorm({g}, {c}) take for a batch of {n} images?"
     return n, text, n["n"] * n["g"], "", "{g} groups in each of {n} samples."
 
 
-@question
+@question(chapter=7)
 def instance_means(draw):
     n = {"n": draw([5, 9, 11]), "c": draw([12, 24, 36])}
     text = "How many means does nn.InstanceNorm2d({c}) take for a batch of {n} images?"
     return n, text, n["n"] * n["c"], "", "One for each channel of each sample: {n} · {c}."
 
 
-@question
+@question(chapter=2)
 def normalized(draw):
     n = {"a": draw([1, 2, 3]), "b": draw([4, 5, 6]), "c": draw([8, 9, 11])}
     values = [n["a"], n["b"], n["c"]]
@@ -92,7 +110,7 @@ def normalized(draw):
     return n, text, round((n["c"] - mean) / math.sqrt(variance), 2), "", why
 
 
-@question
+@question(chapter=2)
 def small_spread(draw):
     n = {"s": draw([0.002, 0.003, 0.004, 0.005]), "eps": draw(["1e-5", "2e-5", "1e-4"])}
     answer = round(n["s"] / math.sqrt(n["s"] ** 2 + float(n["eps"])), 2)
@@ -103,7 +121,7 @@ def small_spread(draw):
     return n, text, answer, "", "σ / √(σ² + ε) = {answer}."
 
 
-@question
+@question(chapter=3)
 def remembered(draw):
     n = {"old": draw([0.5, 2.0, 3.0]), "new": draw([1.0, 4.0, 6.0]), "m": draw([0.05, 0.1, 0.2, 0.3])}
     answer = round((1 - n["m"]) * n["old"] + n["m"] * n["new"], 3)
@@ -111,7 +129,7 @@ def remembered(draw):
     return n, text, answer, "", "(1 − {m}) · {old} + {m} · {new} = {answer}: momentum weights the new value."
 
 
-@question
+@question(chapter=3)
 def unbiased_memory(draw):
     n = {"v": draw([1.5, 2.0, 3.0]), "n": draw([2, 4, 5]), "h": draw([1, 2])}
     count = n["n"] * n["h"] ** 2
@@ -122,7 +140,7 @@ def unbiased_memory(draw):
     return n, text, round(n["v"] * count / (count - 1), 2), "", "The unbiased one: times n / (n − 1), n = {n} · {h}²."
 
 
-@question
+@question(chapter=3)
 def warm_up(draw):
     n = {"k": draw([5, 8, 12, 15, 20]), "m": draw([0.05, 0.1, 0.2])}
     answer = round(100 * (1 - (1 - n["m"]) ** n["k"]))
@@ -130,14 +148,14 @@ def warm_up(draw):
     return n, text, answer, "%", "1 − (1 − {m})^{k} = {answer}%."
 
 
-@question
+@question(chapter=5)
 def from_keras(draw):
     n = {"k": draw([0.9, 0.95, 0.98, 0.99, 0.999])}
     text = "Keras code has momentum={k}. Which momentum is that in PyTorch?"
     return n, text, round(1 - n["k"], 3), "", "1 − {k}: Keras weights the old value, PyTorch the new one."
 
 
-@question
+@question(chapter=4)
 def noise(draw):
     n = {"m": draw([16, 64, 100, 256])}
     text = (
@@ -147,7 +165,7 @@ def noise(draw):
     return n, text, round(math.sqrt(n["m"])), "", "√{m} = {answer}."
 
 
-@question
+@question(chapter=2)
 def furthest(draw):
     n = {"m": draw([5, 10, 17, 26, 37])}
     text = (
@@ -156,7 +174,7 @@ def furthest(draw):
     return n, text, round(math.sqrt(n["m"] - 1), 1), "", "√({m} − 1) = {answer}."
 
 
-@question
+@question(chapter=4)
 def scaled_gradient(draw):
     n = {"a": draw([2, 4, 5, 8, 20])}
     text = (
@@ -172,7 +190,7 @@ def scaled_gradient(draw):
     )
 
 
-@question
+@question(chapter=9)
 def variance_shift(draw):
     n = {"p": draw([0.1, 0.2, 0.25, 0.4, 0.5]), "mean": draw([1, 2, 3])}
     answer = round(1 / (1 + (1 / (1 - n["p"]) - 1) * (1 + n["mean"] ** 2)), 2)
@@ -183,7 +201,7 @@ def variance_shift(draw):
     return n, text, answer, "", "1 / (1 + (1/k − 1) · (1 + {mean}²)) with k = 1 − {p}."
 
 
-@question
+@question(chapter=14)
 def merged(draw):
     n = {"a": draw([1, 2]), "b": draw([6, 8, 10]), "v": draw([1.0, 2.0])}
     answer = n["v"] + ((n["b"] - n["a"]) / 2) ** 2
@@ -194,7 +212,7 @@ def merged(draw):
     return n, text, round(answer, 2), "", "{v} + variance of the means = {answer:g}."
 
 
-@question
+@question(chapter=14)
 def uneven_factor(draw):
     n = {"a": draw([20, 24, 28]), "b": draw([12, 8, 4])}
     text = (
@@ -204,7 +222,7 @@ def uneven_factor(draw):
     return n, text, round(2 * n["b"] / (n["a"] + n["b"]), 2), "", "{b} · 2 / ({a} + {b}) = {answer}."
 
 
-@question
+@question(chapter=13)
 def folded_bias(draw):
     n = {"g": draw([2.0, 3.0]), "mu": draw([0.5, 1.0, 2.0]), "v": draw([4.0, 16.0, 25.0]), "b": draw([1.0, -1.0])}
     answer = round(n["b"] - n["mu"] * n["g"] / math.sqrt(n["v"]), 2)
@@ -215,7 +233,7 @@ def folded_bias(draw):
     return n, text, answer, "", "β − μ · γ / σ = {answer}."
 
 
-@question
+@question(chapter=1)
 def judged(draw):
     n = {"mean": draw([1.2, 2.0, 3.5]), "s": draw([1.5, 2.5, 4.0]), "t": 2.262, "n": 10}
     low = round(n["mean"] - n["t"] * n["s"] / math.sqrt(n["n"]), 2)
@@ -226,7 +244,7 @@ def judged(draw):
     return n, text, low, "", "{mean} − {t} · {s} / √10 = {answer}."
 
 
-@question
+@question(chapter=15)
 def kept_bytes(draw):
     n = {"n": draw([8, 16, 32]), "c": draw([32, 64]), "h": draw([16, 28, 32])}
     answer = round(n["n"] * n["c"] * n["h"] ** 2 * 4 / 2**20, 2)
@@ -242,27 +260,33 @@ li { margin-bottom: 1.1rem; } .answer { border-bottom: 1px solid #888; display: 
 @media print { li { break-inside: avoid; } }"""
 
 
-def page(of_class: str, key: bool) -> str:
+def page(of_class: str, asked: list[Question], key: bool) -> str:
     """The sheet of a class, or its key, as HTML."""
     rows = ""
-    for one in questions(of_class):
+    for one in asked:
         answer = (
-            f"<b>{f'{one.answer:g} {one.unit}'.strip()}</b>. {escape(one.why)}"
+            f"<b>{f'{one.answer:g} {one.unit}'.strip()}</b>. {escape(one.why)} (Chapter {one.chapter})"
             if key
             else f'<span class="answer"></span> {one.unit}'
         )
         rows += f"<li>{escape(one.text)}<br>{answer}</li>"
-    title = f"Batch normalization: {len(QUESTIONS)} questions{' with answers' if key else ''}, {escape(of_class)}"
+    count = f"{len(asked)} question{'' if len(asked) == 1 else 's'}"
+    title = f"Batch normalization: {count}{' with answers' if key else ''}, {escape(of_class)}"
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
     name = "" if key else '<p>Name: <span class="answer"></span></p>'
     body = f"<h1>{title}</h1>{name}<ol>{rows}</ol>"
     return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n'
 
 
-def write_quiz(of_class: str, out: Path) -> Path:
-    """Write the sheet to OUT and its key beside it; returns the key's path."""
+def write_quiz(of_class: str, chapters: range, out: Path) -> Path:
+    """Write the sheet to OUT and its key beside it; returns the key's path.
+
+    Raises:
+        ValueError: no question belongs to these chapters.
+    """
+    asked = questions(of_class, chapters)
     key = out.with_name(f"{out.stem}-key{out.suffix}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, page(of_class, key=False).encode())
-    write_whole(key, page(of_class, key=True).encode())
+    write_whole(out, page(of_class, asked, key=False).encode())
+    write_whole(key, page(of_class, asked, key=True).encode())
     return key

@@ -133,8 +133,8 @@ def edition(arguments: argparse.Namespace) -> int:
 def quiz(arguments: argparse.Namespace) -> int:
     """Write a sheet of questions and its key, as the command line says; returns the exit code."""
     try:
-        key = write_quiz(arguments.of_class, arguments.out)
-    except OSError as error:
+        key = write_quiz(arguments.of_class, arguments.chapters, arguments.out)
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"Questions: {arguments.out}\nKey: {key}")

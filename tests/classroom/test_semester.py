@@ -264,7 +264,7 @@ class TestQuiz:
     @pytest.mark.parametrize("of_class", ["BN 2027", "ärgerlich & <b>"])
     def test_the_answers_are_torchs(self, of_class):
         assert len(QUESTIONS) == len(ORACLES) == 20
-        for one in questions(of_class):
+        for one in questions(of_class, range(1, 16)):
             value = float(ORACLES[one.name](**one.numbers))
             digits = len(f"{one.answer:.10f}".rstrip("0").partition(".")[2])
             near = 0.51 * 10.0**-digits if one.name not in ("noise", "variance-shift") else 0.02 * abs(one.answer)
@@ -272,8 +272,8 @@ class TestQuiz:
             assert "{" not in one.text + one.why
 
     def test_another_class_gets_other_numbers(self):
-        first, second = (questions(name) for name in ("spring", "autumn"))
-        assert first == questions("spring")
+        first, second = (questions(name, range(1, 16)) for name in ("spring", "autumn"))
+        assert first == questions("spring", range(1, 16))
         assert sum(a.numbers != b.numbers for a, b in zip(first, second, strict=True)) > 10
 
     def test_the_sheet_has_no_answers_and_the_key_has_all(self, tmp_path, capsys):
@@ -282,3 +282,16 @@ class TestQuiz:
         assert sheet_.count("<li>") == key.count("<li>") == 20 and "A &amp; B" in sheet_
         assert "<b>" not in sheet_ and key.count("<b>") == 20
         assert "Name: " in sheet_ and "Name: " not in key and "d = 1" not in key
+
+    def test_it_asks_about_the_chapters_that_a_class_has_read(self, tmp_path, capsys):
+        few, whole = questions("A", range(2, 4)), questions("A", range(1, 16))
+        assert few == [one for one in whole if one.chapter in (2, 3)] and len(few) == 7
+        out = tmp_path / "quiz.html"
+        assert cli.main(["quiz", "--class", "A", "--chapters", "1", "--out", str(out)]) == 0
+        assert "1 question," in out.read_text() and out.read_text().count("<li>") == 1
+        assert cli.main(["quiz", "--class", "A", "--chapters", "11-12", "--out", str(tmp_path / "none.html")]) == 2
+        assert "chapters must have a question, got 11-12" in capsys.readouterr().err
+        assert not (tmp_path / "none.html").exists()
+        with pytest.raises(SystemExit):
+            cli.main(["quiz", "--class", "A", "--chapters", "one", "--out", str(out)])
+        assert "expected chapters such as 1-5 or 3, got 'one'" in capsys.readouterr().err
