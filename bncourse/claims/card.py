@@ -168,7 +168,7 @@ def _show(about: Finding, found: str, facts: dict[str, Any], dataset: str, base:
     if settles_nothing := "A quick run" if quick() else "An exploration" if exploring() else "":
         found, text = UNDECIDED, f"{settles_nothing}, which settles nothing."
     elif found == NOT_MEASURABLE:
-        text = "A run diverged, or never came to where it was to be compared."
+        text = "A run diverged, or never reached the point of comparison."
     else:
         text = _filled(about, found, facts, base)
     session[about.name] = found
