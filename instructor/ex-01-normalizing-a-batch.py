@@ -18,7 +18,7 @@ from bncourse.exercises import check
 # outputs, and its weights are drawn from a normal distribution with mean 0 and standard deviation `gain` $/\sqrt{n}$.
 # The input has standard deviation 1.
 #
-# **Predict** the standard deviation of the output. The check compares your formula with a network that it measures.
+# **Predict** the standard deviation of the output. The check compares your formula with a measured network.
 #
 # <details><summary>Hint</summary>
 # One output is a sum of n independent products. Their variances add up: n times (gain² / n) times the variance of the
@@ -45,7 +45,7 @@ check("signal", output_std)
 
 # %% [markdown]
 # Look at your formula: at which gains does a signal survive 30 layers? That is how careful the initialization of a
-# deep network has to be when nothing normalizes in between.
+# deep network has to be when nothing normalizes the signal on the way.
 
 # %% [raw]
 # # BEGIN TESTS
@@ -81,7 +81,7 @@ def no_layer_changes_nothing(output_std):
 #
 # <details><summary>Hint</summary>
 # <code>mean</code> and <code>var</code> take the axes and <code>keepdim=True</code>, which keeps the reduced axes so
-# that the result still lines up with x. What does torch's <code>var</code> divide by by default?
+# that the result still lines up with x. By default, what does torch's <code>var</code> divide by?
 # </details>
 
 # %% [raw]
@@ -146,15 +146,15 @@ def the_input_stays_as_it_was(standardize):
 # **Write** the forward pass of BatchNorm in training. It takes batches of features `(N, C)` and of images
 # `(N, C, H, W)`. Each of the C channels has one mean, one variance, one weight ($\gamma$) and one bias ($\beta$).
 #
-# Before you start, answer for yourself: how many numbers does the mean of one channel average, in a batch of 32 images
-# of 8 x 8 pixels?
+# Before you start, answer for yourself: over how many numbers is the mean of one channel taken, in a batch of 32
+# images of 8 x 8 pixels?
 #
 # <details><summary>Hint 1</summary>
 # Reduce over every axis except axis 1. Your <code>standardize</code> does the rest.
 # </details>
 # <details><summary>Hint 2</summary>
-# weight has the shape (C,). Multiplied with (N, C, H, W) it meets the last axis. Reshape it to (1, C, 1, 1) for images
-# and (1, C) for features.
+# weight has the shape (C,). In a product with (N, C, H, W) it lines up with the last axis. Reshape it to (1, C, 1, 1)
+# for images and (1, C) for features.
 # </details>
 
 # %% [raw]
@@ -163,7 +163,7 @@ def the_input_stays_as_it_was(standardize):
 
 # %%
 def batch_norm(x, weight, bias, eps=1e-5):
-    """BatchNorm of x, (N, C) or (N, C, H, W), by its own statistics;
+    """BatchNorm of x, (N, C) or (N, C, H, W), with its own statistics;
     weight and bias are (C,).
     """
     # BEGIN SOLUTION
@@ -228,7 +228,7 @@ def one_feature_of_a_wide_batch(batch_norm):
 # unchanged, *exactly*.
 #
 # <details><summary>Hint</summary>
-# Put x-hat into weight · x-hat + bias and ask that it equals x. What exactly was x divided by?
+# Put x-hat into weight · x-hat + bias and set the result equal to x. What exactly was x divided by?
 # </details>
 
 # %% [raw]
@@ -253,7 +253,7 @@ def undo(x, eps=1e-5):
 check("identity", undo)
 
 # %% [markdown]
-# Does the same weight and bias leave the *next* batch unchanged? Try it, and say why.
+# Do the same weight and bias leave the *next* batch unchanged? Try it, and say why.
 
 # %% [raw]
 # # BEGIN TESTS

@@ -89,10 +89,10 @@ def twenty_steps_on_images(update):
 
 # %% [markdown]
 # Running statistics start at mean 0 and variance 1, which say nothing about your data. After one step at momentum 0.1
-# they are made of 10% data; after two steps, of 19%.
+# they are 10% data; after two steps, 19%.
 #
-# **Predict** how many steps it takes until *at least* the given fraction of them is data. The check counts the steps of
-# a real layer.
+# **Predict** how many steps it takes until *at least* the given fraction of the statistics is data. The check counts
+# the steps of a real layer.
 #
 # <details><summary>Hint</summary>
 # After k steps the starting value still has the weight (1 - momentum)^k. Solve for k with logarithms, and mind that k
@@ -149,7 +149,7 @@ def half_way(steps_until):
 # **Write** a function that measures a classifier's accuracy and leaves no trace:
 #
 # - it runs at most `batch_size` samples at a time, in order, and the last batch may be smaller;
-# - the model predicts in evaluation mode, whatever mode it came in, and no gradients are recorded;
+# - the model predicts in evaluation mode, whatever mode it was in, and no gradients are recorded;
 # - afterwards every module is in the mode it was in before. Think of a model in training whose BatchNorm layers
 #   somebody has frozen with `eval()`.
 #
@@ -158,7 +158,7 @@ def half_way(steps_until):
 # module; each has its own <code>training</code> flag.
 # </details>
 # <details><summary>Hint 2</summary>
-# Is the mean of the batches' accuracies the accuracy of all samples? Try it with batches of 13 and 1.
+# Is the mean of the batches' accuracies the accuracy over all samples? Try it with batches of 13 and 1.
 # </details>
 
 # %% [raw]
@@ -221,9 +221,9 @@ def a_batch_larger_than_the_data(accuracy):
 # name: batch-noise
 
 # %% [markdown]
-# The same image is normalized by a slightly different mean in every batch it meets. **Predict** how different: the
-# standard deviation, over many batches, of a channel's batch mean. Take all values of the channel as independent, each
-# with standard deviation `std`.
+# The same image is normalized by a slightly different mean in every batch it is in. **Predict** how different: find
+# the standard deviation, over many batches, of a channel's batch mean. Assume that all values of the channel are
+# independent, each with standard deviation `std`.
 #
 # <details><summary>Hint</summary>
 # The variance of a mean of m independent values is their variance divided by m. What is m for images?

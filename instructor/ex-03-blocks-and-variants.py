@@ -22,7 +22,7 @@ from bncourse.exercises import check
 # redundant.
 #
 # <details><summary>Hint</summary>
-# Which parameter of the convolution does BatchNorm subtract again, whatever its value?
+# Which parameter of the convolution does BatchNorm cancel, whatever its value?
 # </details>
 
 # %% [raw]
@@ -132,7 +132,7 @@ def each_norm_has_its_own_axes(batch_axes, layer_axes, instance_axes, group_axes
 
 # %% [markdown]
 # **Write** GroupNorm: the channels of each sample are split into `num_groups` groups of neighbours, and each group is
-# standardized by its own mean and variance. Weight and bias belong to the channels, not to the groups.
+# standardized with its own mean and variance. Weight and bias belong to the channels, not to the groups.
 #
 # <details><summary>Hint</summary>
 # Reshape to (N, num_groups, -1), standardize over the last axis, reshape back.
@@ -198,7 +198,7 @@ def one_group(group_norm):
 
 # %% [markdown]
 # A feature has the values `a` and `b` in a batch of two. **Predict** what BatchNorm, in training and with weight 1 and
-# bias 0, makes of them. Try 3 and 7 on paper first; then think of two values that almost agree.
+# bias 0, turns them into. Try 3 and 7 on paper first; then think of two values that almost agree.
 #
 # <details><summary>Hint</summary>
 # With d = (a - b) / 2, the mean is a - d. What is the biased variance?
@@ -253,15 +253,16 @@ def other_pairs(batch_of_two):
 # all_or_nothing: true
 
 # %% [markdown]
-# Gradient accumulation adds up the gradients of `steps` micro-batches before each step of the optimizer. For a network
-# *without* BatchNorm that equals one step on the large batch they form together. The loop below is in many tutorials.
+# Gradient accumulation adds up the gradients of `steps` micro-batches before each step of the optimizer. For a
+# network *without* BatchNorm that equals one step on the large batch they form together. The loop below appears in
+# many tutorials.
 #
 # **Find** what it does to the last, incomplete window and to a smaller last micro-batch. **Fix** it: every step must
 # equal the step on one large batch, made of all samples of its window. The model sees one micro-batch at a time, and
 # each has its own `backward()`: that is what saves the memory. Leave no gradients for the next epoch to trip over.
 #
 # <details><summary>Hint 1</summary>
-# Count for 5 micro-batches and steps = 3: how often does the optimizer step, and what is left in the gradients?
+# Count for 5 micro-batches and steps = 3: how many times does the optimizer step, and what is left in the gradients?
 # </details>
 # <details><summary>Hint 2</summary>
 # You do not know how many samples the window will have when you meet its first micro-batch. Add up the SUM of the
@@ -306,7 +307,7 @@ def train_epoch(model, batches, optimizer, steps):
 check("accumulation", train_epoch)
 
 # %% [markdown]
-# Your loop is right now. Why does it still not help a network *with* BatchNorm?
+# Your loop is now correct. Why does it still not help a network *with* BatchNorm?
 
 # %% [raw]
 # # BEGIN TESTS
@@ -333,8 +334,8 @@ def windows_of_every_kind(train_epoch):
 
 # %% [markdown]
 # Dropout keeps each value with probability `keep` and divides it by `keep`; otherwise it is 0. In evaluation it does
-# nothing. The mean stays the same, but the variance does not, and a BatchNorm that comes after has learned the variance
-# of training.
+# nothing. The mean stays the same, but the variance does not, and a BatchNorm that comes after it has learned the
+# variance of training.
 #
 # **Predict** the ratio of the variance in evaluation to the variance in training, for inputs of the given mean and
 # variance.

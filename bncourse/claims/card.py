@@ -168,7 +168,7 @@ def _show(about: Finding, found: str, facts: dict[str, Any], dataset: str, base:
     if settles_nothing := "A quick run" if quick() else "An exploration" if exploring() else "":
         found, text = UNDECIDED, f"{settles_nothing}, which settles nothing."
     elif found == NOT_MEASURABLE:
-        text = "A run diverged, or never came to where it was to be compared."
+        text = "A run diverged, or never reached the point of comparison."
     else:
         text = _filled(about, found, facts, base)
     session[about.name] = found
@@ -241,7 +241,7 @@ def details(facts: Mapping[str, Any]) -> str:
     unit, than = units()[facts["unit"]], facts["than"]
 
     def amount(number: str) -> str:
-        return f"{number} {unit.shown}".strip()
+        return "1 point" if f"{number} {unit.shown}" == "1 points" else f"{number} {unit.shown}".strip()
 
     if facts["predicts"] == "same":
         predicted = f"{amount(f'{than:g}') if than else 'the same'}, within {amount(f'{unit.d:g}')}"
@@ -249,7 +249,7 @@ def details(facts: Mapping[str, Any]) -> str:
         predicted = f"{facts['predicts']}{f' than {than:g}' if than else ''}, by at least {amount(f'{unit.d:g}')}"
     ends = amount(f"{facts['mean']:.3g} [{facts['low']:.3g}, {facts['high']:.3g}]")
     seeds = f"seeds ({facts['seeds'][0]} to {facts['seeds'][-1]})" if facts["seeds"] else "runs"
-    anew = ", the data divided anew for each" if facts["overlap"] else ""
+    anew = ", each with a fresh split of the data" if facts["overlap"] else ""
     return f"Measured: {ends}, a 95% interval; {facts['count']} {seeds}{anew}. Predicted: {predicted}."
 
 

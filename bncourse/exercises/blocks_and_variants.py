@@ -21,11 +21,11 @@ WRONG_AXES = {
     "layer": {
         (1,): "LayerNorm((C, H, W)) averages over all of a sample. "
         "Over channels alone is what ConvNeXt's variant does.",
-        (0, 1, 2, 3): "Not over the batch: LayerNorm treats each sample alone.",
+        (0, 1, 2, 3): "Not over the batch: LayerNorm treats each sample on its own.",
     },
     "instance": {
         (1, 2, 3): "That is each sample. InstanceNorm is each sample AND each channel: over space only.",
-        (0, 2, 3): "That is BatchNorm. InstanceNorm treats each sample alone.",
+        (0, 2, 3): "That is BatchNorm. InstanceNorm treats each sample on its own.",
     },
     "group": {
         (1, 2, 3, 4): "That averages over the groups too: it is LayerNorm. Each group keeps its own statistics.",
@@ -122,7 +122,7 @@ norm_axes.add(
 )
 
 
-ALONE = "This normalizes every channel by itself: that is InstanceNorm. A group shares one mean and one variance."
+ALONE = "This normalizes every channel on its own: that is InstanceNorm. A group shares one mean and one variance."
 INTERLEAVED = (
     "The groups are interleaved. Group g holds neighbouring channels: reshape to (N, G, C // G, H, W), in that order."
 )
@@ -144,7 +144,7 @@ def compare_group_norm(answer, x, groups, eps=1e-5):
         ALONE: F.group_norm(x, channels, weight, bias, eps),
         "This normalizes all channels of a sample together: that is one group (LayerNorm's statistics).": whole,
         INTERLEAVED: affine(standardized(mixed, (1, 3), eps)),
-        "This reduces over the batch axis too. GroupNorm treats each sample alone.": across,
+        "This reduces over the batch axis too. GroupNorm treats each sample on its own.": across,
         "This is the result without weight and bias.": standardized(grouped, (2, 3), eps).reshape(x.shape),
         UNBIASED: affine(standardized(grouped, (2, 3), eps, correction=1)),
         two_slips(ALONE, UNBIASED): affine(standardized(x.reshape(samples, channels, -1), (2,), eps, correction=1)),
@@ -170,7 +170,7 @@ def compare_two(answer, a, b, eps=1e-5):
     half = (a - b) / 2
     signs = torch.tensor([1.0, -1.0], dtype=torch.float64)
     mistakes = {
-        "Only the sign survives when the gap is large. For a small gap eps counts: d / sqrt(d^2 + eps).": (
+        "Only the sign survives when the gap is large. For a small gap eps matters: d / sqrt(d^2 + eps).": (
             signs * math.copysign(1, half)
         ),
         "This is the unbiased variance. BatchNorm divides by m = 2.": signs * half / math.sqrt(2 * half**2 + eps),
@@ -267,7 +267,7 @@ def compare_shift(answer, keep, mean, variance, expected=None, **tolerance):
     second_moment, drop = variance + mean**2, 1 - keep
     exact = variance / (second_moment / keep - mean**2)
     mistakes = {
-        "That is the ratio for inputs of zero mean. A mean counts: in training its square is scaled too.": keep,
+        "That is the ratio for inputs of zero mean. A mean matters: in training its square is scaled too.": keep,
         "The probability given is the one to KEEP a value.": variance / (second_moment / drop - mean**2),
         "This is the ratio upside down: the question is evaluation over training.": 1 / exact,
         "Kept values are divided by keep, so their squares by keep^2, with probability keep: the second moment "

@@ -20,7 +20,8 @@ PER_SAMPLE = (
     "This reduces over space only, within each image: that is InstanceNorm. BatchNorm also reduces over the batch axis."
 )
 LAST_AXIS = (
-    "weight and bias met the last axis (the width), not the channels. Reshape them to (1, C, 1, 1) before you multiply."
+    "weight and bias line up with the last axis (the width), not the channels. "
+    "Reshape them to (1, C, 1, 1) before you multiply."
 )
 CANCELLATION = (
     "E[x^2] - E[x]^2 loses all its digits when the mean is large. Subtract the mean first, then average the squares."

@@ -185,7 +185,7 @@ def evaluate_mode(answer):
     )
     model.eval()
     answer(model, images, labels, 10)
-    require(not model.training, "a model that came in evaluation mode left in training mode.", "Put back what was.")
+    require(not model.training, "a model that was in evaluation mode is left in training mode.", "Put its mode back.")
 
 
 @evaluate.case("no gradients are recorded")

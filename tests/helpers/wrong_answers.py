@@ -393,7 +393,7 @@ WRONG = {
         (batch_norm((0,)), "every pixel its own"),
         (batch_norm((2, 3)), "that is InstanceNorm"),
         (batch_norm((0, 2, 3), correction=1), "divides by m - 1"),
-        (batch_norm((0, 2, 3), by_channel=False), "met the last axis"),
+        (batch_norm((0, 2, 3), by_channel=False), "line up with the last axis"),
         (lambda x, w, b, eps: batch_norm((0, 2, 3))(x, w, 0 * w, eps), ""),
         (batch_norm((0,), correction=1), "Two slips at once"),
     ],

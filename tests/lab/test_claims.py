@@ -146,7 +146,7 @@ def test_a_claim_says_what_it_found(cards):
     assert (facts["id"], facts["name"], facts["verdict"], facts["dataset"]) == ("S1", "S1.two", "holds", "digits")
     assert facts["count"] == 10 and facts["low"] < facts["mean"] < facts["high"]
     assert "2.3 points" in data["text/plain"] and "So: holds" in data["text/plain"]
-    assert "10 seeds (10 to 19), the data divided anew for each" in data["text/plain"]
+    assert "10 seeds (10 to 19), each with a fresh split of the data" in data["text/plain"]
     assert "<details>" in data["text/html"] and json.dumps(metadata, allow_nan=False)
 
 
