@@ -27,8 +27,8 @@ from bncourse.exercises import check
 # in the batch. The images have their channels **last**: (N, H, W, C).
 #
 # <details><summary>Hint</summary>
-# Who decides which statistics are used: the mode of the layer, or something that only happens to agree with it most
-# of the time?
+# What decides which statistics are used: the mode of the layer, or something that only happens to agree with it most of
+# the time?
 # </details>
 
 # %% [raw]
@@ -676,7 +676,7 @@ def a_gradient_ten_percent_too_large(gradient_is_right):
 #
 # <details><summary>Hint</summary>
 # The five steps: batch statistics or running ones, by mode; the biased variance to normalize, the unbiased one to
-# remember; the update in place and without a graph; standardize; scale and shift by channel.
+# remember; the update in place and without a graph; standardize; scale and shift per channel.
 # </details>
 
 # %% [raw]
