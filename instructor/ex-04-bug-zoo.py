@@ -636,7 +636,7 @@ check("zoo-gradient-check", gradient_is_right)
 # %% [raw]
 # # EXPLANATION
 # rubric: two of: the sum of the outputs does not depend on x; with two samples the outputs are +1 and -1 so that the
-#   gradient is tiny; float32 and atol=1e-2 take any tiny gradient for right (1/2); what passed because of it (1/2)
+#   gradient is tiny; float32 and atol=1e-2 accept any tiny gradient (1/2); what passed because of it (1/2)
 # good: It compares the gradient of a sum that is constant, on a batch of two whose outputs are always +1 and -1:
 #   both gradients are zero, and so is a wrong one, within 0.01. A layer without any gradient passes.
 # weak: The tolerance was too large.
