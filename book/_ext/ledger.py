@@ -147,8 +147,8 @@ def sums(env, examined: list[Statement]) -> str:
         f"<p>They rest on {count} findings. {count - len(measured)} are exact: algebra, or a fact about code. "
         f"{len(measured)} rest on a 95% interval; by chance about {rounded(0.05 * len(measured))} of these intervals "
         f"should miss the true value. {len(decided)} of these findings are decided, and {len(after)} of those would "
-        f"still be decided after Holm’s correction for all of them. Of {len(stayed)} verdicts that were checked again on "
-        f"seeds {replicated()['seeds']}, {sum(stayed)} stayed the same.</p>"
+        f"still be decided after Holm’s correction for all of them. Of {len(stayed)} verdicts that were checked again "
+        f"on seeds {replicated()['seeds']}, {sum(stayed)} stayed the same.</p>"
     )
 
 
