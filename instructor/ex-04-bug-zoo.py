@@ -27,8 +27,8 @@ from bncourse.exercises import check
 # in the batch. The images have their channels **last**: (N, H, W, C).
 #
 # <details><summary>Hint</summary>
-# Who decides which statistics are used: the mode of the layer, or something that only happens to agree with it most
-# of the time?
+# What decides which statistics are used: the mode of the layer, or something that only happens to agree with it most of
+# the time?
 # </details>
 
 # %% [raw]
@@ -636,7 +636,7 @@ check("zoo-gradient-check", gradient_is_right)
 # %% [raw]
 # # EXPLANATION
 # rubric: two of: the sum of the outputs does not depend on x; with two samples the outputs are +1 and -1 so that the
-#   gradient is tiny; float32 and atol=1e-2 take any tiny gradient for right (1/2); what passed because of it (1/2)
+#   gradient is tiny; float32 and atol=1e-2 accept any tiny gradient (1/2); what passed because of it (1/2)
 # good: It compares the gradient of a sum that is constant, on a batch of two whose outputs are always +1 and -1:
 #   both gradients are zero, and so is a wrong one, within 0.01. A layer without any gradient passes.
 # weak: The tolerance was too large.
@@ -676,7 +676,7 @@ def a_gradient_ten_percent_too_large(gradient_is_right):
 #
 # <details><summary>Hint</summary>
 # The five steps: batch statistics or running ones, by mode; the biased variance to normalize, the unbiased one to
-# remember; the update in place and without a graph; standardize; scale and shift by channel.
+# remember; the update in place and without a graph; standardize; scale and shift per channel.
 # </details>
 
 # %% [raw]

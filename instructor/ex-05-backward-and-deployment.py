@@ -88,7 +88,7 @@ def nearly_constant_features(backward):
 # name: fold
 
 # %% [markdown]
-# In evaluation BatchNorm is a fixed scale and shift by channel, so it can disappear into the convolution before it.
+# In evaluation BatchNorm is a fixed scale and shift per channel, so it can disappear into the convolution before it.
 # **Write** the function that does it: one new convolution that returns what the pair returned. The pair stays as it is.
 # The norm may have no weight and bias (`affine=False`), the convolution no bias.
 #
@@ -171,7 +171,7 @@ def a_dilated_convolution(fold):
 
 # %% [markdown]
 # A model's running statistics can be wrong for the data it will meet: the weights were averaged, the batches were too
-# small, the camera is another one. **Write** the function that computes them anew, in place:
+# small, the camera has changed. **Write** the function that recomputes them in place:
 #
 # - every BatchNorm's running mean and variance become those of *all* samples of *all* the batches that reach it, as if
 #   they were one large batch; nothing of the old ones remains. While the batches pass, one after another, each

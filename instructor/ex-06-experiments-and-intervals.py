@@ -6,9 +6,9 @@
 # below it: it checks your answer and says what is wrong. You can check as often as you like.
 #
 # An interval of the mean over n seeds reaches t · s / √n to each side, where s is the standard deviation of what the n
-# seeds gave (with n - 1) and t is Student's, here `T[n]`. The book's rule for a prediction of *more* has a smallest
-# effect that matters, d. The prediction **holds** if the whole interval is at least d, it **does not hold** if the
-# whole interval is below d, and otherwise it is **undecided here**.
+# seeds gave (dividing by n - 1) and t is Student's, here `T[n]`. The book's rule for a prediction of *more* has a
+# smallest effect that matters, d. The prediction **holds** if the whole interval is at d or above, it **does not hold**
+# if the whole interval is below d, and otherwise it is **undecided here**.
 
 # %%
 import torch
@@ -40,7 +40,7 @@ from bncourse.exercises.experiments_and_intervals import (
 # %%
 def verdict(low, high, d):
     """What an interval from low to high says of the prediction "more",
-    if less than d does not matter.
+    if effects below d do not matter.
     """
     # BEGIN SOLUTION
     if low >= d:
@@ -88,7 +88,7 @@ def below_zero_and_undecided(verdict):
 # %% [markdown]
 # Before an experiment you run a pilot, on seeds of its own. `run("with", seed)` and `run("without", seed)` give the
 # accuracy of two variants in points. **Write** the function that runs the pilot and says how many seeds the experiment
-# needs for an interval of the *difference* that reaches at most d to each side. Take t = 2, which is nearly right for
+# needs for an interval of the *difference* that reaches at most d to each side. Use t = 2, which is nearly right for
 # more than ten seeds.
 #
 # <details><summary>Hint 1</summary>
@@ -218,7 +218,7 @@ def twenty_seeds(paired_interval):
 # interval of what the mistake costs (right mode minus wrong mode, in points), and the verdict on "it costs accuracy".
 #
 # <details><summary>Hint 1</summary>
-# For each seed one network and two accuracies. Which of the two evaluations moves the running statistics?
+# Each seed gives one network and two accuracies. Which of the two evaluations moves the running statistics?
 # </details>
 # <details><summary>Hint 2</summary>
 # You have written two functions above that can do the rest.

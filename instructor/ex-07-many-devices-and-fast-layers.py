@@ -71,7 +71,7 @@ def five_devices_one_value_on_the_last(merge):
 # name: loss-weights
 
 # %% [markdown]
-# A batch lies on several devices in parts of unequal size. Each takes the mean loss of its own part, and
+# A batch is spread over several devices in parts of unequal size. Each takes the mean loss of its own part, and
 # DistributedDataParallel takes the plain mean of the devices' gradients. **Write** the factor by which each device has
 # to multiply its loss, so that the result is the gradient of the mean loss of the whole batch.
 #
@@ -123,9 +123,9 @@ def one_image_on_the_last_device(loss_factors):
 
 # %% [markdown]
 # Autograd keeps tensors from the forward pass for the backward pass. **Predict** how many tensors of the size of an
-# activation it keeps for a row of layers, given as a list such as `["conv", "norm", "relu"]`; all keep the size of
-# their input, none works in place, and a tensor that two layers keep is there once. The check compares your numbers
-# with what autograd really keeps.
+# activation it keeps for a stack of layers, given as a list such as `["conv", "norm", "relu"]`; all keep the size of
+# their input, none works in place, and a tensor that two layers keep counts once. The check compares your numbers with
+# what autograd really keeps.
 #
 # <details><summary>Hint 1</summary>
 # The gradient of a convolution's weight needs its input. What does ReLU need: its input, its output, or either?

@@ -241,7 +241,7 @@ def details(facts: Mapping[str, Any]) -> str:
     unit, than = units()[facts["unit"]], facts["than"]
 
     def amount(number: str) -> str:
-        return "1 point" if f"{number} {unit.shown}" == "1 points" else f"{number} {unit.shown}".strip()
+        return f"{number} {unit.shown.removesuffix('s') if number == '1' else unit.shown}".strip()
 
     if facts["predicts"] == "same":
         predicted = f"{amount(f'{than:g}') if than else 'the same'}, within {amount(f'{unit.d:g}')}"

@@ -20,8 +20,8 @@ from bncourse.surgery.tracing import traced_pairs
 @rule("BN-S20", "note", "A bias that the norm cancels", 10)
 def redundant_bias(patient: Patient) -> Iterator[Sign]:
     """A batch norm right after a linear or convolution layer subtracts the mean, and that layer's bias with it. The
-    bias gets no gradient and costs its memory. (``torch.fx`` finds the pairs; models that it cannot follow are not
-    looked at.) Before a frozen norm a bias matters."""
+    bias gets no gradient and costs its memory. (``torch.fx`` finds the pairs; models that it cannot follow are left
+    out.) Before a frozen norm a bias matters."""
     try:
         pairs, _ = traced_pairs(patient.copy)
     except Exception:
@@ -80,8 +80,8 @@ def dropout_ratios(patient: Patient) -> dict[str, float]:
 @rule("BN-F09", "note", "Dropout before a batch norm", 9)
 def dropout_before(patient: Patient) -> Iterator[Sign]:
     """Dropout keeps the mean and raises the variance, in training only. A batch norm behind it learns a running
-    variance that evaluation never sees, and shrinks all activations. Measured is the variance of the norm's inputs with
-    dropout on and off. (WideResNet does it with a convolution between them and works; the loss decides.)"""
+    variance that evaluation never sees, and shrinks all activations. The rule measures the variance of the norm's
+    inputs with dropout on and off. (WideResNet does it with a convolution between them and works; the loss decides.)"""
     ratios, without = dropout_ratios(patient), patient.own_statistics
     if not ratios or without is None:
         return

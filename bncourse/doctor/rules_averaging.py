@@ -68,8 +68,8 @@ def is_federated(patient: Patient) -> bool:
 @rule("BN-S27", "warning", "Averaged weights, another model's statistics", 13)
 def borrowed_statistics(patient: Patient) -> Iterator[Sign]:
     """The weights of the second model are an average, its running statistics are those of the first one to the bit, or
-    a new layer's: ``parameters()`` were averaged and the buffers copied or forgotten. Its activations have other means
-    and variances than either says. ``torch.optim.swa_utils.AveragedModel`` does that by default and leaves
+    a new layer's: ``parameters()`` were averaged and the buffers copied or forgotten. Its activations have means and
+    variances that neither describes. ``torch.optim.swa_utils.AveragedModel`` does that by default and leaves
     ``update_bn`` to you."""
     if is_federated(patient):
         return
@@ -111,8 +111,8 @@ def equal_statistics(one: nn.Module, other: nn.Module) -> bool:
 
 @rule("BN-S33", "warning", "A teacher in training mode", 13)
 def teacher_in_training(patient: Patient) -> Iterator[Sign]:
-    """The second model needs no gradients, as a teacher, target or average, and is in training mode: each forward pass
-    moves its statistics and depends on the batch. ``no_grad()`` does not prevent that."""
+    """The second model needs no gradients, being a teacher, target or average, and is in training mode: each forward
+    pass moves its statistics and depends on the batch. ``no_grad()`` does not prevent that."""
     for other in map(inner, patient.averaged):
         norms = {name: norm for name, norm in batch_norms(other).items() if tracks(norm)}
         found = [name for name, norm in norms.items() if norm.training]

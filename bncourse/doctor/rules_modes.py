@@ -52,7 +52,8 @@ def _in_training(patient: Patient) -> dict[str, nn.Module]:
 @rule("BN-S15", "error", "A norm in training mode in a model in evaluation mode", 3)
 def training_inside_evaluation(patient: Patient) -> Iterator[Sign]:
     """The model is in evaluation mode, this norm is not: it normalizes with the statistics of the batch and moves its
-    own. That is what an incomplete MC dropout, a ``train()`` of a part, or a wrapper that keeps its own flag leave."""
+    own. An incomplete MC dropout, a ``train()`` of a part, or a wrapper with a flag of its own leaves a model like
+    that."""
     if patient.model.training:
         return
     found = [name for name, norm in patient.norms.items() if norm.training and tracks(norm)]

@@ -19,7 +19,7 @@ def fewest(seen: dict) -> list[tuple[int, str]]:
 def few_values(patient: Patient) -> Iterator[Sign]:
     """What counts is not the batch size but how many values each channel has: samples times positions. One value has no
     variance: training raises an error, typically in the last batch of an epoch, and after pooling to 1x1. Of two values
-    only the sign of their difference is left. The note says the smallest number with your batch."""
+    only the sign of their difference is left. The note gives the smallest number with your batch."""
     norms = patient.norms
     seen = patient.evaluation.seen.of_kind("batch")
     counts = [(count, name) for count, name in fewest(seen) if name in norms and not frozen(norms[name])]

@@ -150,7 +150,7 @@ def checkpoint_lacks_statistics(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S07", "note", "A norm that never saw a batch", 3)
 def never_called(patient: Patient) -> Iterator[Sign]:
     """Other norms have counted batches, this one none, and its statistics are a new layer's. It may be a new head; or
-    the forward pass does not call it; or it was in evaluation all the time."""
+    the forward pass does not call it; or it was in evaluation mode throughout."""
     norms = moving(patient)
     counts = {name: batches_counted(norm) for name, norm in norms.items()}
     most = max((count for count in counts.values() if count is not None), default=0)
@@ -282,7 +282,7 @@ def damaged_counter(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S12", "note", "Norms that counted different numbers of batches", 13)
 def counters_differ(patient: Patient) -> Iterator[Sign]:
-    """Norms that saw another number of batches than most: twice as many where activation checkpointing computes the
+    """Norms that saw a different number of batches from most: twice as many where activation checkpointing computes the
     forward pass again, or the layer is called twice; fewer where a part was frozen for a time."""
     counts = {name: count for name, norm in moving(patient).items() if (count := batches_counted(norm))}
     if len(set(counts.values())) > 1:
@@ -426,7 +426,7 @@ def unfitting(patient: Patient) -> Iterator[Sign]:
     own, as training does, and after recalibrating a copy. Where the first loss is far above the others and also a
     layer's statistics are off by half a standard deviation or a factor of two, the weights are fine and the statistics
     are not. Both must say so: the last long steps of training can double the loss of a healthy model. Without targets,
-    the change of the outputs takes the place of the loss; up to one standard deviation and a factor of four that is a
+    the change in the outputs takes the place of the loss; up to one standard deviation and a factor of four that is a
     note."""
     found = damage(patient)
     if found.severity:
@@ -437,8 +437,8 @@ def unfitting(patient: Patient) -> Iterator[Sign]:
 def other_data(patient: Patient) -> Iterator[Sign]:
     """No other norm's statistics come before the first norm, so that what reaches it depends on the data and on the
     weights alone. If its statistics are off by half a standard deviation or a factor of two, the inputs are scaled or
-    normalized in another way than in training, or come from another domain, or it was trained on several in turn. (Or
-    this layer's statistics were damaged: the data are as in training then.)"""
+    normalized differently than in training, or come from another domain, or it was trained on several in turn. (Or the
+    data are as in training, and this layer's statistics were damaged.)"""
     if not patient.real:
         return
     seen = patient.evaluation.seen

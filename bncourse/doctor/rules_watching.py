@@ -157,7 +157,7 @@ def trained_in_evaluation(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W07", "error", "The batch that made the statistics infinite", 10)
 def turned_bad(record: Any) -> Iterator[Sign]:
-    """A forward pass left NaN or infinity in the running statistics; training does not use them, so that it goes on."""
+    """A forward pass left NaN or infinity in the running statistics; training does not use them, so it goes on."""
     bad = {
         name: next(i for i, event in enumerate(events) if not event.finite)
         for name, events in record.events.items()
@@ -176,7 +176,7 @@ def turned_bad(record: Any) -> Iterator[Sign]:
 @rule("BN-W08", "error", "Statistics that move in evaluation", 5)
 def moved_in_evaluation(record: Any) -> Iterator[Sign]:
     """The norm was in evaluation mode and its statistics moved: it ignores the mode. (Norms of torch and of this
-    package cannot, and something that writes into them, as recalibration does, may be meant.)"""
+    package cannot. If something writes into them, as recalibration does, that may be meant.)"""
     found = chosen(record, lambda event: event.moved and not event.training)
     found = {name: events for name, events in found.items() if not known_class(record.norms[name], KNOWN)}
     if found:
@@ -243,7 +243,7 @@ def few_values(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W12", "note", "A norm that was never called", 5)
 def never_called(record: Any) -> Iterator[Sign]:
-    """The model ran and this norm did not: it is left over, or the forward pass takes another way."""
+    """The model ran and this norm did not: it is left over, or the forward pass takes another path."""
     found = [name for name in record.norms if name not in record.events]
     if found and record.events:
         yield Sign(

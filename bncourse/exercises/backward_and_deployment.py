@@ -228,7 +228,7 @@ def recalibrated_rest(answer):
     require(moved, "nothing was recalibrated.", "Run the batches in training mode.")
     require(
         [part.training for part in model.modules()] == [False, False, True, False, False],
-        "a module is left in another mode than it came in.",
+        "a module is left in a different mode from the one it came in.",
         "Remember each module's own `training` before, and put it back.",
     )
     require(

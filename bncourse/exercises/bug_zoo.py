@@ -54,8 +54,8 @@ SUMMED = (
     "agrees with it. Weigh the outputs differently: random numbers in place of the ones of a sum."
 )
 TWO_SAMPLES = (
-    "With 2 samples the outputs are +1 and -1 but for eps, so the gradient is tiny, and a tolerance that is larger "
-    "takes any gradient for right. Take at least 4 samples."
+    "With 2 samples the outputs are +1 and -1 apart from eps, so the gradient is tiny, and a tolerance that is larger "
+    "accepts any gradient. Use at least 4 samples."
 )
 TOLERANT = "Compare element by element, in float64 and with a small tolerance."
 RAISES = "gradcheck raises when a gradient is wrong: catch that, or pass raise_exception=False."

@@ -260,7 +260,7 @@ def compare_forgotten(answer, seeds, d):
     ends = torch.tensor([expect_number(value, "the ends of the interval") for value in got[:2]]).double()
     expect(ends, expected, "(low, high)", mistakes, atol=0.3)
     said, right = got[2], rule(*expected.tolist(), d)
-    require(said == right, f"of [{ends[0]:.2f}, {ends[1]:.2f}] with d = {d:g} one says that it {right}; got {said!r}.")
+    require(said == right, f"for [{ends[0]:.2f}, {ends[1]:.2f}] with d = {d:g} the verdict is {right!r}; got {said!r}.")
 
 
 forgotten_eval.add("five seeds, d = 1", compare_forgotten, range(10, 15), 1.0)
@@ -318,7 +318,7 @@ def compare_race(answer, effect, choosing, seeds, d=1.0):
     ends = torch.tensor([expect_number(value, "the ends of the interval") for value in got[:2]]).double()
     expect(ends, expected, "(low, high)", mistakes, rtol=3e-3, atol=2e-3)
     said, right = got[2], rule(*expected.tolist(), d)
-    require(said == right, f"of [{ends[0]:.2f}, {ends[1]:.2f}] with d = {d:g} one says that it {right}; got {said!r}.")
+    require(said == right, f"for [{ends[0]:.2f}, {ends[1]:.2f}] with d = {d:g} the verdict is {right!r}; got {said!r}.")
     return run
 
 

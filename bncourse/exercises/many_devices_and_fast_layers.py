@@ -32,7 +32,7 @@ def compare_merge(answer, parts, **tolerance):
     within = (share * variances).sum(0)
     between = (share * (means - mean).square()).sum(0)
     lost = (
-        "This is the mean of the variances. It loses how far the devices' means are apart: add the variance of the "
+        "This is the mean of the variances. It loses how far apart the devices' means are: add the variance of the "
         "means."
     )
     mistakes = {
@@ -123,7 +123,7 @@ def compare_kept(answer, layers):
     got = expect_number(answer(list(layers)), f"the number for {', '.join(layers)}")
     own = sum(layer != "relu" for layer in layers) + layers.count("relu")
     inputs = {"Who keeps WHAT? A convolution and a norm keep their input, a ReLU its OUTPUT.": len(layers) + 1}
-    twice = "Two layers may keep the same tensor, which is there once: a ReLU's output is the next layer's input."
+    twice = "Two layers may keep the same tensor, which counts once: a ReLU's output is the next layer's input."
     expect(got, tensors_kept(layers), f"the number for {', '.join(layers)}", {twice: own, **inputs})
 
 

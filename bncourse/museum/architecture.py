@@ -140,7 +140,7 @@ class SharedNorm(nn.Module):
     rules=("BN-F10", "BN-W03", "BN-W05"),
 )
 def one_norm_in_two_places(fixed: bool) -> Patient:
-    """Sharing a batch norm between layers trains without trouble and fails in evaluation.
+    """A network whose layers share a batch norm trains without trouble and fails in evaluation.
 
     In training each place is normalized by its own batch. The running statistics are an average over both places,
     updated twice in a step.

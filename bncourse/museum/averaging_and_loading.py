@@ -89,7 +89,7 @@ def average_with_the_last_statistics(fixed: bool) -> Patient:
     before="target.parameters() <- model.parameters()",
     after="target.load_state_dict(model.state_dict())",
     damage=lambda patient: disagreement(patient.model, patient.averaged),
-    measure="share of inputs for which the target network answers otherwise, %",
+    measure="share of inputs for which the target network answers differently, %",
     chapter=13,
     threads=[
         ("https://github.com/DLR-RM/stable-baselines3/issues/996", "2022-08-03"),
@@ -101,7 +101,7 @@ def average_with_the_last_statistics(fixed: bool) -> Patient:
 def target_network_without_statistics(fixed: bool) -> Patient:
     """A reinforcement learner with batch norm is unstable, although its target network is a copy.
 
-    The copy is made of ``parameters()``: the target's running statistics stay as they were at the start.
+    The copy is made from ``parameters()``: the target's running statistics stay as they were at the start.
     """
     model = mlp()
     target = copy.deepcopy(model)

@@ -23,7 +23,7 @@ from bncourse.surgery import convert_norms, fold
     rules=("BN-F16", "BN-F11", "BN-F04"),
 )
 def exported_in_training_mode(fixed: bool) -> Patient:
-    """The exported network gives other answers than the original, and ``eval()`` on it changes nothing.
+    """The exported network gives different answers from the original, and ``eval()`` on it changes nothing.
 
     The export has written down what the norms did in training mode: they use the batch's statistics.
     """
@@ -54,8 +54,8 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 def folded_without_the_shift(fixed: bool) -> Patient:
     """After folding the network is wrong, but only where the convolutions have no bias.
 
-    Folding changes the bias that is there. If there is none, which is the usual case before a norm, mean and beta are
-    lost.
+    This folding only changes a bias that is there. If there is none, which is the usual case before a norm, mean and
+    beta are lost.
     """
     model = trained().eval()
     if fixed:
@@ -92,8 +92,8 @@ def _network() -> nn.Sequential:
 def conversion_drops_the_activation(fixed: bool) -> Patient:
     """After the conversion to synchronized norms a trained network gives garbage.
 
-    The conversion takes every subclass of a batch norm for a plain one, and drops what else it does. The back
-    conversion for a single device does not bring it back.
+    The conversion takes every subclass of a batch norm for a plain one, and drops what else it does. Converting back
+    for a single device does not restore it.
     """
     model = train(_network(), 150).eval()
     converted = copy.deepcopy(model)

@@ -82,7 +82,7 @@ class AlwaysTheBatch(OwnBatchNorm):
     rules=("BN-S08", "BN-F14"),
 )
 def statistics_never_written_back(fixed: bool) -> Patient:
-    """A layer of one's own trains as torch's does, and evaluates as if it had never been trained.
+    """A hand-written layer trains as torch's does, and evaluates as if it had never been trained.
 
     The new averages are computed, and forgotten at the end of the function.
     """
@@ -107,8 +107,8 @@ def statistics_never_written_back(fixed: bool) -> Patient:
 def biased_running_variance(fixed: bool) -> Patient:
     """With small batches the activations are larger in evaluation than in training.
 
-    The variance of m values, divided by m, is too small by (m - 1) / m in the mean. It is right to normalize the batch
-    with it, and wrong to remember it as the population's.
+    The variance of m values, divided by m, is too small on average, by a factor of (m - 1) / m. It is right to
+    normalize the batch with it, and wrong to remember it as the population's.
     """
     model = mlp(OwnBatchNorm if fixed else BiasedMemory)
     train(model, 150, batches=shuffled(3))

@@ -119,7 +119,7 @@ def misfit(patient: Patient) -> float:
     ],
 )
 def summary_in_training_mode(fixed: bool, network: Callable[[], nn.Module]) -> Patient:
-    """The accuracy of a finished model falls by some percent if its table of layers is printed before the evaluation.
+    """The accuracy of a finished model falls by a few percent if its table of layers is printed before the evaluation.
 
     To learn the shapes, the summary sends random numbers through the model. In training mode each such pass moves the
     running statistics a tenth of the way to those of noise.
@@ -552,7 +552,7 @@ def raw(images: Tensor) -> Tensor:
     ],
 )
 def squares_overflow_in_half_precision(fixed: bool, network: Callable[[bool], nn.Module]) -> Patient:
-    """In half precision the model answers alike whatever one asks; in single precision it is right.
+    """In half precision the model gives the same answer whatever the input; in single precision it is right.
 
     The largest number of half precision is 65504, so the square of anything above 256 is infinite. The norm divides by
     its root, and what comes out is 0, without any NaN to see.

@@ -109,7 +109,7 @@ def _difference_of_gradients(patient: Patient) -> float:
     rules=("BN-W04",),
 )
 def accumulation_for_a_larger_batch(fixed: bool) -> Patient:
-    """Gradients are accumulated over 16 batches of 4, and training is not that of a batch of 64.
+    """Gradients are accumulated over 16 batches of 4, and training is not what it is with a batch of 64.
 
     Accumulation averages gradients. Each batch of 4 is still normalized by itself, and moves the running statistics.
     """

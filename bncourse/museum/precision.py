@@ -61,7 +61,7 @@ class Half(nn.Module):
 def variance_too_large_for_half(fixed: bool) -> Patient:
     """In half precision the network gives the same answer for every input, without any NaN.
 
-    A running variance above 65,504 is infinite in half precision, and the output of its channel 0. Raw pixels are
+    A running variance above 65,504 is infinite in half precision, and the output of its channel is 0. Raw pixels are
     enough for that.
     """
     network = cnn()

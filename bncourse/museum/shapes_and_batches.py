@@ -39,7 +39,7 @@ def pooled(norm: nn.Module) -> nn.Sequential:
     rules=("BN-F05", "BN-W11"),
 )
 def norm_after_global_pooling(fixed: bool) -> Patient:
-    """With large images, two of them in a batch, the branch with the global pooling seems not to see them.
+    """With two large images in a batch, the branch with the global pooling seems blind to them.
 
     After pooling to 1x1 a batch of 2 has two values for each channel. Normalized they are +1 and -1: their signs are
     all that is left.
@@ -299,7 +299,8 @@ def future_leaks_through_the_norm(fixed: bool) -> Patient:
 def one_value_in_each_group(fixed: bool) -> Patient:
     """After BatchNorm was replaced by GroupNorm the model gives the same answer for every input.
 
-    There are as many groups as features, and no other axis: each group has one value, minus its mean is 0.
+    There are as many groups as features, and no other axis: each group has one value, which becomes 0 when its mean is
+    subtracted.
     """
     model = mlp(lambda features: nn.GroupNorm(8 if fixed else features, features))
     return Patient(train(model, 100), batches_of())

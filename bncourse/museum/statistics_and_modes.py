@@ -161,7 +161,7 @@ def statistics_not_warmed_up(fixed: bool) -> Patient:
     rules=("BN-F12", "BN-S13"),
 )
 def eps_of_another_framework(fixed: bool) -> Patient:
-    """A converted network gives other outputs than the original, although all weights were copied.
+    """A converted network gives different outputs from the original, although all weights were copied.
 
     The variances are small and the original's eps is 1e-3, torch's 1e-5: what was divided by about the square root of
     eps is now divided by much less.
@@ -254,7 +254,7 @@ def frozen_parameters_moving_statistics(fixed: bool) -> Patient:
     rules=("BN-S14", "BN-W02", "BN-W09"),
 )
 def freezing_undone_by_train(fixed: bool) -> Patient:
-    """Frozen batch norms move after all, and the check for frozen layers still says yes.
+    """Frozen batch norms move after all, and the check for frozen layers still passes.
 
     ``eval()`` was called once on the frozen norms. ``model.train()`` at the start of every epoch reaches all modules
     and undoes it.
@@ -307,7 +307,7 @@ class Distillation(nn.Module):
 def teacher_in_training_mode(fixed: bool) -> Patient:
     """The fixed teacher gets worse while the student learns from it.
 
-    ``no_grad`` keeps the weights, not the buffers: in training mode each batch that the teacher labels moves its
+    ``no_grad`` protects the weights, not the buffers: in training mode each batch that the teacher labels moves its
     running statistics.
     """
     model = Distillation(cnn(), trained())
@@ -343,7 +343,7 @@ def _teacher_after(patient: Patient) -> float:
     rules=("BN-W01",),
 )
 def monte_carlo_dropout_switches_the_norm(fixed: bool) -> Patient:
-    """Uncertainty estimates by dropout depend on the batch, and each prediction changes the model.
+    """Uncertainty estimates from dropout depend on the batch, and each prediction changes the model.
 
     Training mode was meant for the dropout layers. It also lets the batch norms use, and remember, the test batch.
     """
@@ -461,10 +461,10 @@ def eval_that_does_not_arrive(fixed: bool) -> Patient:
     rules=("BN-F02",),
 )
 def inputs_prepared_in_another_way(fixed: bool) -> Patient:
-    """Validation in training mode is fine, in evaluation mode the network fails.
+    """Validation in training mode is fine, and in evaluation mode the network fails.
 
-    The images of the second program are not prepared as those of training were. The batch's own statistics hide it,
-    the running ones cannot.
+    The second program does not prepare its images as training did. The batch's own statistics hide it; the running ones
+    cannot.
     """
     raw, standard = digits().test, digits().standardized().test
     images = functional.avg_pool2d(standard.images if fixed else 255 * raw.images, 2)

@@ -146,9 +146,9 @@ def sums(env, examined: list[Statement]) -> str:
     return result + (
         f"<p>They rest on {count} findings. {count - len(measured)} are exact: algebra, or a fact about code. "
         f"{len(measured)} rest on a 95% interval; by chance about {rounded(0.05 * len(measured))} of these intervals "
-        f"should miss the true value. {len(decided)} of these findings are decided, and {len(after)} of those would be "
-        f"after Holm’s correction for all of them, too. Of {len(stayed)} verdicts that were run again on the seeds "
-        f"{replicated()['seeds']}, {sum(stayed)} stayed.</p>"
+        f"should miss the true value. {len(decided)} of these findings are decided, and {len(after)} of those would "
+        f"still be decided after Holm’s correction for all of them. Of {len(stayed)} verdicts that were checked again "
+        f"on seeds {replicated()['seeds']}, {sum(stayed)} stayed the same.</p>"
     )
 
 

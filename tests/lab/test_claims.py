@@ -147,6 +147,7 @@ def test_a_claim_says_what_it_found(cards):
     assert facts["count"] == 10 and facts["low"] < facts["mean"] < facts["high"]
     assert "2.3 points" in data["text/plain"] and "So: holds" in data["text/plain"]
     assert "10 seeds (10 to 19), each with a fresh split of the data" in data["text/plain"]
+    assert "Predicted: more, by at least 1 point." in data["text/plain"]
     assert "<details>" in data["text/html"] and json.dumps(metadata, allow_nan=False)
 
 
