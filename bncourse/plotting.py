@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from bncourse.moved import names_of
@@ -73,9 +74,17 @@ def figure(rows: int = 1, columns: int = 1, height: float | None = None, **subpl
     return fig, fig.subplots(rows, columns, **subplots)
 
 
+def enlarge_letters(figure: Figure) -> None:
+    """Letters of at least 10 px on a screen of 360 px, where a figure is as wide as the screen."""
+    smallest = 2 * figure.get_figwidth()  # points, with 72 to an inch
+    for text in figure.findobj(Text):
+        text.set_fontsize(max(text.get_fontsize(), smallest))
+
+
 @house_style()
 def png(figure: Figure, dpi: int = 200) -> bytes:
-    """The figure as a PNG file, in the house style."""
+    """The figure as a PNG file, in the house style, with letters that can be read on a phone."""
+    enlarge_letters(figure)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi)
     return file.getvalue()

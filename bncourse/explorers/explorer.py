@@ -22,7 +22,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bncourse.plotting import house_style
+from bncourse.plotting import enlarge_letters, house_style
 
 __all__ = ["Explorer", "Frame"]
 
@@ -166,6 +166,7 @@ def _value_label(value: float | str) -> str:
 @house_style()
 def _frame(draw: Callable[..., tuple[Figure, str]], values: dict[str, float | str]) -> Frame:
     fig, text = draw(**values)
+    enlarge_letters(fig)
     fig.set_dpi(DPI)
     fig.canvas.draw()
     picture = Image.frombuffer("RGBA", fig.canvas.get_width_height(), fig.canvas.buffer_rgba()).convert("RGB")

@@ -23,7 +23,16 @@ def read_terms(app: Sphinx, doctree: nodes.document) -> None:
         anchor = f"term-{nodes.make_id(names[0])}"
         if anchor not in item[0]["ids"] and anchor not in terms.values():
             item[0]["ids"].append(anchor)
+            label_it(app.env, anchor, names[0])
             terms |= {name: anchor for name in names if len(name) > 1 and name.isascii()}
+
+
+def label_it(env, anchor: str, term: str) -> None:
+    """Typed links lead there, ``#term-dead-kernel`` and ``glossary.md#term-dead-kernel``; others stop the build."""
+    standard = env.domains["std"]
+    standard.labels[anchor] = (PAGE, anchor, term)
+    standard.anonlabels[anchor] = (PAGE, anchor)
+    env.metadata[PAGE].setdefault("myst_slugs", {})[anchor] = (0, anchor, term)
 
 
 def changed(app: Sphinx, env) -> list[str]:
@@ -85,4 +94,4 @@ def setup(app: Sphinx) -> dict:
     app.connect("doctree-read", read_terms)
     app.connect("env-updated", changed)
     app.connect("doctree-resolved", link_first_uses)
-    return {"parallel_read_safe": True, "env_version": 1}
+    return {"parallel_read_safe": True, "env_version": 2}

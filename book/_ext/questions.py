@@ -62,8 +62,9 @@ def read(chapter: str, kind: str, claims: list[dict]) -> list[Question]:
     found = []
     for row in tomllib.loads((FOLDER / f"{chapter}.toml").read_text(encoding="utf-8")).get(kind, []):
         if "claim" not in row:
-            answers = [Answer(*map(inline, row["right"]), True)]
-            answers += [Answer(*map(inline, one), False) for one in row["wrong"]]
+            name = f"{chapter}.toml, {row['id']}"
+            answers = [explained(name, *row["right"], right=True)]
+            answers += [explained(name, *one, right=False) for one in row["wrong"]]
             answers.sort(key=lambda answer: hashlib.sha256(answer.text.encode()).digest())  # any order, always the same
         elif row["claim"] in verdicts:
             claim = verdicts[row["claim"]]
@@ -73,6 +74,12 @@ def read(chapter: str, kind: str, claims: list[dict]) -> list[Question]:
             continue
         found.append(Question(f"{chapter}-{row['id']}", inline(row["ask"]), answers))
     return found
+
+
+def explained(question: str, text: str, why: str = "", *, right: bool) -> Answer:
+    if not why.strip():
+        raise ExtensionError(f"book/questions/{question}: the answer {text!r} must have its reason, got none")
+    return Answer(inline(text), inline(why), right)
 
 
 def insert(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -161,7 +168,7 @@ class OverviewDirective(SphinxDirective):
                 f"<td><span>0</span> of {questions}</td><td><span>0</span></td>"
                 f"<td><span>0</span> of {predictions}</td><td><span>0</span></td></tr>"
             )
-        names = ("", "answered", "right at once", "predicted", "came true")
+        names = ("chapter", "answered", "right at once", "predicted", "came true")
         head = "".join(f'<th scope="col">{name}</th>' for name in names)
         buttons = (
             '<p class="bn-buttons"><button type="button" data-do="export">Export</button>'

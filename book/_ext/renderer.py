@@ -18,8 +18,6 @@ class Renderer(NbElementRenderer):
         (image,) = super().render_image(data)
         if details.get("alt"):
             image["alt"] = details["alt"]
-        if not details.get("caption"):
-            return [image]
         shown, options = nodes.Element(), details | {"align": "center"}
         with (
             self.renderer.current_node_context(shown),

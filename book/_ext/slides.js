@@ -8,7 +8,7 @@
     at = Math.min(Math.max(number, 0), slides.length - 1)
     slides[at].scrollIntoView()
     history.replaceState(null, "", `#${at + 1}`)
-    document.title = `${at + 1}/${slides.length} ${slides[at].querySelector("h2").textContent}`
+    document.title = `${at + 1}/${slides.length} ${slides[at].querySelector("h1, h2").textContent}`
   }
   const tell = (caption) => caption.classList.add("told")
   document.documentElement.classList.add("guessing")

@@ -66,7 +66,8 @@ def part(source: str, start: str) -> str:
 
 
 def slide(title: str, content: str, kind: str = "") -> str:
-    return f'<section class="{kind}"><h2>{title}</h2>{content}</section>'
+    level = "h1" if kind == "title" else "h2"
+    return f'<section class="{kind}"><{level}>{title}</{level}>{content}</section>'
 
 
 def algorithm(source: str) -> str:

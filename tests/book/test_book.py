@@ -1,19 +1,22 @@
 """The built book, page by page: what it says, that it is whole, and that it reads well in a real browser.
 
-Each page is opened once, in light and in dark, wide and narrow; what was seen is kept, and the tests ask about it.
+Each page is opened once, in light and in dark, wide and narrow, and its explorers are moved; what was seen is kept, and
+the tests ask about it.
 """
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from accessibility import violations
 
 from tools.toc import ROOT, notebooks, pages
 
 PAGES = pages()
-SERIOUS = {"serious", "critical"}
+SEARCH = "search.html?q=dropout"
 
 
 def page_of(name: str) -> str:
@@ -95,8 +98,10 @@ class Sight(NamedTuple):
     formulas: tuple[int, int]
     violations: dict[str, list[str]]
     overflow: int
+    small: list[str]
     cut: dict[int, list[str]]
     wrapped: dict[int, list[str]]
+    explorers: list[str]
 
 
 EYES = """() => ({
@@ -105,21 +110,12 @@ EYES = """() => ({
         alt: i.getAttribute('alt'), seen: i.complete && i.naturalWidth > 0, src: i.getAttribute('src').slice(0, 80)})),
     formulas: [document.querySelectorAll('.math').length, document.querySelectorAll('mjx-container').length],
 })"""
-
-
-@pytest.fixture(scope="module")
-def look(site, browser):
-    """Open a page, once in a run, and say what was seen."""
-    seen: dict[str, Sight] = {}
-
-    def look_at(name: str) -> Sight:
-        if name not in seen:
-            seen[name] = open_page(browser, site, page_of(name))
-        return seen[name]
-
-    return look_at
-
-
+ON_A_PHONE = """() => ({
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    small: [...document.querySelectorAll('.bd-article figure img, .bn-explorer img')]
+        .filter((one) => one.clientWidth < 360 || parseFloat(getComputedStyle(one).paddingLeft))
+        .map((one) => `${one.clientWidth} px: ${one.alt}`),
+})"""
 CODE = """() => {
     for (const one of document.querySelectorAll('.bd-article details')) one.open = true
     const seen = [...document.querySelectorAll('.bd-article pre')].filter((pre) => pre.clientWidth)
@@ -147,118 +143,98 @@ IN_ITS_COLOURS = """async (scheme) => {
     await Promise.all(document.getAnimations().map((animation) => animation.finished))
 }"""
 COLOURS = ["color-contrast", "link-in-text-block"]  # the rules that the scheme can break
+USED = """async (train) => {
+    for (const field of document.querySelectorAll('.bn-asked'))
+        for (const one of ['input', 'button']) field.querySelector(one).click()
+    for (const menu of document.querySelectorAll('.bn-line select')) {
+        menu.selectedIndex = 1
+        menu.dispatchEvent(new Event('change', { bubbles: true }))
+    }
+    if (!train) return
+    for (const one of ['fieldset input', '.bn-train']) document.querySelector(`.bn-lab ${one}`).click()
+    while (!document.querySelector('.bn-lab .bn-result').innerText) await new Promise(requestAnimationFrame)
+}"""
+HEADER, LAPTOP = 48, 720  # px
 
 
-def open_page(browser, site: str, address: str) -> Sight:
+@pytest.fixture(scope="module")
+def look(site, browser):
+    """Open a page, once in a run, and say what was seen. The pages share a reader's cache."""
+    seen: dict[str, Sight] = {}
+    with browser.new_context(color_scheme="dark") as context:
+
+        def look_at(address: str) -> Sight:
+            if address not in seen:
+                seen[address] = open_page(context, site, address)
+            return seen[address]
+
+        yield look_at
+
+
+def open_page(context, site: str, address: str) -> Sight:
     """Load a page once, dark and wide, and look at it narrow and light too."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    errors, requests, violations = [], [], {}
-    wide, narrow = {"width": 1280, "height": 900}, {"width": 360, "height": 900}
-    with browser.new_context(color_scheme="dark", viewport=wide) as context:
-        page = context.new_page()
-        listeners = {
-            "console": lambda message: errors.append(message.text) if message.type == "error" else None,
-            "pageerror": lambda error: errors.append(str(error)),
-            "request": lambda request: requests.append(request.url),
-        }
-        for event, listener in listeners.items():
-            page.on(event, listener)
-        page.goto(site + address, wait_until="load")
-        page.wait_for_function(
-            "!window.MathJax || !document.querySelector('.math') || document.querySelector('mjx-container')"
-        )
-        page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise }")
-        facts = page.evaluate(EYES)
-        page.set_viewport_size(narrow)
-        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        cut, wrapped = {}, {}
-        for width in (360, 1440, 1280):
-            page.set_viewport_size({"width": width, "height": 900})
-            cut[width], wrapped[width] = page.evaluate(CODE)
-        for event, listener in listeners.items():
-            page.remove_listener(event, listener)  # axe asks for style sheets itself
-        page.evaluate(ONE_OF_EACH_CLASS)  # thousands of tokens, some twenty colours
-        for scheme, rules in (("dark", {"runOnly": COLOURS}), ("light", {})):
-            page.emulate_media(color_scheme=scheme)
-            page.evaluate(IN_ITS_COLOURS, scheme)
-            violations[scheme] = [
-                f"{one['id']}: {node['html'][:200]} {node['any'][:1] and node['any'][0]['message']}"
-                for one in Axe().run(page, options=rules).response["violations"]
-                if one["impact"] in SERIOUS
-                for node in one["nodes"]
-            ]
-    formulas = tuple(facts["formulas"])
-    return Sight(errors, requests, facts["links"], facts["images"], formulas, violations, overflow, cut, wrapped)
+    errors, requests, found = [], [], {}
+    page = context.new_page()
+    page.set_viewport_size({"width": 1280, "height": 900})
+    listeners = {
+        "console": lambda message: errors.append(message.text) if message.type == "error" else None,
+        "pageerror": lambda error: errors.append(str(error)),
+        "request": lambda request: requests.append(request.url),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
+    page.goto(site + address, wait_until="load")
+    page.evaluate("async () => { if (window.MathJax?.startup) await MathJax.startup.promise }")
+    facts = page.evaluate(EYES)
+    explorers = [said for one in page.locator(EXPLORERS).all() for said in try_explorer(page, one)]
+    cut, wrapped = {}, {}
+    for width in (360, 1440, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        if width == 360:
+            facts |= page.evaluate(ON_A_PHONE)
+        cut[width], wrapped[width] = page.evaluate(CODE)
+    page.evaluate(USED, address == "lab.html")  # what shows only after a click
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)  # axe asks for style sheets itself
+    page.evaluate(ONE_OF_EACH_CLASS)  # thousands of tokens, some twenty colours
+    for scheme, rules in (("dark", {"runOnly": COLOURS}), ("light", {})):
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate(IN_ITS_COLOURS, scheme)
+        found[scheme] = violations(page, **rules)
+    page.close()
+    facts["formulas"] = tuple(facts["formulas"])
+    return Sight(errors, requests, violations=found, cut=cut, wrapped=wrapped, explorers=explorers, **facts)
 
 
-@pytest.mark.parametrize("name", PAGES)
-class TestSeen:
-    """What a reader sees."""
-
-    def test_console_is_clean(self, look, name):
-        assert not look(name).errors
-
-    def test_no_request_leaves_the_host(self, look, site, name):
-        assert not [url for url in look(name).requests if not url.startswith((site, "data:", "blob:"))]
-
-    def test_formulas_are_rendered(self, look, name):
-        written, rendered = look(name).formulas
-        assert rendered >= written
-
-    def test_images_are_there_and_described(self, look, name):
-        bad = [image for image in look(name).images if not image["seen"] or len((image["alt"] or "").split()) < 2]
-        assert not bad
-
-    def test_no_serious_accessibility_violation(self, look, name):
-        found = look(name).violations
-        assert found == {"dark": [], "light": []}
-
-    def test_page_does_not_scroll_sideways_on_a_phone(self, look, name):
-        assert look(name).overflow <= 0
-
-    def test_no_code_and_no_output_is_cut(self, look, name):
-        assert not any(look(name).cut.values()), look(name).cut
-
-    def test_no_line_that_is_taught_is_wrapped_on_a_wide_page(self, look, name):
-        wide = {width: look(name).wrapped[width] for width in (1280, 1440)}
-        assert not any(wide.values()), wide
-
-    def test_internal_links_and_anchors_lead_somewhere(self, look, site, book, name):
-        broken = []
-        for link in set(look(name).links):
-            if not link.startswith(site):
-                continue
-            address, _, anchor = link.removeprefix(site).partition("#")
-            target = book / (address.partition("?")[0] or "index.html")
-            if not target.is_file() or (anchor and f'id="{anchor}"' not in target.read_text(encoding="utf-8")):
-                broken.append(link)
-        assert not broken
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_explorers_move_by_mouse_and_by_keyboard(site, browser, book, name):
-    count = (book / page_of(name)).read_text(encoding="utf-8").count('class="bn-explorer" role="group"')
-    if not count:
-        pytest.skip("no explorer on this page")
-    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
-        page = context.new_page()
-        page.goto(site + page_of(name), wait_until="load")
-        explorers = page.locator(".bn-explorer[role=group]")
-        assert explorers.count() == count
-        for number in range(count):
-            explorer = explorers.nth(number)
-            controls = explorer.locator(".bn-controls").locator("input, select")
-            assert controls.count() > 0
-            for index in range(controls.count()):
-                for move in (by_keyboard, by_mouse):
-                    before = shown(explorer)
-                    move(controls.nth(index))
-                    page.wait_for_function(CHANGED, arg=[explorer.element_handle(), before[0], before[1]], timeout=5000)
-
-
+EXPLORERS = ".bn-explorer[role=group]"
 CHANGED = """([root, picture, reading]) =>
     root.querySelector('img').src !== picture && root.querySelector('.bn-reading').textContent !== reading"""
+HEIGHT = """root => root.querySelector('.bn-reading').getBoundingClientRect().bottom
+    - root.querySelector('.bn-controls').getBoundingClientRect().top"""
+
+
+def try_explorer(page, explorer) -> list[str]:
+    """Move each control by keyboard and by mouse, after a guess, on a laptop's screen; say what does not work."""
+    from playwright.sync_api import TimeoutError as NothingChanged
+
+    name, problems = explorer.get_attribute("aria-label"), []
+    page.set_viewport_size({"width": 1280, "height": LAPTOP})
+    explorer.get_by_label("Your guess").fill("half")
+    explorer.get_by_role("button", name="Keep it").click()
+    controls = explorer.locator(".bn-controls").locator("input, select").all()
+    if not controls:
+        problems.append(f"{name} has no control")
+    for control in controls:
+        for move in (by_keyboard, by_mouse):
+            before = shown(explorer)
+            move(control)
+            try:
+                page.wait_for_function(CHANGED, arg=[explorer.element_handle(), *before], timeout=5000)
+            except NothingChanged:
+                problems.append(f"{name}: {control.evaluate('one => one.parentElement.innerText')}, {move.__name__}")
+            if (height := explorer.evaluate(HEIGHT)) > LAPTOP - HEADER:
+                problems.append(f"{name}: controls, picture and reading take {height:.0f} px")
+    return problems
 
 
 def shown(explorer) -> tuple[str, str]:
@@ -290,6 +266,60 @@ def by_mouse(control) -> None:
     box = control.bounding_box()
     high = control.evaluate("control => Number(control.value) > Number(control.max) / 2")
     control.click(position={"x": 4 if high else box["width"] - 4, "y": box["height"] / 2})
+
+
+@pytest.mark.parametrize("address", [*map(page_of, PAGES), SEARCH])
+class TestSeen:
+    """What a reader sees."""
+
+    def test_console_is_clean(self, look, address):
+        assert not look(address).errors
+
+    def test_no_request_leaves_the_host(self, look, site, address):
+        assert not [url for url in look(address).requests if not url.startswith((site, "data:", "blob:"))]
+
+    def test_formulas_are_rendered(self, look, address):
+        written, rendered = look(address).formulas
+        assert rendered >= written
+
+    def test_images_are_there_and_described(self, look, address):
+        bad = [image for image in look(address).images if not image["seen"] or len((image["alt"] or "").split()) < 2]
+        assert not bad
+
+    def test_no_serious_accessibility_violation(self, look, address):
+        found = look(address).violations
+        assert found == {"dark": [], "light": []}
+
+    def test_page_does_not_scroll_sideways_on_a_phone(self, look, address):
+        assert look(address).overflow <= 0
+
+    def test_figures_are_as_wide_as_a_phone(self, look, address):
+        """Then their smallest letters have 10 px: test_plotting."""
+        assert not look(address).small
+
+    def test_explorers_move_and_fit_on_a_laptop(self, look, address):
+        assert not look(address).explorers
+
+    def test_no_code_and_no_output_is_cut(self, look, address):
+        assert not any(look(address).cut.values()), look(address).cut
+
+    def test_no_line_that_is_taught_is_wrapped_on_a_wide_page(self, look, address):
+        wide = {width: look(address).wrapped[width] for width in (1280, 1440)}
+        assert not any(wide.values()), wide
+
+    def test_internal_links_and_anchors_lead_somewhere(self, look, site, book, address):
+        broken = []
+        for link in {link.removeprefix(site) for link in look(address).links if link.startswith(site)}:
+            page, _, anchor = link.partition("#")
+            target = book / (page.partition("?")[0] or "index.html")
+            if not target.is_file() or (anchor and anchor not in ids(target)):
+                broken.append(link)
+        assert not broken
+
+
+@cache
+def ids(page: Path) -> set[str]:
+    return set(re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8")))
 
 
 def test_the_landing_page_says_first_what_was_found(site, browser, book):
@@ -419,18 +449,6 @@ def test_the_wrong_line_of_a_creature_is_found_by_a_click_and_by_the_keyboard(bo
         page.keyboard.press("ArrowDown")
         assert first.get_by_role("status").inner_text().startswith("Line 1: no")
         assert "if self.training:" not in page.content().partition("class Sleepless")[2].partition("bn-line")[0]
-
-
-def test_letters_of_figures_can_be_read_on_a_phone(book, browser):
-    """A figure is as wide as the screen, where its smallest letters have 10 px; test_plotting knows their size."""
-    with browser.new_context(viewport={"width": 360, "height": 800}, color_scheme="dark") as context:
-        page = context.new_page()
-        page.goto((book / "01-the-problem.html").as_uri(), wait_until="load")
-        for selector in (".bd-article figure img", ".bn-explorer img"):
-            picture = page.locator(selector).first
-            assert picture.bounding_box()["width"] >= 359
-            style = "image => [getComputedStyle(image).borderTopWidth, getComputedStyle(image).paddingTop]"
-            assert picture.evaluate(style) == ["0px", "0px"]
 
 
 def test_a_table_that_does_not_fit_says_that_it_scrolls(book, browser):

@@ -7,6 +7,7 @@ import re
 import sys
 
 import pytest
+from accessibility import violations
 
 from tools.runs import Notebook
 from tools.toc import ROOT, chapters
@@ -124,6 +125,7 @@ def test_slides_fit_the_screen(book, browser, width):
         page = context.new_page()
         page.goto((book / "slides" / "08-small-batches.html").as_uri(), wait_until="load")
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        assert not violations(page)
         if width == 1280:
             assert max(page.evaluate("[...document.querySelectorAll('section')].map((s) => s.offsetHeight)")) <= 730
 

@@ -59,6 +59,18 @@ def test_frames_show_what_was_drawn_sharp_and_in_its_colour(bar):
     assert (shown[0, 0] == 255).all()
 
 
+def test_letters_can_be_read_on_a_phone():
+    drawn = []
+
+    def with_small_letters(height):
+        fig, text = draw(height, "blue")
+        drawn.append(fig.axes[0].text(0, 1, "small", fontsize=6))
+        return fig, text
+
+    Explorer(with_small_letters, **WORDS, grid={"height": [1, 2]})
+    assert [text.get_fontsize() for text in drawn] == [11.2, 11.2]  # 10 px, at 360 px for 5.6 inches
+
+
 def test_same_inputs_give_the_same_html(bar):
     assert Explorer(draw, **WORDS, grid=GRID, start={"height": 2}).html == bar.html
 

@@ -7,11 +7,13 @@ import io
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from bncourse.models import NORMS
 from bncourse.notebook import glue, show, show_source
-from bncourse.plotting import NORM_STYLES, RC_PARAMS, WIDTH, band, direct_labels, figure, log_ticks, png
+from bncourse.plotting import NORM_STYLES, band, direct_labels, figure, log_ticks, png
 
 
 @pytest.fixture
@@ -90,7 +92,16 @@ def test_glue_and_source_are_displayed(shown):
     assert "def glue(" in source.data
 
 
-def test_the_smallest_letters_have_ten_pixels_on_a_phone():
-    """A figure is shown at 100 px an inch, and on a screen of 360 px as wide as that."""
-    sizes = [RC_PARAMS[name] for name in ("font.size", "xtick.labelsize", "ytick.labelsize", "legend.fontsize")]
-    assert min(sizes) / 72 * 100 * 360 / (100 * WIDTH) >= 10
+@pytest.mark.parametrize("fig", [figure(2)[0], Figure(figsize=(8, 3))], ids=["ours", "a reader's"])
+def test_the_smallest_letters_have_ten_pixels_on_a_phone(fig):
+    """Also those that a cell adds later, outside the house style, and on a screen of 360 px the figure is as wide."""
+    ax = (fig.axes or [fig.subplots()])[0]
+    ax.plot([1, 100], [1, 2], label="a line")
+    ax.legend(fontsize=7)
+    ax.annotate("a note", (1, 1))
+    ax.tick_params(labelsize=5)
+    fig.suptitle("a title", fontsize=30)
+    png(fig)
+    sizes = {text.get_text(): text.get_fontsize() for text in fig.findobj(Text) if text.get_text()}
+    assert {"a line", "a note", "100"} <= sizes.keys() and sizes["a title"] == 30
+    assert min(sizes.values()) / 72 * 360 / fig.get_figwidth() >= 9.99

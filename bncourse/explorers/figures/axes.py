@@ -65,7 +65,7 @@ def draw(norm: str, sample: int, channel: int):
     ax.set(xlim=(-0.2, C * (W + GAP)), ylim=(-(N - 1) * (H + GAP) - 0.2, H + 0.2), aspect="equal")
     ax.set_xticks([c * (W + GAP) + W / 2 for c in range(C)], [f"channel {c + 1}" for c in range(C)])
     ax.set_yticks([H / 2 - n * (H + GAP) for n in range(N)], [f"sample {n + 1}" for n in range(N)])
-    ax.tick_params(length=0, labelsize=11, labeltop=True, labelbottom=False)
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
     ax.grid(False)
     ax.spines[:].set_visible(False)
 
