@@ -18,7 +18,7 @@ from bncourse.doctor.norms import batch_norms, frozen, tracks
 from bncourse.doctor.seen import Seen, pooled, seeing
 from bncourse.doctor.words import first_line
 from bncourse.probes import as_written
-from bncourse.surgery.inputs import call_with, convert
+from bncourse.surgery.inputs import call_with, convert, described
 from bncourse.surgery.norms import plain_model
 from bncourse.surgery.statistics import batch_statistics
 
@@ -122,6 +122,18 @@ class Patient:
         return self._with_own_statistics(dropouts) if dropouts else None
 
     @cached_property
+    def training(self) -> Pass | None:
+        """In training, as ``model.train()`` makes it; None if that fails."""
+        _set_mode(self.copy, True)
+        try:
+            with _statistics_kept(self.copy):
+                return self._pass(self.batches)
+        except Exception:
+            return None
+        finally:
+            _set_mode(self.copy, False)
+
+    @cached_property
     def halves(self) -> Pass | None:
         """In evaluation, the first half of each batch alone; None if that fails."""
         _set_mode(self.copy, False)
@@ -198,7 +210,9 @@ class Patient:
                     output = self.copy(inputs) if scripted else call_with(self.copy, inputs)
                 except Exception as error:
                     said = f"{type(error).__name__}: {first_line(error.__cause__ or error)}"
-                    raise ValueError(f"batch must fit the model, which raised {said}") from error
+                    raise ValueError(
+                        f"batch must fit the model, which raised {said} (batch: {described(batch.inputs)})"
+                    ) from error
                 outputs.append(output)
                 losses.append(self._loss(output, targets))
                 sizes.append(size_of(batch))

@@ -112,15 +112,19 @@ def equal_statistics(one: nn.Module, other: nn.Module) -> bool:
 @rule("BN-S33", "warning", "A teacher in training mode", 13)
 def teacher_in_training(patient: Patient) -> Iterator[Sign]:
     """The second model needs no gradients, as a teacher, target or average, and is in training mode: each forward pass
-    moves its statistics and depends on the batch. ``no_grad()`` does not prevent that."""
-    for other in map(inner, patient.averaged):
+    moves its statistics and depends on the batch. ``no_grad()`` does not prevent that. Where its parameters require
+    gradients it is a note: it may be trained."""
+    for other in map(inner, patient.averaged if len(patient.averaged) == 1 else []):
         norms = {name: norm for name, norm in batch_norms(other).items() if tracks(norm)}
         found = [name for name, norm in norms.items() if norm.training]
-        if found and not any(value.requires_grad for value in other.parameters()):
+        trains = any(value.requires_grad for value in other.parameters())
+        if found:
             yield Sign(
                 found,
-                f"{of(found, norms)} of the second model are in training mode, and its parameters have no gradients",
-                "teacher.eval(), once more after each model.train() that reaches it",
+                f"{of(found, norms)} of the second model are in training mode"
+                f"{'' if trains else ', and its parameters have no gradients'}",
+                "eval() of it before it predicts, once more after each train() that reaches it",
+                "note" if trains else None,
             )
 
 
@@ -170,7 +174,8 @@ def averaged_unfitting(patient: Patient) -> Iterator[Sign]:
         with untouched(other):
             found = damage(Patient(other, patient.batches, loss=patient.loss, real=patient.real))
         if found.severity:
-            yield Sign(found.layers, f"of the averaged model: {found.measured}", RECALIBRATE, found.severity)
+            said = f"of the averaged model: {found.measured}"
+            yield Sign(found.layers, said, "surgery.recalibrate(averaged, loader)", found.severity)
 
 
 @rule("BN-F16", "error", "A converted model computes something else", 13)
