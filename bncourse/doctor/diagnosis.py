@@ -18,9 +18,10 @@ from bncourse.doctor import (  # noqa: F401  (importing them registers their rul
 from bncourse.doctor.batches import Loss, batches_of
 from bncourse.doctor.finding import SEVERITIES, Diagnosis, Finding
 from bncourse.doctor.norms import kind_of, named
-from bncourse.doctor.patient import Patient, untouched
+from bncourse.doctor.patient import Patient, random_numbers_kept, untouched
 from bncourse.doctor.rule import findings_of
 from bncourse.doctor.words import plural
+from bncourse.surgery.norms import plain_model
 
 __all__ = ["check_types", "diagnose", "examine", "examined"]
 
@@ -58,7 +59,8 @@ def diagnose(
     for other in others:
         if not isinstance(other, nn.Module):
             raise TypeError(f"averaged must be a torch.nn.Module or a list of them, got {type(other).__name__}")
-    batches = None if batch is None else batches_of(batch)
+    with random_numbers_kept(plain_model(model)):
+        batches = None if batch is None else batches_of(batch)
     return examine(Patient(model, batches, optimizer, loss, list(others)), loader=batch)
 
 

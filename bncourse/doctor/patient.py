@@ -22,7 +22,7 @@ from bncourse.surgery.inputs import call_with, convert, described
 from bncourse.surgery.norms import plain_model
 from bncourse.surgery.statistics import batch_statistics
 
-__all__ = ["Pass", "Patient", "untouched"]
+__all__ = ["Pass", "Patient", "random_numbers_kept", "untouched"]
 
 
 class Pass(NamedTuple):
@@ -253,6 +253,23 @@ def _statistics_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def random_numbers_kept(model: nn.Module) -> Iterator[None]:
+    """After the block the random numbers to come are those before it: of Python, NumPy, and torch on the CPU and the
+    model's device. Models draw some, and so do loaders."""
+    device = device_of(model)
+    sources = generators(torch.device("cpu") if device.type == "meta" else device)
+    states = [source.get_state() for source in sources]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (models draw from it)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for source, state in zip(sources, states, strict=True):
+            source.set_state(state)
+
+
+@contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """After the block, all of ``model`` is as it was, to the bit, and so are the random numbers to come.
 
@@ -271,17 +288,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
         if not nn.parameter.is_lazy(tensor)
     ]
     gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
-    device = device_of(model)
-    sources = generators(torch.device("cpu") if device.type == "meta" else device)
-    states = [source.get_state() for source in sources]
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (models draw from it)
     try:
-        yield
+        with random_numbers_kept(model):
+            yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        for source, state in zip(sources, states, strict=True):
-            source.set_state(state)
         for module, mode in modes:
             if module.training != mode:
                 module.training = mode

@@ -88,10 +88,11 @@ class Record:
 
     def look_at_gradients(self, optimizer: torch.optim.Optimizer, *_) -> None:
         """Which norms' parameters the step to come can change."""
-        _, unknown = unknown_norms(self.model, optimizer)
-        for name in set(self.norms) - self.reached - set(unknown):
-            if any(value.grad is not None for value in norm_parameters(self.norms[name])):
-                self.reached.add(name)
+        if waiting := set(self.norms) - self.reached:
+            _, unknown = unknown_norms(self.model, optimizer)
+            for name in waiting - set(unknown):
+                if any(value.grad is not None for value in norm_parameters(self.norms[name])):
+                    self.reached.add(name)
 
     def is_idle(self, name: str) -> bool:
         """Whether steps were made, and neither they nor another optimizer's changed gamma or beta of this norm."""
