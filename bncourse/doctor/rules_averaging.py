@@ -112,19 +112,15 @@ def equal_statistics(one: nn.Module, other: nn.Module) -> bool:
 @rule("BN-S33", "warning", "A teacher in training mode", 13)
 def teacher_in_training(patient: Patient) -> Iterator[Sign]:
     """The second model needs no gradients, as a teacher, target or average, and is in training mode: each forward pass
-    moves its statistics and depends on the batch. ``no_grad()`` does not prevent that. Where its parameters require
-    gradients it is a note: it may be trained."""
-    for other in map(inner, patient.averaged if len(patient.averaged) == 1 else []):
+    moves its statistics and depends on the batch. ``no_grad()`` does not prevent that."""
+    for other in map(inner, patient.averaged):
         norms = {name: norm for name, norm in batch_norms(other).items() if tracks(norm)}
         found = [name for name, norm in norms.items() if norm.training]
-        trains = any(value.requires_grad for value in other.parameters())
-        if found:
+        if found and not any(value.requires_grad for value in other.parameters()):
             yield Sign(
                 found,
-                f"{of(found, norms)} of the second model are in training mode"
-                f"{'' if trains else ', and its parameters have no gradients'}",
-                "eval() of it before it predicts, once more after each train() that reaches it",
-                "note" if trains else None,
+                f"{of(found, norms)} of the second model are in training mode, and its parameters have no gradients",
+                "teacher.eval(), once more after each model.train() that reaches it",
             )
 
 
