@@ -737,6 +737,16 @@ def test_losses_of_many_forms_are_the_same_loss():
     assert said[0] == said[1] == said[2] and said[0][0].startswith("loss ")
 
 
+def test_one_score_for_two_classes_is_no_loss():
+    """The first batch of sorted data has one class; cross-entropy would be 0 and say that all is well."""
+    stale = nn.Sequential(trained()[:-1], nn.LazyLinear(1))
+    stale(batch(2)[0])
+    norms(stale)[1].running_mean.sub_(5)
+    x, y = batch()
+    found = {one.rule: one for one in diagnose(stale, (x, torch.zeros_like(y))).findings}
+    assert found["BN-F01"].severity == "warning" and found["BN-F01"].measured.startswith("outputs change by ")
+
+
 def test_a_loss_that_raises():
     with pytest.raises(ValueError, match="loss must take the model's output and the targets, raised IndexError"):
         diagnose(trained(), batch(), loss=lambda output, targets: output[99999])
