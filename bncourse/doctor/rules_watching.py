@@ -27,8 +27,8 @@ def moved_without_gradients(record: Any) -> Iterator[Sign]:
     """The statistics moved in a forward pass without gradients. ``no_grad()`` does not select the mode: without
     ``model.eval()`` a validation moves the statistics towards the validation data, and its result depends on the batch.
     A teacher or target network in training mode does the same. (``momentum=None``, as in ``update_bn``, is left out:
-    there it is meant.) Passes with gradients that no backward pass came through are a note: a validation without
-    ``no_grad()``, too, or a generator whose images are used without it."""
+    there it is meant.) Passes with gradients whose outputs no backward pass came through are a note: they may be a
+    validation without ``no_grad()``, or those of a generator whose images another network learned from."""
     found = chosen(
         record, lambda event: event.moved and not event.grad and event.training and event.momentum is not None
     )
