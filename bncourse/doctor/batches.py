@@ -96,6 +96,8 @@ def class_loss(output: Any, targets: Any) -> Tensor | None:
             scores = scores.movedim(-1, 1)
         else:
             return None
+    if scores.size(1) < 2:  # of one class cross-entropy is 0, whatever the scores
+        return None
     targets = targets.long()
     ignored = (targets < 0) | (targets >= scores.size(1))
     if ignored.all() or any(value not in NOT_CLASSES for value in targets[ignored].unique().tolist()):

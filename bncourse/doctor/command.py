@@ -19,6 +19,7 @@ from bncourse.doctor.finding import SEVERITIES, Diagnosis
 from bncourse.doctor.patient import Patient
 from bncourse.doctor.rule import RULES
 from bncourse.doctor.words import first_line
+from bncourse.surgery.inputs import described
 
 __all__ = ["run"]
 
@@ -119,13 +120,14 @@ def _read(option: str, path: Path) -> Any:
 def _load(model: nn.Module, path: Path) -> tuple[str, ...]:
     """Load a checkpoint; the names of the running statistics that it lacks."""
     state = _read("--checkpoint", path)
-    while isinstance(state, dict) and not any(isinstance(value, Tensor) for value in state.values()):
-        inner = next((state[key] for key in ("state_dict", "model_state_dict", "model", "net") if key in state), None)
-        if inner is None:
+    while isinstance(state, dict) and not _has_tensors(state):
+        named = [state.get(key) for key in ("state_dict", "model_state_dict", "model", "net")]
+        inner = [value for value in named if isinstance(value, dict)] or [*filter(_has_tensors, state.values())]
+        if not inner:
             break
-        state = inner
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise BadInput(f"--checkpoint must have a state_dict, got {type(state).__name__} in {path}")
+        state = inner[0]
+    if not _has_tensors(state) or not all(isinstance(key, str) for key in state):
+        raise BadInput(f"--checkpoint must have a state_dict, got {described(state).removeprefix('a ')} in {path}")
     state = {key.removeprefix("module.").replace("_orig_mod.", ""): value for key, value in state.items()}
     try:
         result = model.load_state_dict(state, strict=False)
@@ -134,11 +136,18 @@ def _load(model: nn.Module, path: Path) -> tuple[str, ...]:
         raise BadInput(f"--checkpoint must be one of this model: {reason}") from error
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     missing = [key for key in result.missing_keys if not key.endswith(statistics)]
-    for what, names in (("lacks", missing), ("has also", result.unexpected_keys)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise BadInput(f"--checkpoint must be one of this model: {what} {', '.join(names[:3])}{more}")
+    wrong = [
+        f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for what, names in (("lacks", missing), ("has also", result.unexpected_keys))
+        if names
+    ]
+    if wrong:
+        raise BadInput(f"--checkpoint must be one of this model: {'; '.join(wrong)}")
     return tuple(key for key in result.missing_keys if key.endswith(statistics))
+
+
+def _has_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(each, Tensor) for each in value.values())
 
 
 def _random(shapes: list[str]) -> list[Tensor]:

@@ -18,12 +18,14 @@ from bncourse.doctor import (  # noqa: F401  (importing them registers their rul
 from bncourse.doctor.batches import Loss, batches_of
 from bncourse.doctor.finding import SEVERITIES, Diagnosis, Finding
 from bncourse.doctor.norms import kind_of, named
-from bncourse.doctor.patient import Patient, untouched
+from bncourse.doctor.patient import Patient, random_numbers_kept, untouched
 from bncourse.doctor.rule import findings_of
+from bncourse.doctor.words import plural
+from bncourse.surgery.norms import plain_model
 
-__all__ = ["diagnose", "examine", "examined"]
+__all__ = ["check_types", "diagnose", "examine", "examined"]
 
-IMPLIED = {"BN-F04": ("BN-S09",)}  # a finding on the left says all that those on the right say
+IMPLIED = {"BN-F04": ("BN-S09",), "BN-W02": ("BN-S14",)}  # a finding on the left says all that those on the right say
 
 
 def diagnose(
@@ -49,14 +51,25 @@ def diagnose(
             converted one. Or the models that this one is the average of, as in federated learning.
 
     Raises:
-        TypeError: a model that is not a module, or a batch that is none of these.
+        TypeError: a model, an optimizer or an averaged model that is not one, or a batch that is none of these.
         ValueError: a batch that does not fit the model, or a batch for a model on the meta device.
     """
+    check_types(model, optimizer)
+    others = averaged if isinstance(averaged, list | tuple) else [] if averaged is None else [averaged]
+    for other in others:
+        if not isinstance(other, nn.Module):
+            raise TypeError(f"averaged must be a torch.nn.Module or a list of them, got {type(other).__name__}")
+    with random_numbers_kept(plain_model(model)):
+        batches = None if batch is None else batches_of(batch)
+    return examine(Patient(model, batches, optimizer, loss, list(others)), loader=batch)
+
+
+def check_types(model: Any, optimizer: Any) -> None:
+    """Raise a TypeError for what is not a model, or not an optimizer or None."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    others = [averaged] if isinstance(averaged, nn.Module) else list(averaged or [])
-    batches = None if batch is None else batches_of(batch)
-    return examine(Patient(model, batches, optimizer, loss, others), loader=batch)
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
 
 
 def examine(patient: Patient, loader: Any = None) -> Diagnosis:
@@ -69,7 +82,12 @@ def examine(patient: Patient, loader: Any = None) -> Diagnosis:
         if patient.batches:
             patient.evaluation  # noqa: B018  (a batch that does not fit is reported first)
             found += findings_of(patient, "forward")
-    return Diagnosis(sorted_and_merged(found), examined(patient.model))
+        calls = len(patient.evaluation.seen.functional) if patient.batches else 0
+    looked_at = examined(patient.model)
+    if calls:
+        calls //= len(patient.batches)
+        looked_at = f"{looked_at}, {plural(calls, 'call')} of functional.batch_norm"
+    return Diagnosis(sorted_and_merged(found), looked_at)
 
 
 def sorted_and_merged(found: list[Finding]) -> list[Finding]:

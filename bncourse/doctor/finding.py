@@ -1,6 +1,7 @@
 """What the doctor finds, and how it says so."""
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -81,8 +82,15 @@ def _counted(findings: list[Finding]) -> str:
     return ", ".join(said) or "nothing found"
 
 
-def _row(*cells: str) -> list[str]:
-    wrapped = [textwrap.wrap(cell, width) or [""] for cell, width in zip(cells, WIDTHS, strict=True)]
+class _Names(textwrap.TextWrapper):
+    """Breaks the names of layers after a dot."""
+
+    wordsep_re = re.compile(r"(\s+|(?<=\.)(?=\w))")
+
+
+def _row(severity: str, rule: str, layer: str, text: str) -> list[str]:
+    cells = [[severity], [rule], _Names(WIDTHS[2]).wrap(layer), textwrap.wrap(text, WIDTHS[3])]
+    wrapped = [cell or [""] for cell in cells]
     height = max(map(len, wrapped))
     columns = [part + [""] * (height - len(part)) for part in wrapped]
     return [

@@ -18,11 +18,11 @@ from bncourse.doctor.norms import batch_norms, frozen, tracks
 from bncourse.doctor.seen import Seen, pooled, seeing
 from bncourse.doctor.words import first_line
 from bncourse.probes import as_written
-from bncourse.surgery.inputs import call_with, convert
+from bncourse.surgery.inputs import call_with, convert, described
 from bncourse.surgery.norms import plain_model
 from bncourse.surgery.statistics import batch_statistics
 
-__all__ = ["Pass", "Patient", "untouched"]
+__all__ = ["Pass", "Patient", "random_numbers_kept", "untouched"]
 
 
 class Pass(NamedTuple):
@@ -122,6 +122,18 @@ class Patient:
         return self._with_own_statistics(dropouts) if dropouts else None
 
     @cached_property
+    def training(self) -> Pass | None:
+        """In training, as ``model.train()`` makes it; None if that fails."""
+        _set_mode(self.copy, True)
+        try:
+            with _statistics_kept(self.copy):
+                return self._pass(self.batches)
+        except Exception:
+            return None
+        finally:
+            _set_mode(self.copy, False)
+
+    @cached_property
     def halves(self) -> Pass | None:
         """In evaluation, the first half of each batch alone; None if that fails."""
         _set_mode(self.copy, False)
@@ -198,7 +210,9 @@ class Patient:
                     output = self.copy(inputs) if scripted else call_with(self.copy, inputs)
                 except Exception as error:
                     said = f"{type(error).__name__}: {first_line(error.__cause__ or error)}"
-                    raise ValueError(f"batch must fit the model, which raised {said}") from error
+                    raise ValueError(
+                        f"batch must fit the model, which raised {said} (batch: {described(batch.inputs)})"
+                    ) from error
                 outputs.append(output)
                 losses.append(self._loss(output, targets))
                 sizes.append(size_of(batch))
@@ -239,6 +253,23 @@ def _statistics_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def random_numbers_kept(model: nn.Module) -> Iterator[None]:
+    """After the block the random numbers to come are those before it: of Python, NumPy, and torch on the CPU and the
+    model's device. Models draw some, and so do loaders."""
+    device = device_of(model)
+    sources = generators(torch.device("cpu") if device.type == "meta" else device)
+    states = [source.get_state() for source in sources]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (models draw from it)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for source, state in zip(sources, states, strict=True):
+            source.set_state(state)
+
+
+@contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """After the block, all of ``model`` is as it was, to the bit, and so are the random numbers to come.
 
@@ -257,17 +288,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
         if not nn.parameter.is_lazy(tensor)
     ]
     gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
-    device = device_of(model)
-    sources = generators(torch.device("cpu") if device.type == "meta" else device)
-    states = [source.get_state() for source in sources]
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (models draw from it)
     try:
-        yield
+        with random_numbers_kept(model):
+            yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        for source, state in zip(sources, states, strict=True):
-            source.set_state(state)
         for module, mode in modes:
             if module.training != mode:
                 module.training = mode

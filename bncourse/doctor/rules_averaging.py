@@ -170,7 +170,8 @@ def averaged_unfitting(patient: Patient) -> Iterator[Sign]:
         with untouched(other):
             found = damage(Patient(other, patient.batches, loss=patient.loss, real=patient.real))
         if found.severity:
-            yield Sign(found.layers, f"of the averaged model: {found.measured}", RECALIBRATE, found.severity)
+            said = f"of the averaged model: {found.measured}"
+            yield Sign(found.layers, said, "surgery.recalibrate(averaged, loader)", found.severity)
 
 
 @rule("BN-F16", "error", "A converted model computes something else", 13)

@@ -7,17 +7,19 @@ from torch import nn
 from bncourse.doctor.norms import batch_norms, frozen, hidden_norms, kind_of, named, norm_parameters, tracks
 from bncourse.doctor.patient import Patient
 from bncourse.doctor.rule import Sign, rule
-from bncourse.doctor.words import of, plural
+from bncourse.doctor.rules_optimizer import unknown_norms
+from bncourse.doctor.words import freezing, of, plural
 
 
 @rule("BN-S14", "warning", "Frozen parameters, moving statistics", 13)
 def frozen_but_moving(patient: Patient) -> Iterator[Sign]:
     """``requires_grad=False`` stops gamma and beta. The statistics are buffers: they move with every forward pass in
     training mode, and the network drifts with all weights where they were. ``norm.eval()`` stops them until the next
-    ``model.train()``."""
+    ``model.train()``. Where gamma and beta are only left out of the optimizer, with the layer before them, it is a
+    note: another optimizer may have them."""
     model = patient.model
-    parameters = list(model.parameters())
-    if not model.training and not any(parameter.requires_grad for parameter in parameters):
+    trains = any(parameter.requires_grad for parameter in model.parameters())
+    if not model.training and not trains:
         return  # a model for inference
     owners = {child: module for module in model.modules() for child in module.children()}
     modes = patient.norms if model.training else _in_training(patient)
@@ -34,9 +36,20 @@ def frozen_but_moving(patient: Patient) -> Iterator[Sign]:
         yield Sign(
             found,
             f"{of(found, patient.norms, verb='have')} parameters without gradients and statistics that move: {when}",
-            "surgery.freeze(model), of the frozen part: surgery.freeze(model, where='backbone')",
+            freezing(found, patient.norms) if trains else "model.eval(): nothing in it is trained",
             None if model.training else "note",
         )
+    elif model.training and patient.optimizer is not None:
+        _, unknown = unknown_norms(model, patient.optimizer)
+        found = [name for name in unknown if (norm := patient.norms.get(name)) and norm.training and tracks(norm)]
+        if found:
+            yield Sign(
+                found,
+                f"{of(found, patient.norms, verb='are')} not in the optimizer, nor are the layers before them; "
+                "their statistics move in training mode",
+                f"{freezing(found, patient.norms)}, unless another optimizer trains them",
+                "note",
+            )
 
 
 def _in_training(patient: Patient) -> dict[str, nn.Module]:
@@ -139,26 +152,40 @@ def depends_on_batch(patient: Patient) -> Iterator[Sign]:
     change = patient.relative_change(patient.halves)
     norms = batch_norms(patient.copy)
     training = any(norms[name].training for name in found if name in norms)
+    reached = not any(norm.training for norm in batch_norms(patient.copy.eval()).values())
     said = f"; outputs change by {change:.0%} without the other half of the batch" if change == change else ""
     if change != change or change > 1e-4:
         yield Sign(
             found,
             f"{of(found, calls, verb='use')} the batch's statistics in evaluation{said}",
-            "make model.eval() reach them" if training else "track_running_stats=True and train on, or GroupNorm",
+            "track_running_stats=True and train on, or GroupNorm"
+            if not training
+            else "no train() in forward: it undoes model.eval()"
+            if reached
+            else "make model.eval() reach them",
             "error" if training else "warning",
         )
 
 
-@rule("BN-F11", "error", "batch_norm called as a function, in training mode", 3)
+@rule("BN-F11", "error", "batch_norm called as a function, in the wrong mode", 3)
 def functional_in_training(patient: Patient) -> Iterator[Sign]:
     """``torch.nn.functional.batch_norm`` was called outside any norm layer with ``training=True`` while the model was
-    in evaluation: the call ignores the mode. (The function's flag must be ``self.training``.)"""
-    calls = patient.evaluation.seen.functional
+    in evaluation: the call ignores the mode. (The function's flag must be ``self.training``; it is False if it is left
+    out, and then training neither normalizes with the batch nor moves the statistics.)"""
+    calls = [training for training, _ in patient.evaluation.seen.functional]
     if any(calls):
         change = patient.relative_change(patient.halves)
         said = f"; outputs change by {change:.0%} without the other half of the batch" if change == change else ""
         yield Sign(
             [],
-            f"{sum(calls)} of {len(calls)} calls of functional.batch_norm have training=True in evaluation{said}",
+            f"training=True in evaluation: {sum(calls)} of {plural(len(calls), 'call')} of functional.batch_norm{said}",
+            "training=self.training, or a layer",
+        )
+    calls = patient.training.seen.functional if calls and patient.training is not None else []
+    if idle := sum(new and not training for training, new in calls):
+        yield Sign(
+            [],
+            f"training=False in training: {idle} of {plural(len(calls), 'call')} of functional.batch_norm, with mean 0 "
+            "and variance 1, so that nothing is normalized",
             "training=self.training, or a layer",
         )

@@ -3,11 +3,29 @@
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from bncourse.doctor.norms import affine_moved, batches_counted, initial, kind_of, named, norm_parameters, tracks
 from bncourse.doctor.patient import Patient
 from bncourse.doctor.rule import Sign, rule
 from bncourse.doctor.words import number, of
+
+
+def unknown_norms(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[list[str], list[str]]:
+    """The norms whose gamma or beta an optimizer lacks: those whose layer before it has, and those it lacks as well.
+
+    For a norm that comes first, the layer after it counts. Of an optimizer of another model nothing is said.
+    """
+    known = {id(value) for group in optimizer.param_groups for value in group["params"]}
+    modules = [(name, module, [*module.parameters(recurse=False)]) for name, module in named(model)]
+    layers = [any(id(value) in known for value in own) for _, module, own in modules if own and not kind_of(module)]
+    alone, with_layer, before = [], [], 0
+    for name, module, own in modules:
+        if own and not kind_of(module):
+            before += 1
+        elif any(value.requires_grad and id(value) not in known for value in own):
+            (alone if not layers or layers[max(before - 1, 0)] else with_layer).append(name)
+    return (alone, with_layer) if any(id(value) in known for value in model.parameters()) else ([], [])
 
 
 def affine(patient: Patient) -> dict[str, list[torch.nn.Parameter]]:
@@ -51,22 +69,14 @@ def not_in_optimizer(patient: Patient) -> Iterator[Sign]:
     are. The optimizer was made before norms were converted, added or unfrozen, or by a list that leaves them out."""
     if patient.optimizer is None:
         return
-    known = {id(value) for group in patient.optimizer.param_groups for value in group["params"]}
-    norms, found = affine(patient), []
-    before = True  # whether the optimizer has the parameter before
-    owners = {id(value): name for name, values in norms.items() for value in values}
-    for value in patient.model.parameters():
-        name = owners.get(id(value))
-        if name is None:
-            before = id(value) in known
-        elif before and value.requires_grad and id(value) not in known and name not in found:
-            found.append(name)
-    if found and any(id(value) in known for value in patient.model.parameters()):
+    found, _ = unknown_norms(patient.model, patient.optimizer)
+    if found:
+        known = {id(value) for group in patient.optimizer.param_groups for value in group["params"]}
         strangers = known - {id(value) for value in patient.model.parameters()}
         old = f"; it has {len(strangers)} tensors that the model does not have" if strangers else ""
         yield Sign(
             found,
-            f"gamma or beta of {of(found, norms, 'norm')} is not in the optimizer{old}",
+            f"gamma or beta of {of(found, affine(patient), 'norm')} is not in the optimizer{old}",
             "make the optimizer after all changes of the model",
         )
 

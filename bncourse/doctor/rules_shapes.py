@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from bncourse.doctor.norms import frozen, kind_of, named
 from bncourse.doctor.patient import Patient
@@ -78,7 +79,8 @@ def _only_scales(patient: Patient, name: str) -> bool:
 def wrong_axis(patient: Patient) -> Iterator[Sign]:
     """BatchNorm1d takes axis 1 of (N, C, L) for the channels. What comes from a Linear, an embedding, a LayerNorm, a
     recurrent or an attention layer is (N, L, C): it runs if ``num_features`` is the length, and then normalizes
-    positions."""
+    positions. InstanceNorm1d takes (N, C) for one sample of N channels, and then normalizes each sample over its
+    features."""
     found = {}
     for name, calls in patient.evaluation.seen.of_kind("batch").items():
         for call in calls:
@@ -92,6 +94,23 @@ def wrong_axis(patient: Patient) -> Iterator[Sign]:
             f"{call.shape[1]} positions are normalized as channels",
             f"norm(x.transpose(1, 2)).transpose(1, 2), with num_features={call.shape[2]}",
         )
+    norms, calls = dict(named(patient.copy)), patient.evaluation.seen.of_kind("instance")
+    found = {name: seen[0].shape for name, seen in calls.items() if _is_sample_by_mistake(norms[name], seen[0].shape)}
+    if found:
+        name, shape = next(iter(found.items()))
+        kind = type(norms[name]).__name__
+        yield Sign(
+            found,
+            f"{kind} takes its input {tuple(shape)} for one sample of {shape[0]} channels: each row is normalized over "
+            f"its {shape[1:].numel()} values",
+            f"an input with a batch axis, or LayerNorm({shape[1]}), if that is meant",
+            "warning",
+        )
+
+
+def _is_sample_by_mistake(norm: nn.Module, shape: torch.Size) -> bool:
+    """Whether an instance norm takes samples for channels: what it gets has no batch axis for it."""
+    return len(shape) == norm._get_no_batch_dim() and shape[0] != norm.num_features == shape[1]
 
 
 @rule("BN-F08", "warning", "Padding in the statistics", 7)

@@ -430,7 +430,10 @@ def unfitting(patient: Patient) -> Iterator[Sign]:
     note."""
     found = damage(patient)
     if found.severity:
-        yield Sign(found.layers, found.measured, "surgery.recalibrate(model, loader) on training data", found.severity)
+        fix = "surgery.recalibrate(model, loader) on training data"
+        if any(other_data(patient)):
+            fix = "see BN-F02: are these inputs prepared as in training? Then surgery.recalibrate(model, loader)"
+        yield Sign(found.layers, found.measured, fix, found.severity)
 
 
 @rule("BN-F02", "warning", "The data are not those that the first norm was trained on", 3)

@@ -10,8 +10,9 @@ import torch
 from bncourse.doctor.norms import frozen, initial, norm_parameters
 from bncourse.doctor.rule import Sign, rule
 from bncourse.doctor.seen import distance
-from bncourse.doctor.words import number, of, plural
+from bncourse.doctor.words import freezing, number, of, plural
 from bncourse.layers.replace import known_class
+from bncourse.layers.sync import world_size
 from bncourse.surgery.norms import KNOWN
 
 
@@ -26,38 +27,58 @@ def moved_without_gradients(record: Any) -> Iterator[Sign]:
     """The statistics moved in a forward pass without gradients. ``no_grad()`` does not select the mode: without
     ``model.eval()`` a validation moves the statistics towards the validation data, and its result depends on the batch.
     A teacher or target network in training mode does the same. (``momentum=None``, as in ``update_bn``, is left out:
-    there it is meant.)"""
+    there it is meant.) Passes with gradients whose outputs no backward pass came through are a note: they may be a
+    validation without ``no_grad()``, or those of a generator whose images another network learned from."""
     found = chosen(
         record, lambda event: event.moved and not event.grad and event.training and event.momentum is not None
+    )
+    if found:
+        events = [event for each in found.values() for event in each]
+        passes = {event.forward for event in events}
+        undone = not any(event.model_training for event in events)
+        yield Sign(
+            found,
+            f"{plural(len(passes), 'forward pass')} without gradients moved the statistics of "
+            f"{of(found, record.norms)}{', though model.eval() had been called' if undone else ''}",
+            "no train() in forward, and train(mode) for all parts; then surgery.recalibrate(model, loader)"
+            if undone
+            else "model.eval() before, model.train() after; then surgery.recalibrate(model, loader)",
+        )
+    unused = record.unused()
+    found = chosen(
+        record, lambda event: event.moved and event.forward in unused and event.training and event.momentum is not None
     )
     if found:
         passes = {event.forward for events in found.values() for event in events}
         yield Sign(
             found,
-            f"{plural(len(passes), 'forward pass')} without gradients moved the statistics of "
-            f"{of(found, record.norms)}",
-            "model.eval() before, model.train() after; then surgery.recalibrate(model, loader)",
+            f"{plural(len(passes), 'forward pass')} moved the statistics of {of(found, record.norms)}, and no backward "
+            "pass came through the outputs",
+            "if that was a validation: model.eval() and no_grad() before, model.train() after",
+            "note",
         )
 
 
 @rule("BN-W02", "warning", "Frozen parameters, and the statistics moved", 13)
 def frozen_moved(record: Any) -> Iterator[Sign]:
-    """Gamma and beta require no gradient, and the norm's statistics moved while you watched: what was to be frozen
-    drifts."""
-    found = chosen(record, lambda event: event.moved)
-    found = {
-        name: events
-        for name, events in found.items()
-        if norm_parameters(record.norms[name])
-        and not any(value.requires_grad for value in norm_parameters(record.norms[name]))
-    }
-    if found:
-        most = max(found, key=lambda name: len(found[name]))
-        yield Sign(
-            [most, *(name for name in found if name != most)],
-            f"its statistics moved {len(found[most])} times with requires_grad=False ({of(found, record.norms)} did)",
-            "surgery.freeze(model, where=...)",
-        )
+    """Gamma and beta require no gradient, or no gradient reached them in any step, or the optimizer has neither them
+    nor the layer before; and the norm's statistics moved while you watched. What was to be frozen drifts, as a backbone
+    under ``no_grad()``, behind ``detach()``, or beside a head that alone is in the optimizer."""
+    moved = chosen(record, lambda event: event.moved)
+    stopped, idle = [], []
+    for name in sorted(moved, key=lambda name: -len(moved[name])):
+        values = norm_parameters(record.norms[name])
+        if values and not any(value.requires_grad for value in values):
+            stopped.append(name)
+        elif values and record.is_idle(name) and any(event.grad for event in moved[name]):
+            idle.append(name)
+    for found, why in ((stopped, " with requires_grad=False"), (idle, ", and no step changed gamma and beta")):
+        if found:
+            yield Sign(
+                found,
+                f"its statistics moved {len(moved[found[0]])} times{why} ({of(found, record.norms)} did)",
+                freezing(found, record.norms),
+            )
 
 
 @rule("BN-W03", "warning", "Statistics that move twice in one forward pass", 13)
@@ -88,13 +109,14 @@ def several_forwards(record: Any) -> Iterator[Sign]:
     """Each forward pass normalizes with its own statistics and moves the averages: with gradients accumulated over k
     small batches a batch norm sees k small batches, not a large one. In adversarial training several passes are usual;
     see BN-W05 for whether they differ."""
-    counts = [count for count in record.forwards_before_step if count]
-    if counts and max(counts) > 1:
-        values = [event.values for events in record.events.values() for event in events if event.training]
-        smallest = f"; the fewest values per channel in one pass are {min(values)}" if values else ""
+    most = max(record.passes_for_each_step(), default=0)
+    sizes = [(event.values, event.samples) for events in record.events.values() for event in events if event.training]
+    if most > 1 and sizes:
+        values, samples = min(sizes)
         yield Sign(
             [],
-            f"up to {max(counts)} forward passes for one optimizer step{smallest}",
+            f"up to {most} forward passes for one optimizer step; the fewest values per channel in one pass are "
+            f"{values}, of {plural(samples, 'sample')}",
             "GroupNorm, LayerNorm or larger batches, if the passes' batches are small",
         )
 
@@ -211,8 +233,11 @@ def frozen_changed(record: Any) -> Iterator[Sign]:
     gradient, or decayed it."""
     found = [
         name
-        for name, values in record.stopped.items()
-        if any(not value.requires_grad and not torch.equal(value.detach(), old) for value, old in values)
+        for name, values in record.before.items()
+        if any(
+            not (trained or value.requires_grad) and not torch.equal(value.detach(), old)
+            for value, old, trained in values
+        )
     ]
     if found:
         yield Sign(
@@ -224,7 +249,9 @@ def frozen_changed(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W11", "note", "Few values per channel in training", 8)
 def few_values(record: Any) -> Iterator[Sign]:
-    """In a training pass a channel had fewer than 8 values: samples times positions. Of two, only a sign is left."""
+    """In a training pass a channel had fewer than 8 values: samples times positions. Of two, only a sign is left. Or
+    there are many, but each pass has one sample: then training normalizes each sample by itself, as InstanceNorm does,
+    and evaluation does not."""
     fewest = {
         name: min(event.values for event in events if event.training)
         for name, events in record.events.items()
@@ -239,6 +266,24 @@ def few_values(record: Any) -> Iterator[Sign]:
             "larger batches, drop_last=True, or surgery.convert_norms(model, 'group')",
             {1: "error", 2: "warning"}.get(count),
         )
+    own = chosen(record, lambda event: event.training and event.grad)
+    lonely = [
+        name
+        for name, events in own.items()
+        if all(event.samples == 1 for event in events) and not _synchronized(record.norms[name])
+    ]
+    if lonely and not found:
+        yield Sign(
+            lonely,
+            f"1 sample in every training pass ({of(lonely, record.norms, verb='have')} no more): training normalizes "
+            "each sample by itself, evaluation does not",
+            "larger batches, or surgery.convert_norms(model, 'group')",
+            "warning",
+        )
+
+
+def _synchronized(norm: torch.nn.Module) -> bool:
+    return world_size() > 1 and "Sync" in type(norm).__name__
 
 
 @rule("BN-W12", "note", "A norm that was never called", 5)

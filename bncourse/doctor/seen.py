@@ -56,12 +56,13 @@ class Call(NamedTuple):
 class Seen:
     """All calls of a model's norms, by name, in the order of their first calls.
 
-    ``functional`` has the calls of ``torch.nn.functional.batch_norm`` outside a batch norm: their ``training``.
+    ``functional`` has the calls of ``torch.nn.functional.batch_norm`` outside a batch norm: their ``training``, and
+    whether mean and variance are those of a new layer.
     """
 
     def __init__(self) -> None:
         self.calls: dict[str, list[Call]] = {}
-        self.functional: list[bool] = []
+        self.functional: list[tuple[bool, bool]] = []
 
     def of_kind(self, *kinds: str) -> dict[str, list[Call]]:
         return {name: calls for name, calls in self.calls.items() if calls[0].kind in kinds}
@@ -96,8 +97,11 @@ def seeing(model: nn.Module) -> Iterator[Seen]:
     class SeeFunctional(TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):
             if func is functional.batch_norm and not inside:
-                given = dict(zip(("input", "mean", "var", "weight", "bias", "training"), args, strict=False))
-                seen.functional.append(bool((given | (kwargs or {})).get("training", False)))
+                names = ("input", "running_mean", "running_var", "weight", "bias", "training")
+                given = dict(zip(names, args, strict=False)) | (kwargs or {})
+                mean, var = given.get("running_mean"), given.get("running_var")
+                new = mean is not None and var is not None and bool((mean == 0).all() and (var == 1).all())
+                seen.functional.append((bool(given.get("training", False)), new))
             return func(*args, **(kwargs or {}))
 
     try:
@@ -131,7 +135,7 @@ def _call(norm: nn.Module, x: Tensor, producer: str, masked: bool) -> Call:
         if ghost and uses_batch and len(x) > ghost:
             values = per_channel * (len(x) // -(-len(x) // ghost)) // len(x)
     elif kind == "instance":
-        values = per_channel // len(x) if x.dim() > 2 else 1
+        values = x[0].numel() if x.dim() == norm._get_no_batch_dim() else x[0, 0].numel()
     elif kind == "group":
         values = x[0].numel() // norm.num_groups
     else:

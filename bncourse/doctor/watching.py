@@ -1,6 +1,6 @@
 """Look on while a model trains and is evaluated."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -9,19 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from bncourse.doctor import rules_watching  # noqa: F401  (importing it registers its rules)
-from bncourse.doctor.diagnosis import examine, examined, sorted_and_merged
+from bncourse.doctor.diagnosis import check_types, examine, examined, sorted_and_merged
 from bncourse.doctor.finding import Diagnosis
 from bncourse.doctor.norms import batch_norms, norm_parameters, tracks
 from bncourse.doctor.patient import Patient
 from bncourse.doctor.rule import findings_of
+from bncourse.doctor.rules_optimizer import unknown_norms
 from bncourse.doctor.seen import Moments, moments_of
 from bncourse.doctor.words import plural
 from bncourse.probes import as_written
+from bncourse.surgery.inputs import tensors_in
 from bncourse.surgery.norms import plain_model
 
 __all__ = ["watch"]
 
 NOT_YET = ("BN-S03", "BN-S05", "BN-S07")  # what a model in the middle of its training need not hear
+SEEN_BETTER = {("BN-S14", "note")}  # that statistics will move: BN-W02 says whether they did
 KEPT = 400  # calls of a norm whose means are kept
 
 
@@ -32,10 +35,11 @@ class Event(NamedTuple):
         forward: the number of the model's forward pass that it belongs to.
         step: how many optimizer steps came before.
         grad: whether gradients were recorded when the model was called.
-        training: its mode; ``model_training``: the model's.
+        training: its mode; ``model_training``: the model's when it was called.
         moved: whether its statistics moved.
         again: whether it was computed again, in the backward pass.
-        values: how many values each channel has.
+        values: how many values each channel has, in all samples.
+        samples: the batch size.
         finite: whether its statistics are finite afterwards.
         moments: of its input; None in evaluation.
         momentum: of the norm at that time.
@@ -49,6 +53,7 @@ class Event(NamedTuple):
     moved: bool
     again: bool
     values: int
+    samples: int
     finite: bool
     moments: Moments | None
     momentum: float | None
@@ -63,11 +68,36 @@ class Record:
         self.events: dict[str, list[Event]] = defaultdict(list)
         self.forwards = 0
         self.steps = 0
-        self.forwards_before_step: list[int] = []  # with gradients, since the step before
-        self.stopped = {
-            name: [(value, value.detach().clone()) for value in norm_parameters(norm) if not value.requires_grad]
+        self.passes: dict[int, int] = {}  # of each forward pass with gradients, how many steps came before
+        self.used: set[int] = set()  # the forward passes whose outputs a backward pass came through
+        self.before = {
+            name: [(value, value.detach().clone(), value.requires_grad) for value in norm_parameters(norm)]
             for name, norm in self.norms.items()
         }
+        self.reached: set[str] = set()  # the norms that gradients reached which the optimizer uses
+
+    def unused(self) -> set[int]:
+        """The forward passes with gradients that no backward pass came through; of the last one it is not known."""
+        return set(self.passes) - self.used - {self.forwards} if self.steps else set()
+
+    def passes_for_each_step(self) -> list[int]:
+        """How many forward passes gave gradients for each step, from the first step that any did."""
+        unused = self.unused()
+        counts = Counter(step for forward, step in self.passes.items() if forward not in unused and step < self.steps)
+        return [*counts.values()]
+
+    def look_at_gradients(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        """Which norms' parameters the step to come can change."""
+        if waiting := set(self.norms) - self.reached:
+            _, unknown = unknown_norms(self.model, optimizer)
+            for name in waiting - set(unknown):
+                if any(value.grad is not None for value in norm_parameters(self.norms[name])):
+                    self.reached.add(name)
+
+    def is_idle(self, name: str) -> bool:
+        """Whether steps were made, and neither they nor another optimizer's changed gamma or beta of this norm."""
+        same = all(torch.equal(value.detach(), old) for value, old, _ in self.before[name])
+        return self.steps > 0 and name not in self.reached and same
 
 
 @contextmanager
@@ -83,10 +113,9 @@ def watch(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> I
         a ``Diagnosis``, filled when the block ends: what happened in it, and what the static rules say afterwards.
 
     Raises:
-        TypeError: a model that is not a module.
+        TypeError: a model or an optimizer that is not one.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_types(model, optimizer)
     plain, diagnosis = plain_model(model), Diagnosis()
     record = Record(plain)
     with as_written(model), _hooked(model, plain, optimizer, record):
@@ -96,7 +125,9 @@ def watch(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> I
             seen = f"{plural(record.forwards, 'forward pass')} and {plural(record.steps, 'step')}"
             diagnosis.examined = f"{examined(plain)}, watched for {seen}"
             static = examine(Patient(model, optimizer=optimizer)).findings
-            found = [finding for finding in static if finding.rule not in NOT_YET]
+            found = [
+                each for each in static if (each.rule, each.severity) not in SEEN_BETTER and each.rule not in NOT_YET
+            ]
             diagnosis.findings = sorted_and_merged([*findings_of(record, "watch"), *found])
 
 
@@ -104,7 +135,7 @@ def watch(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> I
 def _hooked(
     model: nn.Module, plain: nn.Module, optimizer: torch.optim.Optimizer | None, record: Record
 ) -> Iterator[None]:
-    state: dict[str, Any] = {"grad": None, "depth": 0, "since": 0}
+    state: dict[str, Any] = {"grad": None, "training": None, "depth": 0}
     before: dict[nn.Module, tuple] = {}
     names = {norm: name for name, norm in record.norms.items()}
     handles = []
@@ -114,13 +145,27 @@ def _hooked(
             return
         if state["depth"] == 0:
             record.forwards += 1
-            state["grad"] = torch.is_grad_enabled()
-            state["since"] += state["grad"]
+            state["grad"], state["training"] = torch.is_grad_enabled(), plain.training
+            if state["grad"]:
+                record.passes[record.forwards] = record.steps
         state["depth"] += 1
 
     def model_returned(module: nn.Module, args: tuple, output: Any) -> None:
         if torch._C._current_graph_task_id() == -1 and state["depth"]:
             state["depth"] -= 1
+            if state["depth"] == 0 and state["grad"]:
+                note_use(output, record.forwards)
+
+    def note_use(output: Any, forward: int) -> None:
+        """Notice when a backward pass comes through an output; where no tensor of it can tell, it counts as used."""
+        hooks = []
+        with suppress(RuntimeError):  # of torch.func's tensors
+            for tensor in tensors_in(output):
+                if tensor.requires_grad:
+                    hooks.append(tensor.register_hook(lambda _: record.used.add(forward)))
+        handles.extend(hooks)
+        if not hooks:
+            record.used.add(forward)
 
     def norm_called(norm: nn.Module, args: tuple, kwargs: dict) -> None:
         before[norm] = _statistics(norm)
@@ -142,10 +187,11 @@ def _hooked(
                 record.steps,
                 bool(grad),
                 norm.training,
-                plain.training,
+                state["training"] if state["depth"] or again else plain.training,
                 moved,
                 again,
                 values,
+                len(x),
                 finite,
                 moments,
                 getattr(norm, "momentum", 0.1),
@@ -154,8 +200,6 @@ def _hooked(
 
     def stepped(*_) -> None:
         record.steps += 1
-        record.forwards_before_step.append(state["since"])
-        state["since"] = 0
 
     try:
         handles.append(model.register_forward_pre_hook(model_called))
@@ -165,6 +209,7 @@ def _hooked(
                 handles.append(norm.register_forward_pre_hook(norm_called, with_kwargs=True))
                 handles.append(norm.register_forward_hook(norm_returned, with_kwargs=True, always_call=True))
         if optimizer is not None:
+            handles.append(optimizer.register_step_pre_hook(record.look_at_gradients))
             handles.append(optimizer.register_step_post_hook(stepped))
         yield
     finally:

@@ -1,6 +1,8 @@
 """Numbers and names as the findings say them."""
 
-__all__ = ["first_line", "number", "of", "plural"]
+from collections.abc import Collection
+
+__all__ = ["first_line", "freezing", "number", "of", "plural"]
 
 
 def number(value: float) -> str:
@@ -18,6 +20,18 @@ def of(some, all_of_them, noun: str = "batch norm", verb: str = "") -> str:
     said = f"{len(some)} of {plural(len(all_of_them), noun)}"
     singular = {"have": "has", "are": "is", "were": "was"}.get(verb, f"{verb}s")
     return f"{said} {singular if len(some) == 1 else verb}" if verb else said
+
+
+def freezing(some: Collection[str], all_of_them: Collection[str]) -> str:
+    """The call of ``surgery.freeze`` for some of the norms: by the part of the model that has these and no others."""
+    if len(some) == len(all_of_them):
+        return "surgery.freeze(model)"
+    part = next(iter(some), "")
+    while part:
+        if {name for name in all_of_them if f"{name}.".startswith(f"{part}.")} == set(some):
+            return f"surgery.freeze(model, where={part!r})"
+        part = part.rpartition(".")[0]
+    return "surgery.freeze(model, where=...), of the frozen part"
 
 
 def first_line(error: BaseException) -> str:

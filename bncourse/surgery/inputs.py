@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Call", "call_with", "convert", "tensors_in"]
+__all__ = ["Call", "call_with", "convert", "described", "tensors_in"]
 
 Call = Callable[[nn.Module, Any], Any]
 
@@ -41,12 +41,15 @@ def call_with(model: nn.Module, batch: Any) -> Any:
     except (TypeError, AttributeError, LookupError) as error:
         raise TypeError(
             f"batches must be inputs of the model (expected a tensor, a tuple that begins with the inputs, or a "
-            f"dictionary of forward's arguments), got {_described(batch)}, with which it raised "
+            f"dictionary of forward's arguments), got {described(batch)}, with which it raised "
             f"{type(error).__name__}: {error}. Say how to call it: call=lambda model, batch: ..."
         ) from error
 
 
-def _described(batch: Any) -> str:
+def described(batch: Any) -> str:
+    """A batch in a few words, for messages: its type, and its shape, keys or elements."""
+    if isinstance(batch, Tensor):
+        return f"a Tensor of shape {tuple(batch.shape)}"
     if isinstance(batch, Mapping):
         return f"a {type(batch).__name__} with the keys {', '.join(map(repr, batch))}"
     if isinstance(batch, list | tuple):

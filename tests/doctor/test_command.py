@@ -103,7 +103,20 @@ def test_exit_codes(shop, capsys):
         (["shop:healthy", "--input", "8,1,28,28", "--batch", "b.pt"], "exclude each other"),
         (["shop:healthy", "--batch", "absent.pt"], "--batch must be a file of torch.save"),
         (["shop:healthy", "--batch", "model.pt"], "got model.pt: torch.load(weights_only=True) refuses it"),
-        (["shop:healthy", "--checkpoint", "other.pt"], "must be one of this model: lacks 0.0.weight"),
+        (
+            ["shop:healthy", "--checkpoint", "other.pt"],
+            "must be one of this model: lacks 0.0.weight, 0.1.weight, 0.1.bias and 5 more; has also weight, bias",
+        ),
+        (
+            ["shop:healthy", "--checkpoint", "run.pt"],
+            "must have a state_dict, got dict with the keys 'epoch', 'model', 'history'",
+        ),
+        (
+            ["shop:healthy", "--batch", "named.pt"],
+            "batch must fit the model, which raised TypeError: conv2d() received an invalid combination of arguments",
+        ),
+        (["shop:healthy", "--batch", "named.pt"], "(batch: a dict with the keys 'image', 'label')"),
+        (["shop:healthy", "--input", "8,28,28"], "(batch: a Tensor of shape (8, 28, 28))"),
         (["shop:healthy", "--checkpoint", "shapes.pt"], "must be one of this model"),
         (["shop:healthy", "--checkpoint", "number.pt"], "must have a state_dict, got int"),
         (["shop:healthy", "--select", "E501"], "must be ids of rules or begin one, got 'E501'"),
@@ -117,6 +130,8 @@ def test_bad_input_is_one_line(shop, capsys, arguments, message):
 
     torch.save({key: torch.zeros(2, 2) for key in module.healthy().state_dict()}, "shapes.pt")
     torch.save(3, "number.pt")
+    torch.save({"epoch": 3, "model": "small_cnn", "history": {"loss": [0.1]}}, "run.pt")
+    torch.save({"image": torch.zeros(8, 1, 28, 28), "label": torch.zeros(8)}, "named.pt")
     assert doctor(*arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("bncourse doctor: ") and err.count("\n") == 1
@@ -137,7 +152,9 @@ def test_a_file_of_batches_and_a_checkpoint(shop, capsys):
     state = module.healthy().state_dict()
     torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, "whole.pt")
     torch.save({key: value for key, value in state.items() if "running" not in key}, "bare.pt")
+    torch.save({"model": "small_cnn", "ema": state}, "averaged.pt")
     torch.save((torch.rand(16, 1, 28, 28), torch.arange(16) % 10), "batch.pt")
+    assert doctor("shop:healthy", "--checkpoint", "averaged.pt", "--fail-on", "error") == 0
     assert doctor("shop:healthy", "--checkpoint", "whole.pt", "--batch", "batch.pt", "--fail-on", "error") == 0
     assert doctor("shop:healthy", "--checkpoint", "bare.pt", "--fail-on", "error") == 1
     assert "BN-S06 0.1 and 1 more" in capsys.readouterr().out
@@ -189,3 +206,9 @@ def test_a_name_longer_than_its_column():
     long = Finding("BN-S01", "error", "a" * 60, "measured", "fix", 3, ("a" * 60, "b"))
     text = str(Diagnosis([long], "1 batch norm"))
     assert "".join(line[16:30].strip() for line in text.splitlines()[4:]).replace(" ", "") == "a" * 60 + "and1more"
+
+
+def test_a_name_is_broken_after_a_dot():
+    long = Finding("BN-S01", "error", "student.backbone.layer4.1.bn2", "measured", "fix", 3)
+    lines = [line[16:30].strip() for line in str(Diagnosis([long], "1 batch norm")).splitlines()[4:]]
+    assert lines == ["student.", "backbone.", "layer4.1.bn2", ""]

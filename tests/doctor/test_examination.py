@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from bncourse.doctor import diagnose, watch
 from bncourse.models import small_cnn
@@ -85,6 +86,23 @@ def test_a_model_is_left_to_the_bit(name, training):
     assert same(before, state_of(model))
     if name == "draws":
         assert model.calls == 0
+
+
+class Augmented(Dataset):
+    """It draws numbers of all kinds, as augmentation does."""
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, index):
+        return torch.randn(3, 4, 4) + random.random() + np.random.rand(), index % 2  # noqa: NPY002
+
+
+def test_a_shuffling_loader_takes_no_random_numbers_away():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2))
+    before = state_of(model)
+    diagnose(model, DataLoader(Augmented(), 4, shuffle=True))
+    assert same(before, state_of(model))
 
 
 def test_a_model_that_fails_is_left_too():

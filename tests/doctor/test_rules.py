@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bncourse.data import Examples, load
 from bncourse.doctor import RULES, diagnose, watch
+from bncourse.doctor.words import freezing
 from bncourse.models import small_cnn
 from bncourse.surgery import convert_norms, fold, freeze, recalibrate
 
@@ -736,9 +737,180 @@ def test_losses_of_many_forms_are_the_same_loss():
     assert said[0] == said[1] == said[2] and said[0][0].startswith("loss ")
 
 
+def test_one_score_for_two_classes_is_no_loss():
+    """The first batch of sorted data has one class; cross-entropy would be 0 and say that all is well."""
+    stale = nn.Sequential(trained()[:-1], nn.LazyLinear(1))
+    stale(batch(2)[0])
+    norms(stale)[1].running_mean.sub_(5)
+    x, y = batch()
+    found = {one.rule: one for one in diagnose(stale, (x, torch.zeros_like(y))).findings}
+    assert found["BN-F01"].severity == "warning" and found["BN-F01"].measured.startswith("outputs change by ")
+
+
 def test_a_loss_that_raises():
     with pytest.raises(ValueError, match="loss must take the model's output and the targets, raised IndexError"):
         diagnose(trained(), batch(), loss=lambda output, targets: output[99999])
+
+
+class Backbone(nn.Module):
+    """The healthy model as a backbone, with a head; ``how`` its features get there."""
+
+    def __init__(self, how=""):
+        super().__init__()
+        self.backbone, self.head, self.how = trained(True)[:-1], trained(True)[-1], how
+
+    def forward(self, x):
+        with torch.set_grad_enabled(self.how != "no_grad"):
+            features = self.backbone(x)
+        return self.head(features.detach() if self.how == "detach" else features)
+
+
+@pytest.mark.parametrize("how", ["no_grad", "detach", "left out"])
+def test_a_backbone_that_no_step_changes_is_frozen_too(how):
+    model = Backbone(how)
+    optimizer = torch.optim.SGD((model.head if how == "left out" else model).parameters(), 0.1)
+    with watch(model, optimizer) as diagnosis:
+        steps(model, optimizer, 3)
+    (found,) = (one for one in diagnosis.findings if one.severity != "note")
+    assert (found.rule, found.modules, found.fix) == (
+        "BN-W02",
+        ("backbone.0.1", "backbone.2.1"),
+        "surgery.freeze(model)",
+    )
+    assert found.measured.startswith("its statistics moved 3 times, and no step changed gamma and beta")
+    static = [(one.rule, one.severity) for one in diagnose(model, optimizer=optimizer).findings]
+    assert (("BN-S14", "note") in static) == (how == "left out")
+
+
+def test_a_backbone_with_an_optimizer_of_its_own_is_not_frozen():
+    model = Backbone()
+    slow, optimizer = torch.optim.SGD(model.backbone.parameters(), 0.01), torch.optim.SGD(model.head.parameters(), 0.1)
+    optimizer.register_step_post_hook(lambda *_: slow.step())
+    with watch(model, optimizer) as diagnosis:
+        steps(model, optimizer, 2)
+    assert not diagnosis.findings, f"{diagnosis}"
+
+
+@pytest.mark.parametrize("layers", [(0, 1, 2), (1, 0, 2)])
+def test_a_first_norm_is_left_out_with_the_layer_after_it(layers):
+    """An input norm, or one after a layer: the optimizer has the head alone."""
+    parts = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
+    model = nn.Sequential(*(parts[index] for index in layers))
+    found = diagnose(model, optimizer=torch.optim.SGD(model[2].parameters(), 0.1)).findings
+    assert {"BN-S14"} == {one.rule for one in found} - {"BN-S05", "BN-S20"}
+    found = diagnose(model, optimizer=torch.optim.SGD([*parts[0].parameters(), *parts[2].parameters()], 0.1)).findings
+    assert {"BN-S24"} == {one.rule for one in found} - {"BN-S05", "BN-S20"}
+
+
+def test_the_call_that_freezes_names_the_part():
+    norms = ["stem.norm", "blocks.1.norm", "blocks.10.norm", "blocks.10.again.norm", "head.norm"]
+    calls = [freezing(some, norms) for some in (norms, norms[1:4], norms[1:2], norms[2:4], norms[:2])]
+    assert calls[:2] == ["surgery.freeze(model)", "surgery.freeze(model, where='blocks')"]
+    assert calls[2:4] == [f"surgery.freeze(model, where='blocks.{part}')" for part in ("1.norm", "10")]
+    assert calls[4] == "surgery.freeze(model, where=...), of the frozen part"
+
+
+def test_a_validation_with_gradients_is_no_accumulation():
+    def careless(model, optimizer):
+        for _ in range(2):
+            steps(model, optimizer, 2)
+            for start in (0, 64):
+                model(batch()[0][start : start + 64])
+
+    found = watched(lambda: trained(True), careless).findings
+    assert [(one.rule, one.severity) for one in found] == [("BN-W01", "note")]
+    assert found[0].measured.startswith("3 forward passes moved the statistics of 2 of 2 batch norms, and no backward")
+
+
+class PutsItselfIntoTraining(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = trained()
+
+    def forward(self, x):
+        return self.inner.train()(x)
+
+
+def test_a_forward_pass_that_undoes_eval():
+    model = PutsItselfIntoTraining().eval()
+    found = {one.rule: one for one in diagnose(model, batch()).findings}
+    assert "it undoes model.eval()" in found["BN-F04"].fix and "BN-S16" not in found
+    with watch(model) as diagnosis, torch.no_grad():
+        model(batch()[0])
+    found = {one.rule: one for one in diagnosis.findings}
+    assert "though model.eval() had been called" in found["BN-W01"].measured
+
+
+def test_steps_on_one_sample_are_told_and_so_are_the_samples_of_accumulation():
+    def one_by_one(model, optimizer):
+        for start in range(2):
+            functional.cross_entropy(model(batch()[0][start : start + 1]), batch()[1][start : start + 1]).backward()
+        optimizer.step()
+
+    found = {one.rule: one for one in watched(lambda: trained(True), one_by_one).findings}
+    assert found["BN-W11"].severity == "warning"
+    assert found["BN-W11"].measured.startswith("1 sample in every training pass (2 of 2 batch norms")
+    assert found["BN-W04"].measured.endswith("in one pass are 49, of 1 sample")
+    plain = watched(lambda: nn.Sequential(nn.Flatten(), nn.LayerNorm(196), nn.Linear(196, 10)), one_by_one)
+    assert not plain.findings  # batches mean nothing to it
+
+
+def test_instance_norm_that_takes_samples_for_channels():
+    x = torch.randn(32, 6)
+    found = {one.rule: one for one in diagnose(nn.Sequential(nn.InstanceNorm1d(6)), x).findings}
+    assert list(found) == ["BN-F07"] and "(32, 6) for one sample of 32 channels" in found["BN-F07"].measured
+    assert not diagnose(nn.Sequential(nn.InstanceNorm1d(6)), x[:, :, None] * torch.randn(9)).findings
+    assert not diagnose(nn.Sequential(nn.InstanceNorm1d(32)), x).findings  # one sample, as it should be
+
+
+class NeverTraining(nn.Module):
+    def __init__(self, mean):
+        super().__init__()
+        self.register_buffer("mean", torch.full((4,), mean))
+        self.register_buffer("var", torch.ones(4))
+
+    def forward(self, x):
+        return functional.batch_norm(x, self.mean, self.var)
+
+
+def test_functional_batch_norm_without_its_flag():
+    sick, frozen = (diagnose(NeverTraining(mean), torch.randn(64, 4)) for mean in (0.0, 0.5))
+    assert sick.examined == frozen.examined == "no norms, 1 call of functional.batch_norm"
+    assert (
+        "training=False in training: 1 of 1 call" in next(one for one in sick.findings if one.rule == "BN-F11").measured
+    )
+    assert not frozen.findings
+
+
+def test_inputs_that_are_scaled_otherwise_come_before_recalibration():
+    x, y = batch()
+    found = {one.rule: one for one in diagnose(trained(), (x * 255, y)).findings}
+    assert found["BN-F01"].fix.startswith("see BN-F02")
+    stale = trained()
+    norms(stale)[1].running_var.mul_(50)
+    found = {one.rule: one for one in diagnose(stale, (x, y)).findings}
+    assert found["BN-F01"].fix.startswith("surgery.recalibrate")
+
+
+def test_a_model_without_gradients_in_training_mode_is_told_what_to_do():
+    found = {one.rule: one for one in diagnose(trained(True).requires_grad_(False)).findings}
+    assert found["BN-S14"].fix == "model.eval(): nothing in it is trained"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"averaged": {"0.weight": torch.ones(1)}}, "averaged must be a torch.nn.Module or a list of them, got dict"),
+        ({"averaged": [nn.ReLU(), "ema"]}, "averaged must be a torch.nn.Module or a list of them, got str"),
+        ({"optimizer": "sgd"}, "optimizer must be a torch.optim.Optimizer, got str"),
+    ],
+)
+def test_what_is_not_a_model_or_an_optimizer(given, message):
+    with pytest.raises(TypeError, match=message):
+        diagnose(nn.BatchNorm1d(2), **given)
+    if "optimizer" in given:
+        with pytest.raises(TypeError, match=message), watch(nn.BatchNorm1d(2), **given):
+            pass
 
 
 def test_every_rule_has_a_case():
