@@ -297,7 +297,7 @@ WRONG = {
         (lambda sizes: torch.tensor(sizes) / sum(sizes), ""),
     ],
     "kept-activations": [
-        (len, "is there once"),
+        (len, "counts once"),
         (lambda layers: len(layers) + 1, "Who keeps WHAT"),
         (lambda layers: len(layers) - 1, ""),
         (lambda layers: sum(layer != "relu" for layer in layers), ""),

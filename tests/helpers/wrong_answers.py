@@ -512,7 +512,7 @@ WRONG = {
         (nn.Identity, ""),
     ],
     "zoo-gradient-check": [
-        (gradient_at_two, "Take at least 4 samples"),
+        (gradient_at_two, "Use at least 4 samples"),
         (gradient_at_two, "Weigh the outputs differently"),
         (summed_in_double, "Weigh the outputs differently"),
         (gradient_too_tolerant, "small tolerance"),
