@@ -47,7 +47,7 @@ def bar(env) -> str:
     ledger = env.app.builder.get_relative_uri(env.docname, "ledger")
     words = {"holds": "hold", "holds if": "hold under a condition", "does not hold": "do not hold"}
     parts = "".join(
-        f'<li class="verdict {colour(verdict)}" style="flex-grow: {counts[verdict]}">'
+        f'<li class="verdict {colour(verdict)}" style="--share: {counts[verdict] / counts.total():.2f}">'
         f'<a class="reference internal" href="{ledger}?verdict={verdict.replace(" ", "-")}">'
         f"{counts[verdict]} {words.get(verdict, 'undecided')}</a></li>"
         for verdict in ("holds", "holds if", "does not hold", "undecided here")
