@@ -86,7 +86,9 @@ class MeasuredDirective(SphinxDirective):
         self.env.note_dependency(str(RESULTS))
         results, what = json.loads(RESULTS.read_text(encoding="utf-8")), self.arguments[0]
         if what == "folded":
-            return [nodes.raw("", folded(results["folded"]), format="html")]
+            others = len(results["public"]) - len(results["folded"])
+            said = f"{others} of the {len(results['public'])} architectures have no batch norms; in the others:"
+            return [nodes.paragraph("", said), nodes.raw("", folded(results["folded"]), format="html")]
         if what == "speed":
             return [nodes.paragraph("", speed(next(row for row in results["shown"] if "forward" in row)))]
         answer = next(row[what] for row in results["shown"] if what in row)
@@ -98,13 +100,19 @@ def folded(rows: list[dict]) -> str:
     lines = []
     for row in sorted(rows, key=lambda row: row["name"]):
         torch = "refused" if "torch_said" in row else row["torch"]
-        cells = [escape(row["name"]), row["norms"], row["ours"], torch]
+        offs = [row[f"{who}_off"] for who in ("ours", "torch") if row[who]]
+        cells = [escape(row["name"]), row["norms"], row["ours"], torch, power(max(offs)) if offs else ""]
         lines.append(f"<tr>{''.join(f'<td><p>{cell}</p></td>' for cell in cells)}</tr>")
     total = [sum(row[key] for row in rows) for key in ("norms", "ours", "torch")]
-    cells = "".join(f"<td><p><strong>{cell}</strong></p></td>" for cell in ["together", *total])
-    return table(
-        "folded", ["Architecture", "Batch norms", "surgery.fold", "torch.fx's fuse"], [*lines, f"<tr>{cells}</tr>"]
-    )
+    cells = "".join(f"<td><p><strong>{cell}</strong></p></td>" for cell in ["together", *total, ""])
+    heads = ["Architecture", "Batch norms", "surgery.fold", "torch.fx's fuse", "Outputs differ by"]
+    return table("folded", heads, [*lines, f"<tr>{cells}</tr>"])
+
+
+def power(value: float) -> str:
+    """A number with one digit: 3 · 10⁻⁶."""
+    digit, exponent = f"{value:.0e}".split("e")
+    return f"{digit} · 10<sup>{int(exponent)}</sup>".replace("-", "−")
 
 
 def speed(times: dict[str, float]) -> str:
