@@ -23,8 +23,9 @@ __all__ = ["SHOWN", "folded", "shown", "speed"]
 SHOWN = "pytorchcv resnet20_cifar10"
 
 SIDES = {  # pixels, where 64 are too few or others are built in
-    **dict.fromkeys(("torchvision inception_v3", "timm levit_128s", "torchvision maxvit_t"), 224),
+    **dict.fromkeys(("timm levit_128s", "torchvision maxvit_t"), 224),
     "timm botnet26t_256": 256,
+    "torchvision inception_v3": 299,
 }
 
 

@@ -1,7 +1,6 @@
 """What the doctor finds, and how it says so."""
 
 import json
-import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -9,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 __all__ = ["SEVERITIES", "Diagnosis", "Finding"]
 
 SEVERITIES = ("error", "warning", "note")  # worst first
-WIDTHS = (8, 6, 14, 41)  # of the table's columns: 72 with the spaces between them, as many as a page shows
+WIDTH = 72  # columns, as many as a page shows
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Finding:
 
 @dataclass
 class Diagnosis:
-    """What was found in a model; it prints as a table, the worst first.
+    """What was found in a model; it prints as a list, the worst first.
 
     Attributes:
         findings: the worst first.
@@ -66,13 +65,11 @@ class Diagnosis:
 
     def __str__(self) -> str:
         lines = [f"{self.examined}: {_counted(self.findings)}"]
-        if self.findings:
-            lines += ["", *_row("severity", "rule", "layer", "what was measured, and what to do")]
-            lines.append(" ".join("-" * width for width in WIDTHS))
         for finding in self.findings:
             others = f" and {len(finding.modules) - 1} more" if len(finding.modules) > 1 else ""
-            lines += _row(finding.severity, finding.rule, (finding.module or "the model") + others, finding.measured)
-            lines += _row("", "", "", f"-> {finding.fix} (chapter {finding.chapter})")
+            lines += ["", f"{finding.severity} {finding.rule} in {finding.module or 'the model'}{others}"]
+            lines += _wrapped(finding.measured, "  ")
+            lines += _wrapped(f"{finding.fix} (chapter {finding.chapter})", "  -> ")
         return "\n".join(lines)
 
 
@@ -82,18 +79,13 @@ def _counted(findings: list[Finding]) -> str:
     return ", ".join(said) or "nothing found"
 
 
-class _Names(textwrap.TextWrapper):
-    """Breaks the names of layers after a dot."""
-
-    wordsep_re = re.compile(r"(\s+|(?<=\.)(?=\w))")
-
-
-def _row(severity: str, rule: str, layer: str, text: str) -> list[str]:
-    cells = [[severity], [rule], _Names(WIDTHS[2]).wrap(layer), textwrap.wrap(text, WIDTHS[3])]
-    wrapped = [cell or [""] for cell in cells]
-    height = max(map(len, wrapped))
-    columns = [part + [""] * (height - len(part)) for part in wrapped]
-    return [
-        " ".join(f"{part:{width}}" for part, width in zip(line, WIDTHS, strict=True)).rstrip()
-        for line in zip(*columns, strict=True)
-    ]
+def _wrapped(text: str, begin: str) -> list[str]:
+    """Lines that begin at the same column, with names and words in one piece."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=begin,
+        subsequent_indent=" " * len(begin),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

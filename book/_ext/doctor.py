@@ -86,32 +86,46 @@ class MeasuredDirective(SphinxDirective):
         self.env.note_dependency(str(RESULTS))
         results, what = json.loads(RESULTS.read_text(encoding="utf-8")), self.arguments[0]
         if what == "folded":
-            return [nodes.raw("", folded(results["folded"]), format="html")]
+            return [nodes.raw("", folded(results["folded"], len(results["public"])), format="html")]
         if what == "speed":
             return [nodes.paragraph("", speed(next(row for row in results["shown"] if "forward" in row)))]
         answer = next(row[what] for row in results["shown"] if what in row)
         return [nodes.literal_block(answer, answer, language="text")]
 
 
-def folded(rows: list[dict]) -> str:
-    """For each public architecture, how many of its batch norms were folded; "refused", where that raised an error."""
-    lines = []
+def folded(rows: list[dict], looked_at: int) -> str:
+    """For each public architecture, how many of its batch norms were folded; "refused", where that raised an error.
+
+    ``rows`` are those that have batch norms, of all that were ``looked_at``.
+    """
+    lines, largest = [], 0.0
     for row in sorted(rows, key=lambda row: row["name"]):
         torch = "refused" if "torch_said" in row else row["torch"]
-        cells = [escape(row["name"]), row["norms"], row["ours"], torch]
+        off = max((row[f"{who}_off"] for who in ("ours", "torch") if row[who]), default=0.0)
+        cells = [escape(row["name"]), row["norms"], row["ours"], torch, power(off) if off else ""]
         lines.append(f"<tr>{''.join(f'<td><p>{cell}</p></td>' for cell in cells)}</tr>")
+        largest = max(largest, off)
     total = [sum(row[key] for row in rows) for key in ("norms", "ours", "torch")]
-    cells = "".join(f"<td><p><strong>{cell}</strong></p></td>" for cell in ["together", *total])
-    return table(
-        "folded", ["Architecture", "Batch norms", "surgery.fold", "torch.fx's fuse"], [*lines, f"<tr>{cells}</tr>"]
+    cells = "".join(f"<td><p><strong>{cell}</strong></p></td>" for cell in ["together", *total, power(largest)])
+    heads = ["Architecture", "Batch norms", "surgery.fold", "torch.fx's fuse", "Outputs differ by"]
+    return (
+        f"<p>{looked_at - len(rows)} of the {looked_at} architectures have no batch norms. In the others, with the "
+        "largest difference of the outputs of either, as a share of their size:</p>"
+        + table("folded", heads, [*lines, f"<tr>{cells}</tr>"])
     )
+
+
+def power(value: float) -> str:
+    """A number with one digit: 3 · 10⁻⁶."""
+    digit, exponent = f"{value:.0e}".split("e")
+    return f"{digit} · 10<sup>{int(exponent)}</sup>".replace("-", "−")
 
 
 def speed(times: dict[str, float]) -> str:
     ratio = times["examination"] / times["forward"]
     return (
-        f"How long it takes: for a ResNet-50 and 8 images of 224×224 pixels, one forward pass takes "
-        f"{times['forward']:.1f} s of one core, the static rules alone take {times['static']:.1f} s, "
+        f"For a ResNet-50 and 8 images of 224×224 pixels, one forward pass takes {times['forward']:.1f} s of one core, "
+        f"the static rules alone take {times['static']:.1f} s, "
         f"and an examination with that batch takes {times['examination']:.1f} s, as long as {ratio:.0f} forward passes."
     )
 
