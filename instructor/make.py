@@ -164,8 +164,8 @@ def about_points(exercise: Exercise, points: float, hidden: int, explained: bool
         share = "shared equally except for " + ", ".join(f"{name} (x {w})" for name, w in exercise.weights.items())
     worth = f"{count(exercise.points, 'point')}" + (f": {points:g} for your explanation, {points:g}" * explained)
     return (
-        f"*Chapter {exercise.chapter}, {exercise.level}, about {exercise.minutes} minutes. Worth {worth} for what "
-        f"passes {public + hidden} cases, {share}: the {public} of the check, and {hidden} more when it is graded.*"
+        f"*Chapter {exercise.chapter}, {exercise.level}, about {exercise.minutes} minutes. Worth {worth} for "
+        f"passing {public + hidden} cases, {share}: the {public} in the check, and {hidden} more at grading.*"
     )
 
 

@@ -2,7 +2,7 @@
 
 A file for each chapter's statements, ``P.toml`` to ``M.toml``, and ``F.toml`` for what others say that the source does
 not; ``units.toml``, the smallest effect that matters in each unit; ``verdicts.toml``, what the committed book found;
-``replicated.toml``, what other seeds gave; ``last_edition.toml`` and ``changes.toml``, what the edition before
+``replicated.toml``, what other seeds gave; ``last_edition.toml`` and ``changes.toml``, what the previous edition
 found, and why that has changed.
 """
 
@@ -75,7 +75,7 @@ class Statement(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A finding whose verdict is another one than in the edition before, and the reason."""
+    """A finding whose verdict differs from that in the previous edition, and the reason."""
 
     edition: str
     finding: str

@@ -1,4 +1,4 @@
-"""The page Changes: which verdicts differ from those of the edition before, and why.
+"""The page Changes: which verdicts differ from those of the previous edition, and why.
 
 ``bncourse/claims/changes.toml`` has the reasons; the tests see that none is missing.
 """
