@@ -28,7 +28,7 @@ GONE = (
     ".headerlink, .times"
 )
 MATHJAX = next(file for file in files("sphinx-mathjax-offline") if file.name == "tex-chtml.js")
-STYLE = "pre { white-space: pre-wrap; overflow-wrap: anywhere } .bn-map, .bn-bar { list-style: none; padding: 0 }"
+STYLE = "pre { white-space: pre-wrap; overflow-wrap: anywhere } .highlight { background: #f4f4f4 } .bn-map, .bn-bar { list-style: none; padding: 0 }"
 FORMULA = re.compile(r"\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL)
 
 
@@ -145,6 +145,7 @@ def write(root: Path = ROOT) -> Path:
     program = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
     if program is None:
         sys.exit("The EPUB needs a chromium, which turns formulas into MathML; there is none on this machine.")
+    shutil.rmtree(root / "_build" / "epub", ignore_errors=True)  # what lies there from before would be packed too
     if not run_sphinx(root, "epub"):
         sys.exit("The EPUB was not built; the reason is above.")
     (made,), target = (root / "_build" / "epub").glob("*.epub"), root / "_build" / f"{NAME}.epub"
