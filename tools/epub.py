@@ -28,7 +28,8 @@ GONE = (
     ".headerlink, .times"
 )
 MATHJAX = next(file for file in files("sphinx-mathjax-offline") if file.name == "tex-chtml.js")
-STYLE = "pre { white-space: pre-wrap; overflow-wrap: anywhere } .highlight { background: #f4f4f4 } .bn-map, .bn-bar { list-style: none; padding: 0 }"
+STYLE = """pre { white-space: pre-wrap; overflow-wrap: anywhere } .highlight { background: #f4f4f4 }
+.bn-map, .bn-bar { list-style: none; padding: 0 }"""
 FORMULA = re.compile(r"\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL)
 
 
