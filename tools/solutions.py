@@ -15,6 +15,7 @@ from tools.toc import ROOT
 
 FILES = ("_config.yml", "_toc.yml", "requirements.txt", "pyproject.toml", "README.md", "LICENSE", "LICENSE-MIT",
          "LICENSE-CC-BY-4.0")  # fmt: skip
+WIDTH = 72  # columns of a cell, as everywhere in the book
 FOLDERS = ("book", "bncourse", "benchmarks", "instructor", "tests/helpers")
 
 
@@ -29,6 +30,8 @@ def copy(root: Path, target: Path) -> None:
     subprocess.run([*command, "--private", target / "_private"], check=True, cwd=root)
     for solved in (target / "_private").glob("*/solution.ipynb"):
         shutil.copy(solved, target / "book" / "exercises" / f"{solved.parent.name}.ipynb")
+    narrow = [sys.executable, "-m", "ruff", "format", "--quiet", "--isolated", f"--line-length={WIDTH}"]
+    subprocess.run([*narrow, target / "book" / "exercises"], check=True)
     shared = target / "_build" / ".executed"
     shared.parent.mkdir(exist_ok=True)
     if not shared.exists():

@@ -168,7 +168,7 @@ class OverviewDirective(SphinxDirective):
                 f"<td><span>0</span> of {questions}</td><td><span>0</span></td>"
                 f"<td><span>0</span> of {predictions}</td><td><span>0</span></td></tr>"
             )
-        names = ("chapter", "answered", "right at once", "predicted", "came true")
+        names = ('<span class="visually-hidden">chapter</span>', "answered", "right at once", "predicted", "came true")
         head = "".join(f'<th scope="col">{name}</th>' for name in names)
         buttons = (
             '<p class="bn-buttons"><button type="button" data-do="export">Export</button>'

@@ -125,7 +125,7 @@ CODE = """() => {
         const padding = parseFloat(style.paddingTop) + parseFloat(style.paddingBottom)
         return (pre.clientHeight - padding) / parseFloat(style.lineHeight)
     }
-    const taught = (pre) => pre.closest('.cell') && !pre.closest('details')
+    const taught = (pre) => pre.closest('.cell_input') && !pre.closest('details')
     const begin = (pre) => pre.textContent.trim().slice(0, 60)
     return [
         seen.filter((pre) => pre.scrollWidth > pre.clientWidth).map(begin),

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from tools.repository import disagreements, setup_cell
-from tools.toc import ROOT, notebooks, pages
+from tools.toc import ROOT, chapters, notebooks, pages
 
-NOTEBOOKS = notebooks()
+NOTEBOOKS, CHAPTERS = notebooks(), chapters()
 ROOMS = (  # a room imports only what stands before it
     *("moved", "files", "checks", "loops", "cpu", "kernels", "standardize", "functional", "layers", "models"),
     *("progress", "devices", "data", "checkpoint", "training", "probes", "experiments", "exploration", "surgery"),
@@ -101,6 +101,15 @@ def test_no_visible_line_is_too_long(path, monkeypatch):
     from cells import as_taught, too_wide
 
     assert not too_wide(as_taught(json.loads(path.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapters_imports_are_behind_a_click(path):
+    """A cell that only imports, in more than a line or two, is not what a reader came for."""
+    for cell in cells(path, "code"):
+        statements = ast.parse(re.sub("^[%!].*", "", "".join(cell["source"]), flags=re.MULTILINE)).body
+        if len(statements) > 2 and all(isinstance(one, (ast.Import, ast.ImportFrom)) for one in statements):
+            assert "hide-input" in cell["metadata"].get("tags", []), "".join(cell["source"])[:60]
 
 
 def test_repository_is_said_once_and_everything_agrees():
