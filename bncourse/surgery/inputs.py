@@ -49,7 +49,7 @@ def call_with(model: nn.Module, batch: Any) -> Any:
 def described(batch: Any) -> str:
     """A batch in a few words, for messages: its type, and its shape, keys or elements."""
     if isinstance(batch, Tensor):
-        return f"a Tensor of shape {tuple(batch.shape)}"
+        return f"a tensor {tuple(batch.shape)}"
     if isinstance(batch, Mapping):
         return f"a {type(batch).__name__} with the keys {', '.join(map(repr, batch))}"
     if isinstance(batch, list | tuple):

@@ -116,7 +116,7 @@ def test_exit_codes(shop, capsys):
             "batch must fit the model, which raised TypeError: conv2d() received an invalid combination of arguments",
         ),
         (["shop:healthy", "--batch", "named.pt"], "(batch: a dict with the keys 'image', 'label')"),
-        (["shop:healthy", "--input", "8,28,28"], "(batch: a Tensor of shape (8, 28, 28))"),
+        (["shop:healthy", "--input", "8,28,28"], "(batch: a tensor (8, 28, 28))"),
         (["shop:healthy", "--checkpoint", "shapes.pt"], "must be one of this model"),
         (["shop:healthy", "--checkpoint", "number.pt"], "must have a state_dict, got int"),
         (["shop:healthy", "--select", "E501"], "must be ids of rules or begin one, got 'E501'"),

@@ -563,7 +563,7 @@ class TestRecalibrateCalls:
         ("model", "batches", "error", "message"),
         [
             (BatchNorm1d(4), [{"image": SORTED}], TypeError, "batches .*expected .* got a dict with the keys 'image'"),
-            (Sum(), [SORTED], TypeError, "batches .*expected .* got a Tensor, .* call=lambda"),
+            (Sum(), [SORTED], TypeError, "batches .*expected .* got a tensor .* call=lambda"),
             (BatchNorm1d(4), [SORTED.numpy()], TypeError, "batches .*expected .* got a ndarray"),
             (BatchNorm1d(4), SORTED, TypeError, r"loader must give batches, expected .* got a tensor \(60, 4\)"),
             (BatchNorm1d(4), [SORTED, SORTED.log()], ValueError, "finite values, got NaN .* in the input of ''"),
