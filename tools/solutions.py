@@ -19,6 +19,12 @@ WIDTH = 72  # columns of a cell, as everywhere in the book
 FOLDERS = ("book", "bncourse", "benchmarks", "instructor", "tests/helpers")
 
 
+def lay_out(notebooks: Path) -> None:
+    """No line of a cell is longer than the book allows."""
+    command = [sys.executable, "-m", "ruff", "format", "--quiet", "--isolated", f"--line-length={WIDTH}"]
+    subprocess.run([*command, notebooks], check=True)
+
+
 def copy(root: Path, target: Path) -> None:
     """The course with solved exercises; what the chapters' notebooks gave is shared with the course."""
     for folder in FOLDERS:
@@ -30,8 +36,7 @@ def copy(root: Path, target: Path) -> None:
     subprocess.run([*command, "--private", target / "_private"], check=True, cwd=root)
     for solved in (target / "_private").glob("*/solution.ipynb"):
         shutil.copy(solved, target / "book" / "exercises" / f"{solved.parent.name}.ipynb")
-    narrow = [sys.executable, "-m", "ruff", "format", "--quiet", "--isolated", f"--line-length={WIDTH}"]
-    subprocess.run([*narrow, target / "book" / "exercises"], check=True)
+    lay_out(target / "book" / "exercises")
     shared = target / "_build" / ".executed"
     shared.parent.mkdir(exist_ok=True)
     if not shared.exists():

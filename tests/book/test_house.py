@@ -112,6 +112,18 @@ def test_a_chapters_imports_are_behind_a_click(path):
             assert "hide-input" in cell["metadata"].get("tags", []), "".join(cell["source"])[:60]
 
 
+def test_the_zoo_asks_for_the_line_only_where_the_bug_stands(monkeypatch):
+    """Not in the edition with solutions, whose creatures are fixed."""
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    from zoo import bug_lines
+
+    sources = ["".join(cell["source"]) for cell in cells(ROOT / "book" / "exercises" / "ex-04-bug-zoo.ipynb", "code")]
+    bugs = bug_lines(sources)
+    assert len(bugs) == 7 and all(bugs.values())
+    fixed = [source.replace("is_grad_enabled", "training") for source in sources]
+    assert bugs.keys() - bug_lines(fixed).keys() == {"Sleepless"}
+
+
 def test_repository_is_said_once_and_everything_agrees():
     assert not disagreements()
 

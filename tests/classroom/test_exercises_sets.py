@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import inspect
 import json
+import shutil
 
 import pytest
 from exercise_sets import NAMES, ROOT, code_cells, make
@@ -14,6 +15,7 @@ import bncourse
 from bncourse.exercises import EXERCISES, CheckFailed, check
 from bncourse.grading.assignment import Assignment
 from bncourse.grading.worker import run_case
+from tools.solutions import lay_out
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,18 @@ def test_solution_scores_every_point(made, name):
     assignment = Assignment.read(made / "private" / name / "autograder.json")
     assert not failed
     assert score(assignment, namespace) == {question.name: question.points for question in assignment.questions}
+
+
+def test_solutions_can_stand_in_the_book(made, tmp_path, monkeypatch):
+    """In the edition for those who learn alone, whose build stops at a line that is too long."""
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    cells = pytest.importorskip("cells")
+    for name in NAMES:
+        shutil.copy(made / "private" / name / "solution.ipynb", tmp_path / f"{name}.ipynb")
+    lay_out(tmp_path)
+    for path in tmp_path.iterdir():
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        assert not cells.too_wide(cells.as_taught(notebook)), path.name
 
 
 @pytest.mark.parametrize("name", NAMES)
