@@ -98,7 +98,8 @@ def claim(name: str, unit: str, prediction: Prediction, *, dataset: str = BOOK_D
     if found == NOT_MEASURABLE and dataset == BOOK_DATA and not quick():
         raise ValueError(f"{name}: runs must give finite numbers, got {prediction.measured}: one diverged")
     facts = {"unit": unit, "predicts": prediction.word, "than": prediction.than, "d": chosen.d, "remark": remark}
-    facts |= {"mean": measured.mean, "low": measured.low, "high": measured.high, "count": measured.count}
+    mean = 0.0 if abs(measured.mean) < chosen.d / 1000 else measured.mean  # what adding up rounded numbers leaves
+    facts |= {"mean": mean, "low": measured.low, "high": measured.high, "count": measured.count}
     facts |= {"seeds": list(seeds), "overlap": getattr(prediction.measured, "overlap", 0.0), "kind": "interval"}
     facts |= {"level": _level(prediction.word, measured, prediction.than, chosen.d), "found": found}
     elsewhere = replicated()["verdicts"].get(name, found)

@@ -151,6 +151,12 @@ def test_a_claim_says_what_it_found(cards):
     assert "<details>" in data["text/html"] and json.dumps(metadata, allow_nan=False)
 
 
+def test_what_adding_up_rounded_numbers_leaves_is_printed_as_nothing(cards):
+    claim("F10.recalibrated", "points", more(runs(7.6e-7)))
+    assert "the difference is 0 points" in cards[0][0]["text/plain"]
+    assert "Measured: 0 [-0.00" in cards[0][0]["text/plain"]
+
+
 @pytest.mark.parametrize(
     ("prediction", "said"),
     [

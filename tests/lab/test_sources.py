@@ -15,6 +15,11 @@ def test_every_statement_has_its_places_in_order():
     assert list(SOURCES) == list(statements())
 
 
+def test_what_the_literature_says_somebody_says():
+    literature = [id for id, one in statements().items() if one.speaker == "The literature says"]
+    assert literature and all(isinstance(SOURCES[id], list) for id in literature)
+
+
 @pytest.mark.parametrize("id", SOURCES)
 def test_a_place_can_be_found_and_its_words_are_few(id):
     places = SOURCES[id]
