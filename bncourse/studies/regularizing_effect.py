@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bncourse.data import DataSet, Examples
+from bncourse.devices import seeded
 from bncourse.probes import Call, watch
 from bncourse.standardize import standardize
 from bncourse.studies.many_networks import ManyLinear, ManyNetworks, SideBySide
@@ -15,6 +16,7 @@ from bncourse.training import Evaluation
 __all__ = [
     "Rotation",
     "at_best_temperature",
+    "dropout_by_layer",
     "noise_by_layer",
     "normalized_in_batches",
     "predicted_noise",
@@ -69,16 +71,37 @@ def noise_by_layer(networks: ManyNetworks, images: Tensor, *, samples: int = 4, 
     size = networks[1].norm.ghost_size
     drawn = torch.randint(images.shape[1], (samples, batches, size), generator=torch.Generator().manual_seed(0))
     drawn[:, :, 0] = torch.arange(samples).unsqueeze(1)
+    return _varies(networks, images[:, drawn.flatten()], slice(0, None, size), samples)
+
+
+@torch.no_grad()
+def dropout_by_layer(networks: ManyNetworks, images: Tensor, *, samples: int = 4, draws: int = 16) -> Tensor:
+    """``noise_by_layer`` of dropout: the variance of the normalized values over what dropout draws, (layers, S).
+
+    The batch is all images, and the copies of a few, so its statistics hardly vary. Dropout comes after the activation,
+    so the first norm sees none.
+
+    Args:
+        networks: with ``dropout``.
+        images: (S, N, F); the first ``samples`` are watched, each in ``draws`` copies.
+    """
+    copies = images[:, :samples].repeat_interleave(draws, 1)
+    with seeded(0):
+        return _varies(networks, torch.cat([images, copies], 1), slice(images.shape[1], None), samples)
+
+
+def _varies(networks: ManyNetworks, batch: Tensor, watched: slice, samples: int) -> Tensor:
+    """Of each of the ``samples``, which stand in the batch as often: over its copies, in every layer (layers, S)."""
     found = []
 
     def note(call: Call) -> None:
-        watched = call.output[:, ::size].unflatten(1, (samples, batches))  # (S, samples, batches, F)
-        gamma = call.layer.norm.weight.view(len(images), 1, -1)
-        found.append((watched.var(2) / gamma**2).mean((1, 2)))
+        copies = call.output[:, watched].unflatten(1, (samples, -1))  # (S, samples, copies, F)
+        gamma = call.layer.norm.weight.view(len(batch), 1, -1)
+        found.append((copies.var(2) / gamma**2).mean((1, 2)))
 
     networks.train()
     with watch(networks, SideBySide, note):
-        networks(images[:, drawn.flatten()])
+        networks(batch)
     return torch.stack(found)
 
 

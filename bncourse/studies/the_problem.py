@@ -107,31 +107,54 @@ class GradientShift:
     Args:
         examples: the batch, images (S, N, F) and labels (S, N).
         rate: the learning rate of those steps.
+        share: instead of such a step, the weights of each earlier linear layer move by this share of their own length.
         layer: which linear layer, counted from 0.
         every: measure at every so many steps.
 
     Attributes:
         mean: of the cosines of the two gradients, (S,); 1 means no shift. NaN before the first measurement.
+        length: of the steps of the earlier layers' weights, as a share of these weights' length, the mean: (S,).
     """
 
-    def __init__(self, networks: ManyNetworks, examples, rate: float, layer: int = 2, every: int = 5) -> None:
-        self.networks, self.examples, self.rate, self.layer, self.every = networks, examples, rate, layer, every
+    def __init__(
+        self,
+        networks: ManyNetworks,
+        examples,
+        rate: float = 0.0,
+        *,
+        share: float | None = None,
+        layer: int = 2,
+        every: int = 5,
+    ) -> None:
+        self.networks, self.examples, self.rate, self.share = networks, examples, rate, share
+        self.layer, self.every = layer, every
         self.cosines: list[Tensor] = []
+        self.lengths: list[Tensor] = []
 
     @property
     def mean(self) -> Tensor:
         return torch.stack([torch.full((len(self.networks.seeds),), torch.nan), *self.cosines]).nanmean(0)
+
+    @property
+    def length(self) -> Tensor:
+        return torch.stack(self.lengths).nanmean(0)
 
     def __call__(self, step: int) -> None:
         if step % self.every:
             return
         twin = copy.deepcopy(self.networks).train()
         earlier = _before(twin, self.layer)
-        weight, earlier = twin[len(earlier)].weight, list(earlier.parameters())
-        before, *gradients = torch.autograd.grad(_loss(twin, *self.examples).sum(), [weight, *earlier])
+        weight = twin[len(earlier)].weight
+        weights = [module.weight for module in earlier if isinstance(module, ManyLinear)]
+        moving = list(earlier.parameters()) if self.share is None else weights
+        before, *gradients = torch.autograd.grad(_loss(twin, *self.examples).sum(), [weight, *moving])
+        starts = [one.detach().clone() for one in weights]
         with torch.no_grad():
-            for parameter, gradient in zip(earlier, gradients, strict=True):
-                parameter -= self.rate * gradient
+            for parameter, gradient in zip(moving, gradients, strict=True):
+                rate = self.rate if self.share is None else self.share * _norm(parameter) / _norm(gradient)
+                parameter -= rate * gradient
+            moves = [_norm(one - start) / _norm(start) for one, start in zip(weights, starts, strict=True)]
+        self.lengths.append(torch.stack(moves).mean(0).flatten())
         (after,) = torch.autograd.grad(_loss(twin, *self.examples).sum(), [weight])
         self.cosines.append(functional.cosine_similarity(before.flatten(1), after.flatten(1)))
 

@@ -8,6 +8,7 @@ from bncourse.studies.many_networks import ManyNetworks, evaluate_many
 from bncourse.studies.regularizing_effect import (
     Rotation,
     at_best_temperature,
+    dropout_by_layer,
     noise_by_layer,
     normalized_in_batches,
     predicted_noise,
@@ -93,6 +94,21 @@ def test_noise_by_layer_is_that_of_many_batches_and_grows():
     torch.testing.assert_close(found[0], (1 + u.square() / 2).mean((1, 2)) / 32, rtol=0.1, atol=0)
     assert (found.diff(dim=0) > 0).all()
     torch.testing.assert_close(noise_by_layer(networks, images, samples=4, batches=200)[0], found[0])
+
+
+def test_the_noise_of_dropout_is_that_of_the_next_layers_sum():
+    """In the second layer, p / (1 - p) times the sum of (weight * activation)², over the variance of that sum."""
+    images = torch.randn(2, 4000, 6, generator=torch.Generator().manual_seed(1))
+    networks = ManyNetworks([6, 64, 64, 64, 3], [0, 1], dropout=0.1).initialize()
+    found = dropout_by_layer(networks, images, draws=64)
+    with torch.no_grad():
+        active = torch.relu(networks[1](networks[0](images)))  # (S, N, 64)
+        weight = networks[4].weight  # (S, 64, 64)
+        noise = active[:, :4].square() @ weight.square() * 0.1 / 0.9  # (S, 4, 64)
+        spread = (active @ weight).var(1, keepdim=True) + (active.square() @ weight.square()).mean(1, True) * 0.1 / 0.9
+    torch.testing.assert_close(found[1], (noise / spread).mean((1, 2)), rtol=0.07, atol=0)
+    assert found[0].max() < 1e-9
+    assert (found.diff(dim=0) > 0).all()
 
 
 def test_the_best_temperature_undoes_a_scale_of_the_scores():

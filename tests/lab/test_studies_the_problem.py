@@ -98,6 +98,26 @@ def test_the_gradients_shift_as_it_does_in_torch():
         assert shift.cosines[0][which].item() == pytest.approx(expected.item(), abs=1e-4)
 
 
+def test_the_gradients_shift_for_a_step_of_a_given_share_of_the_weights():
+    """The same with torch: the first layer's weights move by a tenth of their length, nothing else does."""
+    images, labels = data()
+    shift = GradientShift(ManyNetworks([6, 8, 8, 3], SEEDS), (images, labels), share=0.1, layer=1)
+    shift(5)
+    assert shift.length.tolist() == pytest.approx([0.1, 0.1], rel=1e-4)
+    for which, seed in enumerate(SEEDS):
+        torch.manual_seed(seed)
+        first, second, third = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        model = nn.Sequential(first, nn.BatchNorm1d(8), nn.ReLU(), second, nn.BatchNorm1d(8), nn.ReLU(), third)
+        gradients = []
+        for _ in range(2):
+            model.zero_grad()
+            functional.cross_entropy(model(images[which]), labels[which]).backward()
+            gradients.append(second.weight.grad.clone())
+            first.weight.data -= 0.1 * first.weight.norm() * first.weight.grad / first.weight.grad.norm()
+        expected = functional.cosine_similarity(*(gradient.flatten() for gradient in gradients), dim=0)
+        assert shift.cosines[0][which].item() == pytest.approx(expected.item(), abs=1e-4)
+
+
 def test_networks_are_kept_as_they_were_when_their_loss_came_to_the_level():
     networks, examples = ManyNetworks([6, 16, 3], SEEDS), data()
     kept, losses = AtLoss(networks, examples, level=0.9), []
