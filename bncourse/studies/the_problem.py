@@ -113,7 +113,7 @@ class GradientShift:
 
     Attributes:
         mean: of the cosines of the two gradients, (S,); 1 means no shift. NaN before the first measurement.
-        length: of the steps of the earlier layers' weights, as a share of these weights' length, the mean: (S,).
+        length: of the steps of the earlier layers' weights, as a share of their length, the mean, (S,); NaN likewise.
     """
 
     def __init__(
@@ -133,11 +133,14 @@ class GradientShift:
 
     @property
     def mean(self) -> Tensor:
-        return torch.stack([torch.full((len(self.networks.seeds),), torch.nan), *self.cosines]).nanmean(0)
+        return self._mean_of(self.cosines)
 
     @property
     def length(self) -> Tensor:
-        return torch.stack(self.lengths).nanmean(0)
+        return self._mean_of(self.lengths)
+
+    def _mean_of(self, found: list[Tensor]) -> Tensor:
+        return torch.stack(found).nanmean(0) if found else torch.full((len(self.networks.seeds),), torch.nan)
 
     def __call__(self, step: int) -> None:
         if step % self.every:

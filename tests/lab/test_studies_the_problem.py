@@ -81,6 +81,7 @@ def test_the_gradients_shift_as_it_does_in_torch():
     networks = ManyNetworks([6, 8, 8, 3], SEEDS)
     shift = GradientShift(networks, (images, labels), rate, layer=1)
     shift(4)  # not one of the steps
+    assert shift.mean.isnan().all() and shift.length.isnan().all()
     shift(5)
     assert len(shift.cosines) == 1
     for which, seed in enumerate(SEEDS):
