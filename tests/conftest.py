@@ -3,7 +3,6 @@
 import functools
 import http.server
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +12,8 @@ import hypothesis
 import pytest
 import torch
 from filelock import FileLock
+
+from tools.browser import program, started
 
 hypothesis.settings.register_profile("same every time", derandomize=True)
 hypothesis.settings.load_profile("same every time")
@@ -67,13 +68,9 @@ def site(book):
 
 @pytest.fixture(scope="session")
 def browser():
-    """A chromium that is installed; Playwright is told where it is, since it cannot download one everywhere."""
-    program = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-    if program is None:
+    """The chromium that is installed."""
+    path = program()
+    if path is None:
         pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
+    with started(path) as chromium:
+        yield chromium

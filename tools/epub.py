@@ -20,6 +20,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 from PIL import Image
 
+from tools.browser import program, started
 from tools.build import NAME, run_sphinx
 from tools.toc import ROOT
 
@@ -141,19 +142,15 @@ def finish(made: Path, target: Path, browser) -> None:
 
 def write(root: Path = ROOT) -> Path:
     """Build it; return the file."""
-    from playwright.sync_api import sync_playwright
-
-    program = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-    if program is None:
+    path = program()
+    if path is None:
         sys.exit("The EPUB needs a chromium, which turns formulas into MathML; there is none on this machine.")
     shutil.rmtree(root / "_build" / "epub", ignore_errors=True)  # what lies there from before would be packed too
     if not run_sphinx(root, "epub"):
         sys.exit("The EPUB was not built; the reason is above.")
     (made,), target = (root / "_build" / "epub").glob("*.epub"), root / "_build" / f"{NAME}.epub"
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        finish(made, target, browser)
-        browser.close()
+    with started(path) as chromium:
+        finish(made, target, chromium)
     return target
 
 

@@ -5,12 +5,12 @@ usage: python -m tools.pdf        (writes _build/batch-normalization-tested.pdf;
 
 import posixpath
 import re
-import shutil
 import sys
 from pathlib import Path
 
 from bs4 import BeautifulSoup
 
+from tools.browser import program, started
 from tools.build import NAME
 from tools.toc import ROOT, pages
 
@@ -75,23 +75,19 @@ def inside(address: str, name: str, folder: str, names: list[str]) -> str | None
 
 def write(root: Path = ROOT) -> Path:
     """Print the built pages of a course; return the file."""
-    from playwright.sync_api import sync_playwright
-
     html, target = root / "_build" / "html", root / "_build" / f"{NAME}.pdf"
-    program = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-    if program is None or not (html / "index.html").exists():
+    path = program()
+    if path is None or not (html / "index.html").exists():
         sys.exit("The PDF needs the built pages (python -m tools.build) and a chromium; one of them is missing.")
     whole = html / "whole-book.html"  # among the pages, whose files it shows
     try:
         whole.write_text(one_document(html, pages(root)), encoding="utf-8")
-        with sync_playwright() as play:
-            browser = play.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-            page = browser.new_page()
+        with started(path) as chromium:
+            page = chromium.new_page()
             page.goto(whole.as_uri(), wait_until="load", timeout=120_000)
             page.evaluate("async () => { await MathJax.startup.promise }")
             page.pdf(path=target, format="A4", scale=0.8, outline=True, tagged=True, prefer_css_page_size=True,
                      display_header_footer=True, header_template="<p></p>", footer_template=FOOT)  # fmt: skip
-            browser.close()
     finally:
         whole.unlink(missing_ok=True)
     return target
