@@ -54,9 +54,9 @@ class Runs(NamedTuple):
 
         share(work, self.units, x.nbytes)
 
-    def scaled(self, x, y, mean, scale, shift) -> None:
+    def given(self, x, y, mean, variance, gamma, beta, eps) -> None:
         def work(first, last):
-            loops().runs_scaled(x, y, mean, scale, shift, self.length, first, last)
+            loops().runs_given(x, y, mean, variance, gamma, beta, eps, self.length, first, last)
 
         share(work, self.runs * self.units, x.nbytes)
 
@@ -154,6 +154,9 @@ class Columns(NamedTuple):
         loops().columns_statistics(x, totals, squares, mean, variance, rest)
         self.scaled(x, y, mean, *factors(variance, rest, gamma, beta, eps))
 
+    def given(self, x, y, mean, variance, gamma, beta, eps) -> None:
+        self.scaled(x, y, mean, *factors(variance, np.zeros(self.units), gamma, beta, eps))
+
     def scaled(self, x, y, mean, scale, shift) -> None:
         def work(first, last):
             loops().columns_scaled(x, y, mean, scale, shift, first, last)
@@ -216,12 +219,12 @@ def forward(form, x, dims, weight, bias, eps, *, statistics, center) -> tuple[Te
     values = in_precision(x, form)
     output, number = torch.empty_like(values), values.dtype
     arrays = form.arranged(values), form.arranged(output)
-    gamma = flat(values.new_ones(form.weight_count) if weight is None else weight, number)
+    count = form.units if statistics else form.weight_count
+    gamma = np.ones(count, arrays[0].dtype) if weight is None else flat(weight, number)
     beta = np.zeros_like(gamma) if bias is None else flat(bias, number)
     if statistics:
         mean, variance = (flat(t, number) for t in statistics)
-        gamma, beta = (np.broadcast_to(v, form.units) for v in (gamma, beta))
-        form.scaled(*arrays, mean, *factors(variance, np.zeros(form.units), gamma, beta, eps))
+        form.given(*arrays, mean, variance, gamma, beta, eps)
         return like(x, output), *statistics
     shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
     mean, variance = values.new_empty(shape), values.new_empty(shape)
@@ -270,7 +273,8 @@ def like(x: Tensor, result: Tensor) -> Tensor:
 
 
 def flat(t: Tensor, number: torch.dtype) -> np.ndarray:
-    return t.detach().to(number).numpy().reshape(-1)
+    t = t.detach()
+    return (t if t.dtype is number else t.to(number)).numpy().reshape(-1)
 
 
 def share(work: Callable[[int, int], Any], count: int, nbytes: int, reproducible: bool = False) -> list[Any]:

@@ -23,9 +23,8 @@ def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, 
     added up. What is missing from the pivot to the mean is corrected at the end. (Its square is at most four
     variances, so that little is lost where it is taken from the mean square.)
     """
-    if not statistics or x.nbytes >= cpu.SHARE_BYTES:  # below, torch's multiplication and addition are as fast
-        if layout := cpu.layout(x, dims, center, bool(statistics), weight, bias, *(statistics or ())):
-            return cpu.forward(layout, x, dims, weight, bias, eps, statistics=statistics, center=center)
+    if layout := cpu.layout(x, dims, center, bool(statistics), weight, bias, *(statistics or ())):
+        return cpu.forward(layout, x, dims, weight, bias, eps, statistics=statistics, center=center)
     values = x.to(precision_for(x))
     buffer = torch.empty_like(values)
     if statistics:

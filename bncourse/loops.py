@@ -50,13 +50,15 @@ def runs_forward(x, y, mean, variance, gamma, beta, eps, runs, length, far, near
 
 
 @loop
-def runs_scaled(x, y, mean, scale, shift, length, first, last):
-    """Of known statistics, in the order of memory: run r belongs to unit r, r - units, ..."""
+def runs_given(x, y, mean, variance, gamma, beta, eps, length, first, last):
+    """With known statistics, in the order of memory: run r belongs to unit r, r - units, ..."""
+    number = x.dtype.type
     for r in range(first, last):
         u = r % len(mean)
+        center, scale, shift = mean[u], number(gamma[u] / math.sqrt(variance[u] + eps)), beta[u]
         a, b = x[r * length :], y[r * length :]
         for j in range(length):
-            b[j] = (a[j] - mean[u]) * scale[u] + shift[u]
+            b[j] = (a[j] - center) * scale + shift
 
 
 @loop
