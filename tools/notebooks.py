@@ -6,9 +6,9 @@ CHAPTER is how a notebook's name begins (default: all of them). It fails where a
 bncourse/claims/verdicts.toml expects.
 
 One process a core, one thread each, the longest first; then, alone and with all threads, those that measure time (their
-metadata has ``"bncourse": {"measures_time": true}``). ``traced/sitecustomize.py`` notes which files a kernel and the
-processes that it starts use. --uses prints for each file of the package the notebooks that run again when it changes,
-for tests/book/uses.toml.
+metadata has ``"bncourse": {"measures_time": true}``). Kernels start with the libraries imported where they can
+(``forked.py``). ``traced/sitecustomize.py`` notes which files a kernel and the processes that it starts use. --uses
+prints for each file of the package the notebooks that run again when it changes, for tests/book/uses.toml.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from pathlib import Path
 
 import nbformat
@@ -31,6 +32,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from bncourse.devices import best_device
 from bncourse.training import quick
 from tools.claims import VERDICTS, as_pinned, unexpected
+from tools.forked import Source
+from tools.provisioner import ForkingProvisioner
 from tools.runs import Notebook, Run, hash_of, hash_of_file
 from tools.toc import ROOT, chapters
 
@@ -77,6 +80,8 @@ class Progress:
 class Executor:
     """Runs notebooks, each in a kernel of its own, and can stop them all."""
 
+    source: Source | None = None  # of kernels with one thread
+
     def __init__(self, root: Path, progress: Progress) -> None:
         self.root, self.progress, self.clients, self.stopped = root, progress, set(), False
         os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this Python's kernel, also where the user has one of that name
@@ -117,6 +122,9 @@ class Executor:
             extra_arguments=["--IPKernelApp.log_level=40"],  # errors only
             on_cell_start=start_cell,
         )
+        if self.source and threads == 1:
+            manager = client.create_kernel_manager()
+            manager.provisioner = ForkingProvisioner(self.source, kernel_spec=manager.kernel_spec, parent=manager)
         with tempfile.TemporaryDirectory() as temporary:
             files = Path(temporary, "files")
             started = time.perf_counter()
@@ -194,17 +202,21 @@ def run_all(due: list[Notebook], root: Path) -> None:
     due.sort(key=lambda one: -max((run.seconds for run in one.runs()), default=TIMEOUT))
     timed = [one for one in due if nbformat.read(one.path, 4).metadata.get("bncourse", {}).get("measures_time")]
     executor = Executor(root, Progress(len(due)))
+    together = [one for one in due if one not in timed]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     started = time.perf_counter()
-    for group, workers, threads in (([one for one in due if one not in timed], cores, 1), (timed, 1, None)):
-        with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(executor.run_and_keep, one, threads) for one in group]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-            except BaseException:
-                executor.stop()
-                raise
+    with ExitStack() as stack:
+        if len(together) > 1 and sys.platform == "linux":  # elsewhere a fork of these libraries may crash
+            executor.source = stack.enter_context(Source(executor.environment(Path(os.devnull), 1)))
+        for group, workers, threads in ((together, cores, 1), (timed, 1, None)):
+            with ThreadPoolExecutor(workers) as pool:
+                futures = [pool.submit(executor.run_and_keep, one, threads) for one in group]
+                try:
+                    for future in as_completed(futures):
+                        future.result()
+                except BaseException:
+                    executor.stop()
+                    raise
     print(f"{len(due)} notebooks ran in {time.perf_counter() - started:.0f} s", flush=True)
 
 

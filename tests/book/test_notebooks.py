@@ -65,8 +65,8 @@ def small(tmp_path) -> Path:
     return tmp_path
 
 
-def write(root: Path, *sources: str) -> Path:
-    path = root / "book" / "01-small.ipynb"
+def write(root: Path, *sources: str, name: str = "01-small") -> Path:
+    path = root / "book" / f"{name}.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources]), path)
     return path
 
@@ -151,8 +151,7 @@ def test_a_cell_that_fails_is_named_every_time_and_nothing_is_kept(small):
 
 def test_a_failure_stops_the_others(small):
     started = time.monotonic()
-    slow = write(small, "import pathlib, time", "pathlib.Path('started').touch(); time.sleep(300)")
-    slow = slow.rename(small / "book" / "02-slow.ipynb")
+    slow = write(small, "import pathlib, time", "pathlib.Path('started').touch(); time.sleep(300)", name="02-slow")
     path = write(small, "import pathlib, time", "while not pathlib.Path('started').exists(): time.sleep(0.1)\nnowhere")
     with pytest.raises(NotebookFailed, match="NameError"):
         execute([path, slow], small)
@@ -162,7 +161,7 @@ def test_a_failure_stops_the_others(small):
 def test_those_that_measure_time_run_afterwards_and_alone(small, capsys):
     """They find nothing that runs, and all threads; and a log says what runs, what is done and what is left."""
     together = "import os, pathlib, time; time.sleep(1); print(os.environ['OMP_NUM_THREADS'])"
-    others = [write(small, together).rename(small / "book" / f"0{number}-other.ipynb") for number in (2, 3)]
+    others = [write(small, together, name=f"0{number}-other") for number in (2, 3)]
     path = write(small, "import os; print(os.environ.get('OMP_NUM_THREADS'))")
     notebook = nbformat.read(path, 4)
     notebook.metadata["bncourse"] = {"measures_time": True}
@@ -193,19 +192,43 @@ def test_on_a_terminal_one_line_says_what_runs_and_what_is_left(monkeypatch):
     assert len(shown.getvalue().split("\r\033[K")[-1]) == 59
 
 
+@pytest.mark.parametrize("count", [1, 2], ids=["a process", "forks"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
-def test_an_interrupted_run_leaves_no_kernel_and_nothing_to_trust(small, how):
-    path = write(small, "import os, pathlib, time", "pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(300)")
-    code = "import pathlib; from tools.notebooks import execute; execute([pathlib.Path({!r})], pathlib.Path({!r}))"
-    command = [sys.executable, "-c", code.format(str(path), str(small))]
+def test_an_interrupted_run_leaves_no_kernel_and_nothing_to_trust(small, how, count):
+    wait = "import os, pathlib, time; pathlib.Path('{}').write_text(str(os.getpid())); time.sleep(300)"
+    paths = [write(small, wait.format(f"pid{number}"), name=f"0{number}-small") for number in range(count)]
+    code = f"from pathlib import *; from tools.notebooks import execute; execute({paths!r}, {small!r})"
+    command = [sys.executable, "-c", code]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
-    pid = small / "book" / "pid"
-    wait_until(lambda: pid.exists() and pid.read_text())
+    pids = [small / "book" / f"pid{number}" for number in range(count)]
+    wait_until(lambda: all(pid.exists() and pid.read_text() for pid in pids))
     os.killpg(process.pid, how)  # as a terminal does
     _, errors = process.communicate(timeout=30)
     assert process.returncode != 0 and (how == signal.SIGKILL or b"KeyboardInterrupt" in errors)
-    wait_until(lambda: not is_running(int(pid.read_text())))
-    assert Notebook(path, small).runs() == [] and not Notebook(path, small).holding()
+    wait_until(lambda: not any(is_running(int(pid.read_text())) for pid in pids))
+    for path in paths:
+        assert Notebook(path, small).runs() == [] and not Notebook(path, small).holding()
+
+
+STATE = """import os, sys
+print(os.path.basename(os.getcwd()), os.getpgid(0) == os.getpid(), "bncourse" in sys.modules, hasattr(os, "mark"))
+os.mark = 1"""
+
+
+def test_forks_have_the_libraries_and_nothing_of_the_course_nor_of_each_other(small):
+    paths = [write(small, READ, STATE, name=f"0{number}-small") for number in range(3)]
+    torch = [write(small, "import sys; print('torch' in sys.modules)", name="04-torch")]
+    execute([*paths, *torch], small)
+    assert output(torch[0], small) == f"{sys.platform == 'linux'}\n"
+    for path in paths:
+        assert output(path, small) == "book True False False\n"
+        assert Notebook(path, small).runs()[0].used.keys() == {"bncourse/layer.py"}
+
+
+def test_a_kernel_that_dies_is_named(small):
+    paths = [write(small, code, name=name) for name, code in (("01-well", "1"), ("02-dead", "import os; os.abort()"))]
+    with pytest.raises(NotebookFailed, match=r"02-dead\.ipynb: its kernel was stopped"):
+        execute(paths, small)
 
 
 def wait_until(happened) -> None:

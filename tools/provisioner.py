@@ -1,0 +1,29 @@
+"""How ``jupyter_client`` starts a kernel that is a fork (``forked.py``), and asks whether it lives."""
+
+import psutil
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning import LocalProvisioner
+
+from tools.forked import Source
+
+
+class Forked(psutil.Process):
+    """A kernel that is no child of this process, with what ``LocalProvisioner`` asks of its ``subprocess.Popen``."""
+
+    stdin = stdout = stderr = None
+
+    def poll(self) -> int | None:
+        return None if self.is_running() else 0
+
+
+class ForkingProvisioner(LocalProvisioner):
+    """Starts kernels as forks of ``source``."""
+
+    def __init__(self, source: Source, **traits) -> None:
+        super().__init__(**traits)
+        self.source = source
+
+    async def launch_kernel(self, cmd: list[str], *, env: dict[str, str], cwd: str, **_) -> KernelConnectionInfo:
+        self.pid = self.pgid = self.source.fork(cmd, env, cwd)
+        self.process = Forked(self.pid)
+        return self.connection_info
