@@ -39,7 +39,7 @@ def batch_size() -> Explorer:
         description=(
             "Above, a histogram of how far the mean of one unit or channel in a batch lies from that over all data. "
             "Below, test accuracy against batch size with BatchNorm, GroupNorm and LayerNorm: means over "
-            f"{SEEDS} seeds with 95% intervals as bands. A dotted line has BatchNorm with statistics taken anew from "
+            f"{SEEDS} seeds with 95% intervals as bands. A dotted line shows BatchNorm with statistics recomputed from "
             "the training set. A dashed upright line marks the chosen batch size."
         ),
         grid={"network": list(NETWORKS), "batch_size": SIZES},
@@ -61,7 +61,7 @@ def draw(network: str, batch_size: int):
     below.set(xlabel="batch size", ylabel="test accuracy, %", ylim=(30, 103))
     direct_labels(below)
     reached = {NORM_STYLES[norm].label: accuracy[norm][:, index].mean() for norm in NORMS}
-    reached["BatchNorm with statistics taken anew"] = accuracy["recalibrated"][:, index].mean()
+    reached["BatchNorm with statistics recomputed"] = accuracy["recalibrated"][:, index].mean()
     return fig, (
         f"Batch size {batch_size}: a batch's mean is off by {errors.abs().mean():.2f} standard deviations on average.\n"
         f"Test accuracy: {', '.join(f'{name} {value:.1f}%' for name, value in reached.items())}. "

@@ -24,7 +24,7 @@ def variance_shift() -> Explorer:
             "what will the variance of its output be in evaluation, where nothing is dropped?"
         ),
         description=(
-            "A unit behind a linear layer of 32 inputs. Two histograms: what its BatchNorm puts out in training, "
+            "A unit after a linear layer of 32 inputs. Two histograms: what its BatchNorm puts out in training, "
             "and in evaluation with that training's statistics. Bars above them mark one standard deviation to each "
             "side of the mean."
         ),
