@@ -252,7 +252,8 @@ def groups_of_one_value(fixed: bool, network: Callable[[int], nn.Module]) -> Pat
     """A layer learns nothing: its output is the same for every input, and nothing complains.
 
     There are as many groups as channels, and the map has one pixel: each group is a single number, which becomes 0
-    when its own mean is subtracted. What is left is the shift. (With one sample torch raises an error; with more it does not.)
+    when its own mean is subtracted. What is left is the shift. (With one sample torch raises an error; with more it
+    does not.)
     """
     return Patient(train(network(8 if fixed else 32), 60), batches_of())
 
@@ -429,8 +430,8 @@ def from_pretrained(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 def gamma_renamed_by_the_loader(fixed: bool, network: Callable[[str, str], nn.Module]) -> Patient:
     """A model saved and loaded again is worse than before; a warning says that some weights are newly initialized.
 
-    The loader takes every ``gamma`` and ``beta`` for the old name of a ``weight`` and ``bias``. Here they are the current
-    names: the values find no place, and the norms' scales and shifts stay as they were before training.
+    The loader takes every ``gamma`` and ``beta`` for the old name of a ``weight`` and ``bias``. Here they are the
+    current names: the values find no place, and the norms' scales and shifts stay as they were before training.
     """
     names = ("weight", "bias") if fixed else ("gamma", "beta")
     finished = train(network(*names), 100)
