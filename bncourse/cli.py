@@ -27,15 +27,16 @@ def add_grade(commands: argparse._SubParsersAction) -> None:
         "grade",
         help="grade a folder of submitted exercise notebooks",
         description="Grade a folder of submitted exercise notebooks.",
-        epilog="Each submission runs in a process of its own, without network where the system allows it. A process is "
-        "not a sandbox: the submissions run as you. Stop it with Ctrl-C; the same command goes on where it was.",
+        epilog="Each submission runs in a process of its own, without network access where the system allows it. A "
+        "process is not a sandbox: the submissions run as you. Stop it with Ctrl-C; the same command then picks up "
+        "where it stopped.",
     )
     grade.add_argument("submissions", type=Path, help="a folder, or a zip of it, as the learning platform made it")
     grade.add_argument("--assignment", required=True, help="a name, such as ex-01-..., or an autograder.json")
-    grade.add_argument("--exercises", help="these of the assignment only, such as signal,standardize (default: all)")
+    grade.add_argument("--exercises", help="only these of its exercises, such as signal,standardize (default: all)")
     grade.add_argument("--out", type=Path, required=True, help="the table to write, such as grades.csv")
     grade.add_argument(
-        "--roster", type=Path, action="append", default=[], help="who should have handed in: a line each, or a CSV"
+        "--roster", type=Path, action="append", default=[], help="the class list: one name a line, or a CSV"
     )
     grade.add_argument("--due", help="when it was due, such as 2026-03-01T23:59 (the platform's time)")
     grade.add_argument("--late-days", type=int, default=0, help="days after that which cost nothing (default: 0)")
@@ -55,7 +56,7 @@ def add_grade(commands: argparse._SubParsersAction) -> None:
 def add_gradebook(commands: argparse._SubParsersAction) -> None:
     gradebook = commands.add_parser(
         "gradebook",
-        help="one table from those of several sets",
+        help="one table from those of several exercise sets",
         description="One table from those that `bncourse grade` made, or the file that a learning platform takes.",
     )
     gradebook.add_argument("tables", type=Path, nargs="+", help="the sets' tables")
@@ -79,17 +80,19 @@ def add_autograder(commands: argparse._SubParsersAction) -> None:
 def add_doctor(commands: argparse._SubParsersAction) -> None:
     doctor = commands.add_parser(
         "doctor",
-        help="find the mistakes that batch norm makes easy, in your own model",
-        description="Examine a model: its norms, and with a batch what they see and what it costs.",
+        help="find normalization mistakes in a model of your own",
+        description="Examine a model's norms and, with a batch, what they see and what each mistake costs.",
         epilog="Exit code: 0, or 1 for a finding as bad as --fail-on says, or 2 for bad input. The model is code of "
-        "yours, and it runs; the files are read as tensors only.",
+        "yours, and it is run; the files are read as tensors only.",
     )
     doctor.add_argument("model", nargs="?", help="package.module:make_model, a function without arguments, or a module")
     doctor.add_argument(
         "--input", action="append", default=[], help="the shape of an input of random numbers, such as 8,3,32,32"
     )
-    doctor.add_argument("--batch", type=Path, help="a file of torch.save: inputs, (inputs, targets), or a list of them")
-    doctor.add_argument("--checkpoint", type=Path, help="a file of torch.save with the model's state_dict")
+    doctor.add_argument(
+        "--batch", type=Path, help="a file written by torch.save: inputs, (inputs, targets), or a list of them"
+    )
+    doctor.add_argument("--checkpoint", type=Path, help="a file written by torch.save with the model's state_dict")
     doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.add_argument("--explain", metavar="ID", help="explain a rule, such as BN-F01")
     doctor.add_argument("--select", action="append", default=[], metavar="IDS", help="these rules only: BN-S,BN-F01")
@@ -122,11 +125,12 @@ def add_quiz(commands: argparse._SubParsersAction) -> None:
     quiz = commands.add_parser(
         "quiz",
         help="questions with numbers of their own for each class",
-        description="Write a sheet of up to twenty questions, and its key beside it. Another class gets other numbers.",
+        description="Write a sheet of up to twenty questions, and its key beside it. A different class gets different "
+        "numbers.",
     )
     quiz.add_argument("--class", dest="of_class", required=True, help="the class's name, which decides the numbers")
     quiz.add_argument(
-        "--chapters", type=chapters, default="1-15", help="those it asks about, such as 1-5 (default: all)"
+        "--chapters", type=chapters, default="1-15", help="the chapters it asks about, such as 1-5 (default: all)"
     )
     quiz.add_argument("--out", type=Path, required=True, help="the sheet to write, such as quiz.html")
     quiz.set_defaults(run="bncourse.grading.command:quiz")

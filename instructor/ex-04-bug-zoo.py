@@ -5,7 +5,8 @@
 # For each of them:
 #
 # 1. **Find it.** Read the symptom, read the code, run the check to see what fails.
-# 2. **Fix it.** Change as little as you can: the check wants the creature itself, fixed in place, and everything right.
+# 2. **Fix it.** Change as little as you can: the check wants the creature itself, fixed in place and right in every
+#    respect.
 # 3. **Explain it.** Write one or two sentences: what is wrong, and in what situation would you notice? That is worth
 #    half of the points, and a person reads it.
 
@@ -268,8 +269,8 @@ def another_momentum(Forgetful):
 
 # %% [markdown]
 # It belongs in a recurrent network and keeps running statistics for each time step. It trains, though each step takes a
-# little more memory than the one before. But `copy.deepcopy` of the trained network raises, and a saliency map in
-# evaluation mode raises too: "Trying to backward through the graph a second time".
+# little more memory than the one before. But `copy.deepcopy` of the trained network raises an error, and so does a
+# saliency map in evaluation mode: "Trying to backward through the graph a second time".
 #
 # <details><summary>Hint</summary>
 # Look at <code>layer.running_mean.grad_fn</code> after a training step. What does it hold on to?
@@ -451,8 +452,8 @@ def the_gradient_sums_to_zero(Halfhearted):
 # all_or_nothing: true
 
 # %% [markdown]
-# This block is meant to leave out the bias of the convolution whenever BatchNorm follows. `norm` is what makes the
-# norm: usually a class, sometimes a function. Count the parameters and see.
+# This block is meant to leave out the bias of the convolution whenever BatchNorm follows. `norm` is called to make
+# the norm: usually it is a class, sometimes a function. Count the parameters and see.
 #
 # <details><summary>Hint</summary>
 # What is the type of <code>nn.BatchNorm2d</code>, without the brackets? Derived classes count too.
@@ -591,7 +592,7 @@ def a_stack_of_blocks_at_zero(ResidualBlock):
 
 # %% [markdown]
 # This one is not a layer but a check: it should say whether the gradient of a BatchNorm is right. Many wrong
-# gradients have passed it. **Fix it**, so that it accepts a right BatchNorm and rejects a wrong one.
+# gradients have passed it. **Fix it**, so that it accepts a correct BatchNorm and rejects a wrong one.
 #
 # `batch_norm` is a function of one tensor (N, C), in training mode, with weight 1, bias 0 and eps 1e-5.
 #
@@ -655,7 +656,7 @@ def a_gradient_ten_percent_too_large(gradient_is_right):
         y = right_batch_norm(x)
         return 1.1 * y - 0.1 * y.detach()
 
-    require(gradient_is_right(right_batch_norm) is True, "a right BatchNorm is rejected")
+    require(gradient_is_right(right_batch_norm) is True, "a correct BatchNorm is rejected")
     require(gradient_is_right(slightly_wrong) is False, "a gradient that is 10% too large passes")
 
 

@@ -89,7 +89,7 @@ def nearly_constant_features(backward):
 
 # %% [markdown]
 # In evaluation BatchNorm is a fixed scale and shift per channel, so it can disappear into the convolution before it.
-# **Write** the function that does it: one new convolution that returns what the pair returned. The pair stays as it is.
+# **Write** the function that does it: one new convolution that returns what the pair returned. Leave the pair as it is.
 # The norm may have no weight and bias (`affine=False`), the convolution no bias.
 #
 # <details><summary>Hint 1</summary>

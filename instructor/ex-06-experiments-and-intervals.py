@@ -5,7 +5,7 @@
 # say what its interval allows you to say. Write your answer where the code says `...`, run that cell, then the one
 # below it: it checks your answer and says what is wrong. You can check as often as you like.
 #
-# An interval of the mean over n seeds reaches t · s / √n to each side, where s is the standard deviation of what the n
+# The interval of a mean over n seeds reaches t · s / √n on each side, where s is the standard deviation of what the n
 # seeds gave (dividing by n - 1) and t is Student's, here `T[n]`. The book's rule for a prediction of *more* has a
 # smallest effect that matters, d. The prediction **holds** if the whole interval is at d or above, it **does not hold**
 # if the whole interval is below d, and otherwise it is **undecided here**.
@@ -26,11 +26,11 @@ from bncourse.exercises.experiments_and_intervals import (
 # name: verdict
 
 # %% [markdown]
-# **Write** the rule: from the ends of an interval and d, one of the texts `"holds"`, `"does not hold"` and
+# **Write** the rule: from the ends of an interval and d, one of the strings `"holds"`, `"does not hold"` and
 # `"undecided here"`.
 #
 # <details><summary>Hint</summary>
-# Zero plays no part in it. Which of the two ends has to be where?
+# Zero plays no part in it. Where does each of the two ends have to be?
 # </details>
 
 # %% [raw]
@@ -88,11 +88,11 @@ def below_zero_and_undecided(verdict):
 # %% [markdown]
 # Before an experiment you run a pilot, on seeds of its own. `run("with", seed)` and `run("without", seed)` give the
 # accuracy of two variants in points. **Write** the function that runs the pilot and says how many seeds the experiment
-# needs for an interval of the *difference* that reaches at most d to each side. Use t = 2, which is nearly right for
+# needs for an interval of the *difference* that reaches at most d on each side. Use t = 2, which is nearly right for
 # more than ten seeds.
 #
 # <details><summary>Hint 1</summary>
-# The interval reaches 2 · s / √n to each side. Which s?
+# The interval reaches 2 · s / √n on each side. Which s?
 # </details>
 # <details><summary>Hint 2</summary>
 # Some seeds are easy for both variants. In the difference, seed by seed, that cancels.
@@ -156,7 +156,7 @@ def another_pilot(enough_seeds):
 # Take the difference seed by seed first: luck that both variants share cancels.
 # </details>
 # <details><summary>Hint 2</summary>
-# The standard error of a mean is the standard deviation divided by the root of the number of seeds.
+# The standard error of a mean is the standard deviation divided by the square root of the number of seeds.
 # </details>
 
 # %% [raw]
@@ -258,8 +258,8 @@ check("forgotten-eval", forgotten_eval)
 
 # %% [raw]
 # # EXPLANATION
-# ask: What did you measure? Tell a colleague who wants to check it, with the effect, its interval, and what it does not
-#   show.
+# ask: What did you measure? Tell a colleague who wants to check it: give the effect, its interval, and what it does
+#   not show.
 # rubric: the effect with its unit and its interval (1/2); how many seeds, on which data, or what the experiment does
 #   not show (1/2)
 # good: With five seeds, training mode on sorted batches of 20 costs 79 points, 95% interval 74 to 84, on small networks

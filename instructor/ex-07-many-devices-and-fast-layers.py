@@ -123,9 +123,9 @@ def one_image_on_the_last_device(loss_factors):
 
 # %% [markdown]
 # Autograd keeps tensors from the forward pass for the backward pass. **Predict** how many tensors of the size of an
-# activation it keeps for a stack of layers, given as a list such as `["conv", "norm", "relu"]`; all keep the size of
-# their input, none works in place, and a tensor that two layers keep counts once. The check compares your numbers with
-# what autograd really keeps.
+# activation it keeps for a stack of layers, given as a list such as `["conv", "norm", "relu"]`. Each layer's output is
+# as large as its input, none works in place, and a tensor that two layers keep counts once. The check compares your
+# numbers with what autograd actually keeps.
 #
 # <details><summary>Hint 1</summary>
 # The gradient of a convolution's weight needs its input. What does ReLU need: its input, its output, or either?

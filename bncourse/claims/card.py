@@ -238,7 +238,7 @@ def details(facts: Mapping[str, Any]) -> str:
     if facts["kind"] == "exact":
         return f"Exact: the difference is {rounded(facts['mean'])}; rounding explains up to {rounded(facts['d'])}."
     if facts["mean"] is None:
-        return "Nothing that could be measured."
+        return "Nothing could be measured."
     unit, than = units()[facts["unit"]], facts["than"]
 
     def amount(number: str) -> str:

@@ -69,7 +69,7 @@ def _diagnosis(arguments: argparse.Namespace) -> Diagnosis:
     if not arguments.model:
         raise BadInput("a model is needed: package.module:make_model")
     if arguments.batch and arguments.input:
-        raise BadInput("--input and --batch exclude each other")
+        raise BadInput("--input and --batch cannot be used together")
     _ids(arguments.select + arguments.ignore)
     model = _model(arguments.model)
     missing = _load(model, arguments.checkpoint) if arguments.checkpoint else ()
@@ -114,7 +114,9 @@ def _read(option: str, path: Path) -> Any:
         reason = first_line(error) or type(error).__name__
         if "Weights only load failed" in reason:  # followed by a page on what torch.load used to do
             reason = "torch.load(weights_only=True) refuses it"
-        raise BadInput(f"{option} must be a file of torch.save with tensors only, got {path}: {reason}") from error
+        raise BadInput(
+            f"{option} must be a file written by torch.save with tensors only, got {path}: {reason}"
+        ) from error
 
 
 def _load(model: nn.Module, path: Path) -> tuple[str, ...]:

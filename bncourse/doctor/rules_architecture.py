@@ -20,7 +20,7 @@ from bncourse.surgery.tracing import traced_pairs
 @rule("BN-S20", "note", "A bias that the norm cancels", 10)
 def redundant_bias(patient: Patient) -> Iterator[Sign]:
     """A batch norm right after a linear or convolution layer subtracts the mean, and that layer's bias with it. The
-    bias gets no gradient and costs its memory. (``torch.fx`` finds the pairs; models that it cannot follow are left
+    bias gets no gradient and only costs memory. (``torch.fx`` finds the pairs; models that it cannot follow are left
     out.) Before a frozen norm a bias matters."""
     try:
         pairs, _ = traced_pairs(patient.copy)
@@ -81,7 +81,8 @@ def dropout_ratios(patient: Patient) -> dict[str, float]:
 def dropout_before(patient: Patient) -> Iterator[Sign]:
     """Dropout keeps the mean and raises the variance, in training only. A batch norm behind it learns a running
     variance that evaluation never sees, and shrinks all activations. The rule measures the variance of the norm's
-    inputs with dropout on and off. (WideResNet does it with a convolution between them and works; the loss decides.)"""
+    inputs with dropout on and off. (WideResNet has a convolution between the two and works all the same; the loss
+    decides.)"""
     ratios, without = dropout_ratios(patient), patient.own_statistics
     if not ratios or without is None:
         return
@@ -126,7 +127,7 @@ def several_populations(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F14", "warning", "A batch norm that does something else", 5)
 def hand_made(patient: Patient) -> Iterator[Sign]:
-    """Norms of unknown classes are tried alone, on random numbers: how far one batch moves the statistics, which
+    """Norms of unknown classes are tested alone, on random numbers: how far one batch moves the statistics, which
     variance they take (torch: the unbiased one for the running average), whether evaluation depends on the batch or
     moves anything. Many layers written by hand, and some frameworks, get one of these wrong."""
     for name, norm in batch_norms(patient.copy).items():
@@ -187,7 +188,7 @@ def _tried(name: str, norm: nn.Module, shape: torch.Size) -> Sign | None:
         return Sign(
             [name],
             f"{kind} averages the biased variance: {number(unbiased)} times too small for {values} values per channel",
-            "var(correction=1) for the running variance, as torch; the biased one for the output",
+            "var(correction=1) for the running variance, as in torch; the biased one for the output",
         )
     if abs(seen - unbiased) > 0.1 * unbiased and abs(seen**0.5 - 1) > 0.01:
         says = f"{kind} puts {number(seen)} times the batch's variance into its running variance"

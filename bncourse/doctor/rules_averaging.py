@@ -67,7 +67,7 @@ def is_federated(patient: Patient) -> bool:
 
 @rule("BN-S27", "warning", "Averaged weights, another model's statistics", 13)
 def borrowed_statistics(patient: Patient) -> Iterator[Sign]:
-    """The weights of the second model are an average, its running statistics are those of the first one to the bit, or
+    """The weights of the second model are an average; its running statistics are bit for bit those of the first one, or
     a new layer's: ``parameters()`` were averaged and the buffers copied or forgotten. Its activations have means and
     variances that neither describes. ``torch.optim.swa_utils.AveragedModel`` does that by default and leaves
     ``update_bn`` to you."""
@@ -87,7 +87,7 @@ def borrowed_statistics(patient: Patient) -> Iterator[Sign]:
             said = f"{of(new, pairs)} of the averaged model have mean 0 and variance 1, as new"
             yield Sign(new, f"the weights differ by {change:.1%}; {said}", RECALIBRATE, "error")
         elif equal and len(equal) == len(pairs):
-            said = "all running statistics are the first model's to the bit"
+            said = "all running statistics are bit for bit the first model's"
             yield Sign(equal, f"the weights differ by {change:.1%} of their size; {said}", RECALIBRATE)
         else:
             behind = [
@@ -120,14 +120,14 @@ def teacher_in_training(patient: Patient) -> Iterator[Sign]:
             yield Sign(
                 found,
                 f"{of(found, norms)} of the second model are in training mode, and its parameters have no gradients",
-                "teacher.eval(), once more after each model.train() that reaches it",
+                "teacher.eval(), again after each model.train() that reaches it",
             )
 
 
 @rule("BN-S28", "error", "Federated weights without statistics", 13)
 def federated(patient: Patient) -> Iterator[Sign]:
-    """The model's parameters are the mean of the clients', its running statistics are not: they are a new layer's, or
-    one client's, or older ones. ``model.parameters()`` was averaged, not the state."""
+    """The model's parameters are the mean of the clients', but its running statistics are not: they are a new layer's,
+    or one client's, or older ones. ``model.parameters()`` was averaged, not the state."""
     if not is_federated(patient):
         return
     clients = [batch_norms(one) for one in alike(patient)]
@@ -162,8 +162,8 @@ def federated(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F15", "error", "The averaged model's statistics do not fit its weights", 13)
 def averaged_unfitting(patient: Patient) -> Iterator[Sign]:
-    """The second model on the same batches, with its running statistics, with the batch's, and after recalibrating a
-    copy of it: as BN-F01 for the model itself."""
+    """The second model runs on the same batches with its running statistics, with the batch's, and after recalibrating
+    a copy of it, as BN-F01 does for the model itself."""
     if is_federated(patient):
         return
     for other in alike(patient):
@@ -176,9 +176,9 @@ def averaged_unfitting(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F16", "error", "A converted model computes something else", 13)
 def converted_differs(patient: Patient) -> Iterator[Sign]:
-    """The second model has other parameters than the first: folded, fused, exported, quantized, ported. Both are
-    evaluated on the same batches. Where norms went into weights the outputs agree to 1e-3 of their size in single
-    precision, unless the conversion was made in training mode, or with another eps, order of channels, or set of
+    """The second model does not have the parameters of the first: it was folded, fused, exported, quantized, ported.
+    Both are evaluated on the same batches. Where norms went into weights the outputs agree to 1e-3 of their size in
+    single precision, unless the conversion was made in training mode, or with another eps, order of channels, or set of
     statistics."""
     for other in map(inner, patient.averaged):
         if same_form(other, inner(patient.model)):

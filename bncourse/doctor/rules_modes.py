@@ -14,7 +14,7 @@ from bncourse.doctor.words import freezing, of, plural
 @rule("BN-S14", "warning", "Frozen parameters, moving statistics", 13)
 def frozen_but_moving(patient: Patient) -> Iterator[Sign]:
     """``requires_grad=False`` stops gamma and beta. The statistics are buffers: they move with every forward pass in
-    training mode, and the network drifts with all weights where they were. ``norm.eval()`` stops them until the next
+    training mode, and the network drifts although no weight changes. ``norm.eval()`` stops them until the next
     ``model.train()``. Where gamma and beta are only left out of the optimizer, with the layer before them, it is a
     note: another optimizer may have them."""
     model = patient.model
@@ -65,8 +65,8 @@ def _in_training(patient: Patient) -> dict[str, nn.Module]:
 @rule("BN-S15", "error", "A norm in training mode in a model in evaluation mode", 3)
 def training_inside_evaluation(patient: Patient) -> Iterator[Sign]:
     """The model is in evaluation mode, this norm is not: it normalizes with the statistics of the batch and moves its
-    own. An incomplete MC dropout, a ``train()`` of a part, or a wrapper with a flag of its own leaves a model like
-    that."""
+    own. A half-done MC dropout, a ``train()`` call on one part, or a wrapper with a flag of its own leaves a model
+    in this state."""
     if patient.model.training:
         return
     found = [name for name, norm in patient.norms.items() if norm.training and tracks(norm)]
@@ -91,7 +91,7 @@ def eval_does_not_reach(patient: Patient) -> Iterator[Sign]:
         yield Sign(
             found,
             f"after model.eval() {of(found, patient.norms, verb='are')} still in training mode",
-            "in an own train(self, mode=True): return super().train(mode)",
+            "in an overridden train(self, mode=True): return super().train(mode)",
         )
 
 
@@ -111,7 +111,7 @@ def hidden(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S18", "note", "InstanceNorm with running statistics", 7)
 def tracking_instance_norm(patient: Patient) -> Iterator[Sign]:
     """An InstanceNorm normalizes each sample by itself in training. With ``track_running_stats=True`` it uses averages
-    in evaluation: another function than the one that was trained."""
+    in evaluation: that is not the function that was trained."""
     norms = {name: module for name, module in named(patient.model) if kind_of(module) == "instance"}
     found = [name for name, norm in norms.items() if tracks(norm)]
     if found:
@@ -125,7 +125,7 @@ def tracking_instance_norm(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S19", "note", "Norms in evaluation while the model trains", 13)
 def evaluation_inside_training(patient: Patient) -> Iterator[Sign]:
     """The model is in training mode and these norms are not: gamma and beta train with fixed statistics. That is right
-    for fine-tuning, if it is meant, and lasts until the next ``model.train()``."""
+    for fine-tuning, if it is intended, and lasts until the next ``model.train()``."""
     if not patient.model.training:
         return
     found = [
@@ -158,7 +158,7 @@ def depends_on_batch(patient: Patient) -> Iterator[Sign]:
         yield Sign(
             found,
             f"{of(found, calls, verb='use')} the batch's statistics in evaluation{said}",
-            "track_running_stats=True and train on, or GroupNorm"
+            "track_running_stats=True and further training, or GroupNorm"
             if not training
             else "no train() in forward: it undoes model.eval()"
             if reached

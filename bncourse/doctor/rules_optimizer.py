@@ -37,8 +37,8 @@ def affine(patient: Patient) -> dict[str, list[torch.nn.Parameter]]:
 @rule("BN-S23", "note", "Weight decay on gamma and beta", 10)
 def weight_decay(patient: Patient) -> Iterator[Sign]:
     """Weight decay pulls gamma to 0 and with it the signal; it does not regularize a batch norm's layer, whose scale
-    does not matter. Many recipes decay all parameters and live with it: a note. It is a warning where the optimizer has
-    a group without decay that these should be in, or where gamma has shrunk to less than half of 1."""
+    does not matter. Many recipes decay all parameters and do well, so it is only a note. It is a warning where the
+    optimizer has a group without decay that these should be in, or where gamma has shrunk to less than half of 1."""
     if patient.optimizer is None:
         return
     groups = patient.optimizer.param_groups
@@ -66,7 +66,7 @@ def weight_decay(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S24", "error", "A norm that the optimizer does not know", 10)
 def not_in_optimizer(patient: Patient) -> Iterator[Sign]:
     """Gamma and beta require gradients but are not in the optimizer, while the layer before them is: they stay as they
-    are. The optimizer was made before norms were converted, added or unfrozen, or by a list that leaves them out."""
+    are. The optimizer was made before norms were converted, added or unfrozen, or from a list that leaves them out."""
     if patient.optimizer is None:
         return
     found, _ = unknown_norms(patient.model, patient.optimizer)
@@ -77,7 +77,7 @@ def not_in_optimizer(patient: Patient) -> Iterator[Sign]:
         yield Sign(
             found,
             f"gamma or beta of {of(found, affine(patient), 'norm')} is not in the optimizer{old}",
-            "make the optimizer after all changes of the model",
+            "make the optimizer after all changes to the model",
         )
 
 
@@ -97,7 +97,7 @@ def frozen_with_gradient(patient: Patient) -> Iterator[Sign]:
     if found:
         yield Sign(
             found,
-            f"{of(found, norms, 'norm', verb='have')} requires_grad=False and a gradient of an earlier step",
+            f"{of(found, norms, 'norm', verb='have')} requires_grad=False and a gradient from an earlier step",
             "parameter.grad = None; surgery.freeze(model) does that",
         )
 

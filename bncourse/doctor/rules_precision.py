@@ -16,7 +16,7 @@ TENSORS = ("running_mean", "running_var", "weight", "bias")
 @rule("BN-S29", "error", "Statistics that are not finite", 10)
 def not_finite(patient: Patient) -> Iterator[Sign]:
     """One batch with an overflow puts infinity or NaN into the running averages, and it stays there: training goes on
-    as if nothing had happened, evaluation is NaN. A negative variance is as bad."""
+    as if nothing had happened, evaluation is NaN. A negative variance is just as bad."""
     found = {name: bad for name, norm in patient.norms.items() if (bad := impossible(norm))}
     if found:
         said = next(iter(found.values()))
@@ -39,9 +39,9 @@ def impossible(norm: torch.nn.Module) -> str:
 
 @rule("BN-S30", "note", "An implausible variance", 10)
 def implausible(patient: Patient) -> Iterator[Sign]:
-    """A running variance above a million, a thousand times a normal activation: inputs that are not scaled, activations
-    that grow with depth, or one batch near overflow. float16 ends at 65,504, which is 65 such standard
-    deviations."""
+    """A running variance above a million comes from activations a thousand times as large as usual: the inputs are not
+    scaled, the activations grow with depth, or one batch was near overflow. float16 ends at 65,504, which is 65 such
+    standard deviations."""
     largest = {
         name: float(norm.running_var.detach().float().max())
         for name, norm in patient.norms.items()

@@ -19,8 +19,8 @@ def fewest(seen: dict) -> list[tuple[int, str]]:
 @rule("BN-F05", "note", "Few values per channel", 8)
 def few_values(patient: Patient) -> Iterator[Sign]:
     """What counts is not the batch size but how many values each channel has: samples times positions. One value has no
-    variance: training raises an error, typically in the last batch of an epoch, and after pooling to 1x1. Of two values
-    only the sign of their difference is left. The note gives the smallest number with your batch."""
+    variance: training raises an error, typically in the last batch of an epoch, and after pooling to 1x1. Two values
+    leave only the sign of their difference. The note gives the smallest number with your batch."""
     norms = patient.norms
     seen = patient.evaluation.seen.of_kind("batch")
     counts = [(count, name) for count, name in fewest(seen) if name in norms and not frozen(norms[name])]
@@ -53,9 +53,9 @@ def _one_per_sample(calls: list) -> bool:
 
 @rule("BN-F06", "error", "One value per group: nothing is left", 7)
 def one_per_group(patient: Patient) -> Iterator[Sign]:
-    """A GroupNorm, InstanceNorm or LayerNorm takes its mean over the values of one sample's group. Of one value nothing
-    is left after that: the output is the bias, whatever the input. Of two, a sign. (A GroupNorm with as many groups as
-    channels, put in the place of a BatchNorm1d, is the usual case.)"""
+    """A GroupNorm, InstanceNorm or LayerNorm takes its mean over the values of one sample's group. One value leaves
+    nothing after that: the output is the bias, whatever the input. Two leave a sign. (A GroupNorm with as many groups
+    as channels, put in the place of a BatchNorm1d, is the usual case.)"""
     seen = patient.evaluation.seen.of_kind("group", "layer", "instance")
     few = [(count, name) for count, name in fewest(seen) if count <= 2]
     few = [(count, name) for count, name in few if count > 1 or not _only_scales(patient, name)]
@@ -65,7 +65,7 @@ def one_per_group(patient: Patient) -> Iterator[Sign]:
             [name for _, name in few],
             "1 value per group: the output is the bias, whatever the input"
             if one
-            else "2 values per group: of a group only a sign is left",
+            else "2 values per group: only a sign is left of each group",
             "fewer groups: at least 2 channels, better 8, in each",
             None if one else "warning",
         )
@@ -103,7 +103,7 @@ def wrong_axis(patient: Patient) -> Iterator[Sign]:
             found,
             f"{kind} takes its input {tuple(shape)} for one sample of {shape[0]} channels: each row is normalized over "
             f"its {shape[1:].numel()} values",
-            f"an input with a batch axis, or LayerNorm({shape[1]}), if that is meant",
+            f"an input with a batch axis, or LayerNorm({shape[1]}), if that is what you want",
             "warning",
         )
 
@@ -134,8 +134,8 @@ def padding(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S22", "note", "LayerNorm over several axes", 7)
 def layer_norm_over_positions(patient: Patient) -> Iterator[Sign]:
     """A LayerNorm whose ``normalized_shape`` has several axes takes one mean over positions and features: for sequences
-    it ties the positions together, padding and future ones too, and fixes the length. One over a single feature leaves
-    nothing."""
+    it ties the positions together, padding and future ones too, and fixes the length. A LayerNorm over a single feature
+    leaves nothing."""
     norms = {name: module for name, module in named(patient.model) if kind_of(module) == "layer"}
     several = [name for name, norm in norms.items() if len(norm.normalized_shape) > 1]
     if several:
@@ -151,8 +151,8 @@ def layer_norm_over_positions(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F17", "warning", "A last batch of one sample", 8)
 def last_batch_of_one(patient: Patient) -> Iterator[Sign]:
-    """The loader's last batch has one sample. A batch norm with one value per channel raises an error there, after
-    hours of the first epoch; one on a map normalizes that sample by itself."""
+    """The loader's last batch has one sample. A batch norm with one value per channel raises an error there, hours
+    into the first epoch; one on a map normalizes that sample by itself."""
     loader = getattr(patient, "loader", None)
     size, dataset = getattr(loader, "batch_size", None), getattr(loader, "dataset", None)
     if isinstance(size, int) and size > 1 and hasattr(dataset, "__len__") and not getattr(loader, "drop_last", True):

@@ -41,7 +41,7 @@ def is_new(patient: Patient) -> bool:
 def momentum_zero(patient: Patient) -> Iterator[Sign]:
     """In torch, ``momentum`` is the weight of the new batch in the running averages. With 0 they keep the values that
     they have, in a new model mean 0 and variance 1, and evaluation normalizes with those. It happens where 0 was meant
-    to freeze a norm, or where a tool set it for a while and did not set it back."""
+    to freeze a norm, or where a tool set it for a while and never reset it."""
     norms = moving(patient)
     found = [name for name, norm in norms.items() if getattr(norm, "momentum", None) == 0]
     if found:
@@ -89,7 +89,7 @@ def not_warmed_up(patient: Patient) -> Iterator[Sign]:
             sorted(left, key=lambda each: -left[each]),
             f"{share:.0%} of the initial mean 0 and variance 1 is left after {plural(count or 0, 'batch')} with "
             f"momentum {number(norms[worst].momentum)}, in {of(left, norms)}",
-            "surgery.recalibrate(model, loader), or train on with a larger momentum",
+            "surgery.recalibrate(model, loader), or train further with a larger momentum",
             "warning" if share > 0.5 else None,
         )
 
@@ -134,8 +134,8 @@ def new_model(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S06", "error", "A checkpoint without statistics", 13)
 def checkpoint_lacks_statistics(patient: Patient) -> Iterator[Sign]:
-    """The checkpoint has gamma and beta but lacks running means or variances, as a file of ``parameters()``, or one
-    that was saved by a model without tracking. (The counter ``num_batches_tracked`` may be missing: old files lack
+    """The checkpoint has gamma and beta but lacks running means or variances, as does a file of ``parameters()``, or
+    one that was saved by a model without tracking. (The counter ``num_batches_tracked`` may be missing: old files lack
     it.)"""
     missing = [name for name in patient.missing if not name.endswith("num_batches_tracked")]
     if missing:
@@ -149,8 +149,8 @@ def checkpoint_lacks_statistics(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S07", "note", "A norm that never saw a batch", 3)
 def never_called(patient: Patient) -> Iterator[Sign]:
-    """Other norms have counted batches, this one none, and its statistics are a new layer's. It may be a new head; or
-    the forward pass does not call it; or it was in evaluation mode throughout."""
+    """Other norms have counted batches, this one has counted none, and its statistics are a new layer's. It may be a
+    new head; or the forward pass does not call it; or it was in evaluation mode throughout."""
     norms = moving(patient)
     counts = {name: batches_counted(norm) for name, norm in norms.items()}
     most = max((count for count in counts.values() if count is not None), default=0)
@@ -193,7 +193,7 @@ def no_statistics(patient: Patient) -> Iterator[Sign]:
         yield Sign(
             found,
             f"{of(found, patient.norms, verb='keep')} no running statistics",
-            "track_running_stats=True and train on, or surgery.convert_norms(model, 'group')",
+            "track_running_stats=True and further training, or surgery.convert_norms(model, 'group')",
         )
 
 
@@ -246,7 +246,7 @@ def _is_statistic(attribute: str) -> bool:
 @rule("BN-S34", "warning", "Tracking switched off in a norm that has statistics", 3)
 def tracking_switched_off(patient: Patient) -> Iterator[Sign]:
     """``track_running_stats`` was set to False after the norm was made. It has its statistics and uses them in
-    evaluation, but training no longer moves them: they stay those of an earlier time."""
+    evaluation, but training no longer moves them: they stay as they were at that time."""
     norms = moving(patient)
     found = [name for name, norm in norms.items() if getattr(norm, "track_running_stats", True) is False]
     if found:
@@ -260,7 +260,7 @@ def tracking_switched_off(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S11", "warning", "A damaged counter", 13)
 def damaged_counter(patient: Patient) -> Iterator[Sign]:
     """``num_batches_tracked`` is a whole number. Averaging a state_dict, as in federated learning or by hand, makes it
-    a fraction, negative or NaN; with ``momentum=None`` it is the weight of the next batch."""
+    a fraction, negative or NaN; with ``momentum=None`` it determines the weight of the next batch."""
     found = {}
     for name, norm in patient.norms.items():
         count = getattr(norm, "num_batches_tracked", None)
@@ -282,7 +282,7 @@ def damaged_counter(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S12", "note", "Norms that counted different numbers of batches", 13)
 def counters_differ(patient: Patient) -> Iterator[Sign]:
-    """Norms that saw a different number of batches from most: twice as many where activation checkpointing computes the
+    """Some norms saw a different number of batches from most: twice as many where activation checkpointing computes the
     forward pass again, or the layer is called twice; fewer where a part was frozen for a time."""
     counts = {name: count for name, norm in moving(patient).items() if (count := batches_counted(norm))}
     if len(set(counts.values())) > 1:
@@ -313,7 +313,7 @@ def eps_matters(patient: Patient) -> Iterator[Sign]:
             found,
             f"eps {number(eps)} is {number(share[found[0]])} times the median channel's variance, "
             f"in {of(found, norms)}",
-            "eps=1e-5, then train on" if eps > 1e-3 else "look for what makes these activations so small",
+            "eps=1e-5, then train further" if eps > 1e-3 else "look for what makes these activations so small",
             "warning" if eps > 1e-2 else None,
         )
     values = [norm.eps for norm in patient.norms.values() if isinstance(getattr(norm, "eps", None), float | int)]
@@ -422,9 +422,9 @@ def damage(patient: Patient) -> Damage:
 
 @rule("BN-F01", "error", "The running statistics do not fit the data", 3)
 def unfitting(patient: Patient) -> Iterator[Sign]:
-    """The strongest test there is: the same batches with the running statistics, as evaluation uses them, with their
-    own, as training does, and after recalibrating a copy. Where the first loss is far above the others and also a
-    layer's statistics are off by half a standard deviation or a factor of two, the weights are fine and the statistics
+    """The strongest test there is: the same batches run with the running statistics, as in evaluation, with their
+    own, as in training, and after recalibrating a copy. Where the first loss is far above the others and a layer's
+    statistics are also off by half a standard deviation or a factor of two, the weights are fine and the statistics
     are not. Both must say so: the last long steps of training can double the loss of a healthy model. Without targets,
     the change in the outputs takes the place of the loss; up to one standard deviation and a factor of four that is a
     note."""
@@ -458,7 +458,7 @@ def other_data(patient: Patient) -> Iterator[Sign]:
             yield Sign(
                 [first],
                 f"in the first batch norm {one}",
-                "prepare inputs as in training; if they are so, surgery.recalibrate(model, loader)",
+                "prepare inputs as in training; if they already are, surgery.recalibrate(model, loader)",
                 None if far else "note",
             )
 

@@ -25,10 +25,10 @@ def chosen(record: Any, test) -> dict[str, list]:
 @rule("BN-W01", "error", "Validation in training mode", 10)
 def moved_without_gradients(record: Any) -> Iterator[Sign]:
     """The statistics moved in a forward pass without gradients. ``no_grad()`` does not select the mode: without
-    ``model.eval()`` a validation moves the statistics towards the validation data, and its result depends on the batch.
-    A teacher or target network in training mode does the same. (``momentum=None``, as in ``update_bn``, is left out:
-    there it is meant.) Passes with gradients whose outputs no backward pass came through are a note: they may be a
-    validation without ``no_grad()``, or those of a generator whose images another network learned from."""
+    ``model.eval()`` a validation pass moves the statistics towards the validation data, and its result depends on the
+    batch. A teacher or target network in training mode does the same. (``momentum=None``, as in ``update_bn``, is left
+    out: there it is intended.) If a pass recorded gradients and no backward pass used them, it is a note: it may be a
+    validation without ``no_grad()``, or the pass of a generator whose images another network learned from."""
     found = chosen(
         record, lambda event: event.moved and not event.grad and event.training and event.momentum is not None
     )
@@ -125,7 +125,7 @@ def several_forwards(record: Any) -> Iterator[Sign]:
 def kinds_of_batches(record: Any) -> Iterator[Sign]:
     """In training mode the means of the batches that reach the first norm differ by more than half a standard
     deviation, far more than chance allows: real and generated images in turn, several domains, sorted data. The running
-    statistics average what no batch looks like."""
+    statistics are an average that no batch resembles."""
     for name, events in record.events.items():
         kept = [event for event in events if event.moments is not None and event.grad and not event.again][:64]
         if len(kept) < 2 or not kept[0].training:
@@ -135,8 +135,8 @@ def kinds_of_batches(record: Any) -> Iterator[Sign]:
         if far * 3 >= len(gaps):
             yield Sign(
                 [name],
-                f"the means of inputs that follow each other differ by up to {number(max(gaps))} standard deviations "
-                f"({far} of {len(gaps)} times by more than 0.5, and not by training)",
+                f"the means of consecutive inputs differ by up to {number(max(gaps))} standard deviations "
+                f"({far} of {len(gaps)} times by more than 0.5, and not because of training)",
                 "a norm for each kind, or both kinds in one batch, shuffled",
             )
         return  # the first norm only: later ones see what training changes
@@ -198,7 +198,7 @@ def turned_bad(record: Any) -> Iterator[Sign]:
 @rule("BN-W08", "error", "Statistics that move in evaluation", 5)
 def moved_in_evaluation(record: Any) -> Iterator[Sign]:
     """The norm was in evaluation mode and its statistics moved: it ignores the mode. (Norms of torch and of this
-    package cannot. If something writes into them, as recalibration does, that may be meant.)"""
+    package cannot. If something writes into them, as recalibration does, that may be intended.)"""
     found = chosen(record, lambda event: event.moved and not event.training)
     found = {name: events for name, events in found.items() if not known_class(record.norms[name], KNOWN)}
     if found:
@@ -229,7 +229,7 @@ def woke_up(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W10", "warning", "Frozen parameters that were changed", 13)
 def frozen_changed(record: Any) -> Iterator[Sign]:
-    """Gamma or beta had ``requires_grad=False`` all the time and is not what it was: the optimizer used an old
+    """Gamma or beta had ``requires_grad=False`` throughout, but it has changed: the optimizer used an old
     gradient, or decayed it."""
     found = [
         name
@@ -249,7 +249,7 @@ def frozen_changed(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W11", "note", "Few values per channel in training", 8)
 def few_values(record: Any) -> Iterator[Sign]:
-    """In a training pass a channel had fewer than 8 values: samples times positions. Of two, only a sign is left. Or
+    """In a training pass a channel had fewer than 8 values: samples times positions. Two leave only a sign. Or
     there are many, but each pass has one sample: then training normalizes each sample by itself, as InstanceNorm does,
     and evaluation does not."""
     fewest = {

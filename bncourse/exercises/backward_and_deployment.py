@@ -55,7 +55,7 @@ def compare_backward(answer, x, eps=1e-5):
             "The second term needs x_hat in front: mean(dy_hat * x_hat) is multiplied by x_hat.": (
                 inverse * (scaled - mean_term - (scaled * normalized).mean(0))
             ),
-            "The two correction terms are added; they are subtracted.": (
+            "You add the two correction terms; they have to be subtracted.": (
                 inverse * (scaled + mean_term + variance_term)
             ),
             "The correction terms are means over the batch, not sums.": (
@@ -160,8 +160,11 @@ def compare_population(norm, batches, where):
         moving_variance, continued_variance = (v.lerp(variance, rate) for v in (moving_variance, continued_variance))
     unchanged = "The statistics have not changed: run the batches, and take their statistics."
     old = "The old statistics are still in the average. Begin without them (reset_running_stats())."
-    exponential = "This is the exponential average, ruled by the last batches. All samples count alike."
-    by_batch = "This averages the batches' means, so that a smaller batch counts as much. Weigh them by their sizes."
+    exponential = "This is the exponential average, dominated by the last batches. All samples count alike."
+    by_batch = (
+        "This averages the batches' means, so that a smaller batch counts as much as a larger one. "
+        "Weight them by their sizes."
+    )
     hints = {unchanged: stale, old: continued, exponential: moving, by_batch: means.mean(0)}
     expect(norm.running_mean, mean, f"the running mean{where}", hints, rtol=1e-3, atol=1e-4)
     sizes = torch.tensor([len(batch) for batch in batches])[:, None]
@@ -211,7 +214,7 @@ def recalibrated_later(answer):
         "Only the BatchNorm layers belong in training mode: model.train() turns dropout on as well, "
         "and evaluation runs without it.",
     )
-    hint = "Run the batches one after another: in real life all of them together do not fit into memory."
+    hint = "Run the batches one after another: in practice all of them together do not fit into memory."
     require(max(sizes, default=0) <= 6, f"{max(sizes, default=0)} samples went through the model at once.", hint)
     with torch.no_grad():
         inputs = [model[1](F.batch_norm(b, None, None, model[0].weight, model[0].bias, training=True)) for b in batches]

@@ -51,11 +51,11 @@ AFTER_ADDITION = (
 )
 SUMMED = (
     "The sum of BatchNorm's outputs does not depend on its inputs, so its gradient is zero and that of almost any code "
-    "agrees with it. Weigh the outputs differently: random numbers in place of the ones of a sum."
+    "agrees with it. Weight the outputs differently: random numbers in place of the ones of a sum."
 )
 TWO_SAMPLES = (
     "With 2 samples the outputs are +1 and -1 apart from eps, so the gradient is tiny, and a tolerance that is larger "
-    "accepts any gradient. Use at least 4 samples."
+    "than it accepts any gradient. Use at least 4 samples."
 )
 TOLERANT = "Compare element by element, in float64 and with a small tolerance."
 RAISES = "gradcheck raises when a gradient is wrong: catch that, or pass raise_exception=False."
@@ -635,11 +635,11 @@ def _verdict(answer, batch_norm):
     return verdict
 
 
-@gradient_check.case("a right BatchNorm is accepted")
+@gradient_check.case("a correct BatchNorm is accepted")
 def accepts_right(answer):
     for _ in range(3):  # a check that draws its inputs draws others each time
         right = _verdict(answer, right_batch_norm)
-        require(right, "a right BatchNorm is rejected.", "Compare in float64, and allow for rounding.")
+        require(right, "a correct BatchNorm is rejected.", "Compare in float64, and allow for rounding.")
 
 
 def reject(answer, batch_norm, what):

@@ -27,7 +27,7 @@ UNPAIRED = (
     "This is the interval for two separate groups. Both variants ran with the same seeds: take the difference seed by "
     "seed first, then its interval."
 )
-NORMAL = "This takes 1.96, as for very many seeds. With few, Student's t is larger: use T[number of seeds]."
+NORMAL = "This takes 1.96, which is right for very many seeds. With few, Student's t is larger: use T[number of seeds]."
 DEVIATION = "This is the spread of single runs. The mean's standard error is smaller by the root of their number."
 BIASED = "The standard deviation of a sample divides by n - 1: std() does, std(correction=0) does not."
 REVERSED = "The sign is reversed: with minus without."
@@ -40,7 +40,7 @@ forgotten_eval = Exercise(
 )
 race = Exercise(
     "race",
-    "A race that is fair",
+    "A fair race",
     chapter=6,
     minutes=35,
     level="hard",
@@ -314,7 +314,7 @@ def compare_race(answer, effect, choosing, seeds, d=1.0):
     mistakes |= {
         COMMON + " " * number: run.interval({"first": rate, "second": rate}, seeds) for number, rate in enumerate(RATES)
     }
-    mistakes["Judge on the seeds of the race, not on those of the choice."] = run.interval(BEST, choosing)
+    mistakes["Judge on the seeds of the race, not on those used for choosing."] = run.interval(BEST, choosing)
     ends = torch.tensor([expect_number(value, "the ends of the interval") for value in got[:2]]).double()
     expect(ends, expected, "(low, high)", mistakes, rtol=3e-3, atol=2e-3)
     said, right = got[2], rule(*expected.tolist(), d)

@@ -26,7 +26,7 @@ def compare_merge(answer, parts, **tolerance):
         got_mean,
         whole.mean(0),
         "the mean",
-        {"A device with more values counts more: weigh by counts.": middle},
+        {"A device with more values counts more: weight by counts.": middle},
         **tolerance,
     )
     within = (share * variances).sum(0)
@@ -39,7 +39,7 @@ def compare_merge(answer, parts, **tolerance):
         lost: within,
         f"{lost} ": variances.mean(0),
         "This is the variance of the means alone. Add the mean of the variances.": between,
-        "Weigh both parts by counts.": variances.mean(0) + (means - middle).square().mean(0),
+        "Weight both parts by counts.": variances.mean(0) + (means - middle).square().mean(0),
         "The means' distances are from the mean of the whole, which is weighted by counts.": (
             within + (share * (means - middle).square()).sum(0)
         ),

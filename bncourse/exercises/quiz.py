@@ -186,7 +186,7 @@ def scaled_gradient(draw):
         text,
         n["a"],
         "",
-        "The output stays; as a function of weights {a} times as large the loss is {a} times as flat.",
+        "The output stays the same; as a function of weights {a} times as large, the loss is {a} times as flat.",
     )
 
 

@@ -205,9 +205,9 @@ def alike(submissions: Iterable[Submission], graded: Iterable[Record]) -> list[l
 def _alike(submissions: list[Submission], graded: list[Record], shown: dict[str, str]) -> str:
     groups = alike(submissions, graded)
     if not groups:
-        return "<h2>Answers alike</h2><p>No two notebooks compute the same.</p>"
+        return "<h2>Answers alike</h2><p>No two notebooks have the same code.</p>"
     items = "".join(f"<li>{escape(', '.join(shown[name] for name in group))}</li>" for group in groups)
-    why = "Their code is the same but for names and comments. There are innocent reasons; ask."
+    why = "Their code is the same except for names and comments. There are innocent reasons; ask."
     return f"<h2>Answers alike</h2><p>{why}</p><ul>{items}</ul>"
 
 

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on where it was.", file=sys.stderr)
+        print("Stopped. The same command picks up where it stopped.", file=sys.stderr)
         return 130
     counts = Counter(record.status for record in records)
     print(", ".join(f"{count} {status}" for status, count in counts.most_common()))

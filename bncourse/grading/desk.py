@@ -133,7 +133,7 @@ class Desk:
                     continue
                 if number(new) is None:
                     who = f"{question.name} typed for {as_written(row['student'])}"
-                    self.warnings.append(f"{who} must be a number, got {new!r}: not taken over")
+                    self.warnings.append(f"{who} must be a number, got {new!r}: not carried over")
                 else:
                     comment = f"typed into {self.out.name}, where it was {old}"
                     rows.append(
@@ -155,12 +155,12 @@ class Desk:
             student = as_written(row["student"])
             if row["student"] not in before:
                 known = map(as_written, before)
-                found.append(f"the row of {student!r} was not taken over{did_you_mean(student, known)}")
+                found.append(f"the row of {student!r} was not carried over{did_you_mean(student, known)}")
                 continue
             for column, instead in theirs.items():
                 new, old = row.get(column), before[row["student"]].get(column)
                 if new is not None and old is not None and not _same(new, old):
-                    found.append(f"what was typed into {column} for {student} was not taken over: use {instead}")
+                    found.append(f"what was typed into {column} for {student} was not carried over: use {instead}")
         return found
 
     def _edited(self) -> list[Path]:
@@ -250,7 +250,7 @@ def advice(record: Record, submission: Submission, assignment: Assignment) -> li
     theirs = sorted({set_of(name) for name, _ in checked if name in EXERCISES and name not in ours})
     found = []
     if theirs and not ours & {name for name, _ in checked}:
-        found.append(f"this looks like another set: {', '.join(theirs)}")
+        found.append(f"this looks like a different set: {', '.join(theirs)}")
     undefined = [name for name, outcomes in record.outcomes.items() if outcomes and _all_say(outcomes, UNDEFINED)]
     answers = record.outcomes.items()
     empty = [n for n, outcomes in answers if outcomes and (n in record.unchanged or _all_say(outcomes, UNANSWERED))]

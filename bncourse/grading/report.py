@@ -17,9 +17,9 @@ EXPLANATIONS = {
     "ok": "Your notebook ran and was graded.",
     "timeout": "Something in your notebook took too long and was stopped.",
     "memory": "Something in your notebook asked for more memory than there is.",
-    "crashed": "The process that ran your notebook ended before it was graded to the end.",
+    "crashed": "The process that ran your notebook ended before the grading did.",
     "unreadable": "What you handed in could not be read as a notebook.",
-    "missing": "No notebook of yours was found.",
+    "missing": "No notebook from you was found.",
 }
 UNDEFINED, UNANSWERED = "the notebook does not define", "not answered yet"  # as the worker says it
 NO_ANSWER = (UNDEFINED, UNANSWERED)

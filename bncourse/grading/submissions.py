@@ -28,8 +28,8 @@ LARGEST = 50 << 20  # bytes of a file
 UNPACKED, MEMBERS = 1 << 30, 20_000  # of an archive: bytes, and files
 NAMESAKES = "two students have this name: "
 PERHAPS = "one of the rows with this name and a number may be theirs"
-BY_ID = "write {} into the right one's row of the roster, in a column Identifier"
-BY_FILE = "give the file or folder the name of the right one's id"
+BY_ID = "write {} into the right student's row of the roster, in a column Identifier"
+BY_FILE = "name the file or folder after the right student's id"
 OURS = ".bncourse-grade"  # marks a folder that the grader wrote
 
 

@@ -61,8 +61,8 @@ def bias_before_the_norm(fixed: bool) -> Patient:
 def dropout_before_the_norm(fixed: bool) -> Patient:
     """The evaluation is worse than the training curve promises, and dropout seems to be to blame.
 
-    Dropout raises the variance of what follows, in training only. The running variance keeps the raised one, so that
-    everything is too small in evaluation.
+    Dropout raises the variance of what follows, in training only. The running variance remembers the raised value, so
+    that everything is too small in evaluation.
     """
     drop = nn.Dropout(0.5)
     hidden = [nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU()]

@@ -71,8 +71,8 @@ def average_of_the_parameters_only(fixed: bool) -> Patient:
 def average_with_the_last_statistics(fixed: bool) -> Patient:
     """Averaging the weights of the last epochs makes the model worse instead of better.
 
-    The average of several weights has its own activations. The running statistics beside it are those of the last
-    weights.
+    A network with averaged weights has activations of its own. The running statistics that come with it are those of
+    the last weights.
     """
     model = train(cnn(), 20)
     averaged = AveragedModel(model)
@@ -129,7 +129,7 @@ def target_network_without_statistics(fixed: bool) -> Patient:
     rules=("BN-S28",),
 )
 def federated_average_of_the_parameters(fixed: bool) -> Patient:
-    """The federated model is poor and unstable, the more the clients' data differ.
+    """The federated model is poor and unstable, the more so the more the clients' data differ.
 
     The server averages ``parameters()``. Its running statistics are those of whichever client came first.
     """
@@ -164,8 +164,8 @@ def federated_average_of_the_parameters(fixed: bool) -> Patient:
 def statistics_not_in_the_checkpoint(fixed: bool) -> Patient:
     """The model was good when it was saved and is bad when it is loaded.
 
-    The checkpoint has the parameters, not the buffers. ``strict=False`` says nothing, and the running statistics are
-    0 and 1.
+    The checkpoint has the parameters, not the buffers. ``strict=False`` hides that, and the running statistics are 0
+    and 1.
     """
     source, model = trained(), cnn()
     checkpoint = source.state_dict() if fixed else dict(source.named_parameters())
@@ -188,8 +188,8 @@ def statistics_not_in_the_checkpoint(fixed: bool) -> Patient:
 def eps_subtracted_from_the_variance(fixed: bool) -> Patient:
     """A model is fine until it is saved and loaded; then its output is NaN.
 
-    The loader subtracts eps from the running variance, for a format that had it added. A channel that is almost
-    constant has less variance than eps.
+    The loader subtracts eps from the running variance, as if the checkpoint's format had added it. A channel that is
+    almost constant has a variance below eps.
     """
     model = trained()
     with torch.no_grad():

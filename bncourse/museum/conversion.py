@@ -25,7 +25,7 @@ from bncourse.surgery import convert_norms, fold
 def exported_in_training_mode(fixed: bool) -> Patient:
     """The exported network gives different answers from the original, and ``eval()`` on it changes nothing.
 
-    The export has written down what the norms did in training mode: they use the batch's statistics.
+    The export has recorded what the norms did in training mode: they use the batch's statistics.
     """
     model = trained().train(not fixed)
     exported = torch.jit.trace(model, batches_of()[0][0], check_trace=False)
@@ -54,7 +54,7 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 def folded_without_the_shift(fixed: bool) -> Patient:
     """After folding the network is wrong, but only where the convolutions have no bias.
 
-    This folding only changes a bias that is there. If there is none, which is the usual case before a norm, mean and
+    This code changes only a bias that exists. If there is none, which is the usual case before a norm, the mean and
     beta are lost.
     """
     model = trained().eval()

@@ -136,7 +136,7 @@ def variance_by_two_large_numbers(fixed: bool) -> Patient:
     """Inputs with a large mean turn into NaN in the norm.
 
     The mean of the squares and the square of the mean are almost equal. In single precision their difference is
-    rounding, and now and then negative.
+    rounding error, and now and then negative.
     """
     model = mlp(OwnBatchNorm if fixed else AfraidOfHeights)
     images = 0.02 * images_and_labels().images + 1000

@@ -204,7 +204,7 @@ def recurrent(apart: bool = True) -> Recurrent:
     ],
 )
 def one_norm_for_all_levels(fixed: bool, network: Callable[[bool], nn.Module]) -> Patient:
-    """With batch norm in place of group norm the detector's head trains as well, and detects much worse.
+    """With batch norm in place of group norm the detector's head trains just as well, but detects much worse.
 
     The levels of the pyramid (or the steps of a recurrent network) go through one batch norm in turn. In training each
     is normalized by its own batch; the running statistics are a mixture that fits none of them.
@@ -251,8 +251,9 @@ def spread(patient: Patient) -> float:
 def groups_of_one_value(fixed: bool, network: Callable[[int], nn.Module]) -> Patient:
     """A layer learns nothing: its output is the same for every input, and nothing complains.
 
-    There are as many groups as channels, and the map has one pixel: each group is a single number, which minus its own
-    mean is 0. What is left is the shift. (With one sample torch raises an error; with more it does not.)
+    There are as many groups as channels, and the map has one pixel: each group is a single number, which becomes 0
+    when its own mean is subtracted. What is left is the shift. (With one sample torch raises an error; with more it
+    does not.)
     """
     return Patient(train(network(8 if fixed else 32), 60), batches_of())
 
@@ -353,7 +354,7 @@ def excess_of_average(patient: Patient) -> float:
 def soup_with_averaged_statistics(fixed: bool, network: Callable[[], nn.Module]) -> Patient:
     """The mean of several finished models gains less than expected, though its running statistics were averaged too.
 
-    The mean is taken of all that the models hold. But the activations of averaged weights vary less than the models'
+    Everything that the models hold is averaged. But the activations of averaged weights vary less than the models'
     activations do on average: the variances kept are too large.
     """
     start = network()
@@ -429,8 +430,8 @@ def from_pretrained(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 def gamma_renamed_by_the_loader(fixed: bool, network: Callable[[str, str], nn.Module]) -> Patient:
     """A model saved and loaded again is worse than before; a warning says that some weights are newly initialized.
 
-    The loader takes every ``gamma`` and ``beta`` for the old name of a ``weight`` and ``bias``. Here they are the true
-    names: they find no place, and the norms' scales and shifts stay as they were before training.
+    The loader takes every ``gamma`` and ``beta`` for the old name of a ``weight`` and ``bias``. Here they are the
+    current names: the values find no place, and the norms' scales and shifts stay as they were before training.
     """
     names = ("weight", "bias") if fixed else ("gamma", "beta")
     finished = train(network(*names), 100)
@@ -650,7 +651,7 @@ def instance_conformer() -> Frames:
     ],
 )
 def padding_in_the_statistics(fixed: bool, network: Callable[[], nn.Module]) -> Patient:
-    """An utterance is understood alone, and not in a batch with a longer one.
+    """An utterance is understood alone, but not in a batch with a longer one.
 
     Short utterances are padded with zeros. The mask keeps them out of the sum at the end, but the norms take their mean
     and variance over all frames: with much padding they are those of silence.

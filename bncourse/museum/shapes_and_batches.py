@@ -41,7 +41,7 @@ def pooled(norm: nn.Module) -> nn.Sequential:
 def norm_after_global_pooling(fixed: bool) -> Patient:
     """With two large images in a batch, the branch with the global pooling seems blind to them.
 
-    After pooling to 1x1 a batch of 2 has two values for each channel. Normalized they are +1 and -1: their signs are
+    After pooling to 1x1 a batch of 2 has two values for each channel. Normalized, they are +1 and -1: their signs are
     all that is left.
     """
     model = pooled(nn.GroupNorm(1, 32) if fixed else nn.BatchNorm2d(32))
@@ -207,8 +207,8 @@ def _variance_of_valid_steps(patient: Patient) -> float:
 def padding_in_the_statistics(fixed: bool) -> Patient:
     """The longer the longest sequence of a batch, the louder the others come out of the norm.
 
-    The padding counts as data. A batch of mostly padding has almost no variance, and the valid steps are divided by
-    that.
+    The padding counts as data. A batch that is mostly padding has almost no variance, and the valid steps are divided
+    by its root.
     """
     model = Speech(masked=fixed)
 
@@ -271,7 +271,7 @@ def _influence_of_the_future(patient: Patient) -> float:
     ],
 )
 def future_leaks_through_the_norm(fixed: bool) -> Patient:
-    """A forecast is excellent in the test and poor in use.
+    """A forecast is excellent in tests and poor in use.
 
     Every layer is causal except the norm, whose mean and variance include the steps that are to be predicted.
     """
@@ -344,9 +344,9 @@ def _influence_of_other_tokens(patient: Patient) -> float:
     rules=("BN-S22",),
 )
 def layer_norm_over_the_tokens(fixed: bool) -> Patient:
-    """The baseline transformer is worse than published, and takes only one length of input.
+    """The baseline transformer is worse than published, and accepts inputs of one length only.
 
-    LayerNorm normalizes all axes that it is given the sizes of. With (tokens, features) a token's output depends on all
+    LayerNorm normalizes over all axes whose sizes it is given. With (tokens, features) a token's output depends on all
     other tokens.
     """
     model = Tokens(nn.LayerNorm(32) if fixed else nn.LayerNorm([14, 32]))

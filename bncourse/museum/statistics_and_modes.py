@@ -141,8 +141,8 @@ def momentum_of_another_framework(fixed: bool) -> Patient:
 def statistics_not_warmed_up(fixed: bool) -> Patient:
     """A short run ends with a good training loss and a useless model.
 
-    The momentum fits runs of many thousand steps. After 60 steps the running statistics are still 94% the initial 0
-    and 1.
+    The momentum suits runs of many thousands of steps. After 60 steps the running statistics are still 94% the
+    initial 0 and 1.
     """
     model = cnn(lambda channels: nn.BatchNorm2d(channels, momentum=0.1 if fixed else 0.001))
     return Patient(train(model, 60).eval(), batches_of())

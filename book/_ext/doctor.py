@@ -106,11 +106,11 @@ def folded(rows: list[dict], looked_at: int) -> str:
         lines.append(f"<tr>{''.join(f'<td><p>{cell}</p></td>' for cell in cells)}</tr>")
         largest = max(largest, off)
     total = [sum(row[key] for row in rows) for key in ("norms", "ours", "torch")]
-    cells = "".join(f"<td><p><strong>{cell}</strong></p></td>" for cell in ["together", *total, power(largest)])
+    cells = "".join(f"<td><p><strong>{cell}</strong></p></td>" for cell in ["Total", *total, power(largest)])
     heads = ["Architecture", "Batch norms", "surgery.fold", "torch.fx's fuse", "Outputs differ by"]
     return (
-        f"<p>{looked_at - len(rows)} of the {looked_at} architectures have no batch norms. In the others, with the "
-        "largest difference of the outputs of either, as a share of their size:</p>"
+        f"<p>{looked_at - len(rows)} of the {looked_at} architectures have no batch norms. The table has the "
+        "others, with the largest difference that either tool makes to the outputs, as a share of their size:</p>"
         + table("folded", heads, [*lines, f"<tr>{cells}</tr>"])
     )
 
@@ -124,7 +124,7 @@ def power(value: float) -> str:
 def speed(times: dict[str, float]) -> str:
     ratio = times["examination"] / times["forward"]
     return (
-        f"For a ResNet-50 and 8 images of 224×224 pixels, one forward pass takes {times['forward']:.1f} s of one core, "
+        f"For a ResNet-50 and 8 images of 224×224 pixels, one forward pass takes {times['forward']:.1f} s on one core, "
         f"the static rules alone take {times['static']:.1f} s, "
         f"and an examination with that batch takes {times['examination']:.1f} s, as long as {ratio:.0f} forward passes."
     )

@@ -100,7 +100,7 @@ def said(env, row: dict) -> str:
     if row["verdict"] == "named":
         return f"names it: {rules(env, row['rules'])}"
     if row["verdict"] == "noticed":
-        return f"notices that something is wrong ({rules(env, row['others'])}) and does not name the cause"
+        return f"notices that something is wrong ({rules(env, row['others'])}) but does not name the cause"
     return "misses it" + (", with an error of its own" if row.get("raised") else "")
 
 

@@ -27,7 +27,7 @@ BEFORE = "## What to remember"  # where a chapter's questions go
 VERDICTS = {  # the answers to a prediction about a claim
     "holds": "yes",
     "does not hold": "no",
-    "undecided here": "it cannot be told: the interval allows for both",
+    "undecided here": "we cannot tell: the interval allows both",
 }
 inline = MarkdownIt("commonmark").renderInline
 

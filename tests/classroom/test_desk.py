@@ -146,19 +146,16 @@ def typed_into(base, name, **cells):
 def test_what_the_grader_writes_itself_is_not_taken_over_and_that_is_said(graded):
     base, _ = graded
     said, row = typed_into(base, "Cy", score="5")
-    assert (
-        "what was typed into score for Cy was not taken over: use an exercise's column" in said
-        and row["score"] == "0.0"
-    )
+    assert "typed into score for Cy was not carried over: use an exercise's column" in said and row["score"] == "0.0"
     said, _ = typed_into(base, "Cy", explanations="1", note="He was ill.")
-    assert "typed into explanations for Cy was not taken over: use the column points of grades-explanations.csv" in said
-    assert "typed into note for Cy was not taken over: use a column of your own" in said
+    assert "explanations for Cy was not carried over: use the column points of grades-explanations.csv" in said
+    assert "typed into note for Cy was not carried over: use a column of your own" in said
     said, _ = typed_into(base, "Cy", signal="absent")
-    assert "signal typed for Cy must be a number, got 'absent': not taken over" in said
+    assert "signal typed for Cy must be a number, got 'absent': not carried over" in said
     said, _ = typed_into(base, "Cy", student="Cyn")
-    assert "the row of 'Cyn' was not taken over; did you mean 'Cy'?" in said
+    assert "the row of 'Cyn' was not carried over; did you mean 'Cy'?" in said
     said, _ = typed_into(base, "Cy", score="0,00", seconds="")  # as a spreadsheet may write it
-    assert "taken over" not in said
+    assert "carried over" not in said
 
 
 def test_rows_for_nobody_and_points_beyond_the_exercise_are_said(graded):
@@ -228,7 +225,7 @@ def test_a_zero_has_its_reason(graded):
     base, _ = graded
     rows = sheet(base, "grades.csv")
     assert "signal: the notebook checks my_std, but defines no output_std" in rows["Di"]["note"]
-    assert "this looks like another set: ex-04-bug-zoo" in rows["Ed"]["note"]
+    assert "this looks like a different set: ex-04-bug-zoo" in rows["Ed"]["note"]
     assert "no exercise is answered" in rows["Flo"]["note"]
     assert rows["Ada"]["note"] == ""
 

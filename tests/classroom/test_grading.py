@@ -238,7 +238,7 @@ def test_an_interrupted_run_stops_its_workers(tmp_path, assignment):
     wait_until_a_cell_runs(temporary)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130 and "goes on where it was" in errors
+    assert process.returncode == 130 and "picks up where it stopped" in errors
     wait_until_gone(temporary)
     assert not list(temporary.iterdir())
 

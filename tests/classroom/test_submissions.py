@@ -167,7 +167,7 @@ class TestNamesakes:
         put(tmp_path / "plain", "Jane Doe.ipynb")
         pair = Roster([Student("Jane Doe", {"ID": "4"}), Student("Jane Doe", {"ID": "5"})])
         row = found(tmp_path / "plain", pair)["Jane Doe (Jane Doe.ipynb)"]
-        assert row.cells == ["x = 1"] and "the name of the right one's id" in row.note
+        assert row.cells == ["x = 1"] and "after the right student's id" in row.note
 
     def test_a_participants_number_is_not_somebody_elses_id(self, tmp_path):
         put(tmp_path / "in", MOODLE_PAIR[0].format("Jane Doe"))

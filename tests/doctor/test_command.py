@@ -100,8 +100,8 @@ def test_exit_codes(shop, capsys):
         (["shop:number"], "must be a torch.nn.Module or make one, got int"),
         (["shop:healthy", "--input", "8,x"], "--input must be a shape such as 8,3,32,32, got '8,x'"),
         (["shop:healthy", "--input", "8,3,28,28"], "batch must fit the model"),
-        (["shop:healthy", "--input", "8,1,28,28", "--batch", "b.pt"], "exclude each other"),
-        (["shop:healthy", "--batch", "absent.pt"], "--batch must be a file of torch.save"),
+        (["shop:healthy", "--input", "8,1,28,28", "--batch", "b.pt"], "cannot be used together"),
+        (["shop:healthy", "--batch", "absent.pt"], "--batch must be a file written by torch.save"),
         (["shop:healthy", "--batch", "model.pt"], "got model.pt: torch.load(weights_only=True) refuses it"),
         (
             ["shop:healthy", "--checkpoint", "other.pt"],

@@ -273,7 +273,7 @@ WRONG = {
     "race": [
         (race("seeds"), "partly luck"),
         (race("choosing", common=True), "one common rate"),
-        (race("choosing", on="choosing"), "not on those of the choice"),
+        (race("choosing", on="choosing"), "not on those used for choosing"),
         (race("choosing", judge=by_zero), ""),
         (race("choosing", all_rates=True), "partly luck"),
     ],
@@ -282,7 +282,7 @@ WRONG = {
         (merged(within=False), "means alone"),
         (merged(weighted=False), ""),
         (merged(unbiased=2.0), "the unbiased variance"),
-        (lambda m, v, n: (m.mean(0), v.mean(0)), "weigh by counts"),
+        (lambda m, v, n: (m.mean(0), v.mean(0)), "weight by counts"),
         (
             lambda m, v, n: (merge_by_torch(m, v, n)[0], merged(between=False, weighted=False)(m, v, n)[1]),
             "loses how far",

@@ -513,8 +513,8 @@ WRONG = {
     ],
     "zoo-gradient-check": [
         (gradient_at_two, "Use at least 4 samples"),
-        (gradient_at_two, "Weigh the outputs differently"),
-        (summed_in_double, "Weigh the outputs differently"),
+        (gradient_at_two, "Weight the outputs differently"),
+        (summed_in_double, "Weight the outputs differently"),
         (gradient_too_tolerant, "small tolerance"),
         (gradcheck_that_raises, "raise_exception=False"),
         (lambda batch_norm: True, "Compare element by element"),
@@ -526,7 +526,7 @@ WRONG = {
         (backward(lambda g, x_hat: g - x_hat * (g * x_hat).mean(0)), "path through the mean"),
         (backward(right_dx, dweight="x"), "needs x_hat"),
         (backward(right_dx, average=True), "its gradient is a sum"),
-        (backward(lambda g, x_hat: g + g.mean(0) + x_hat * (g * x_hat).mean(0)), "they are subtracted"),
+        (backward(lambda g, x_hat: g + g.mean(0) + x_hat * (g * x_hat).mean(0)), "they have to be subtracted"),
     ],
     "fold": [
         (fold(eps=0.0), "eps is missing"),
@@ -539,7 +539,7 @@ WRONG = {
         (recalibrate(reset=False, average=False), "Begin without them"),
         (recalibrate(average=False), "All samples count alike"),
         (recalibrate(), "variance BETWEEN the batches"),
-        (recalibrate(), "Weigh them by their sizes"),
+        (recalibrate(), "Weight them by their sizes"),
         (recalibrate(all_training=True), "turns dropout on"),
         (lambda model, batches: torch.optim.swa_utils.update_bn(batches, model), "turns dropout on"),
         (all_at_once, "Run the batches one after another"),
