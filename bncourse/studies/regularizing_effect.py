@@ -29,7 +29,9 @@ __all__ = [
 def normalized_in_batches(
     z: Tensor, sample: int, batch_size: int, batches: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """One sample's values, each time normalized together with other samples drawn at random: (batches, features).
+    """One sample's values, each time normalized with others drawn at random.
+
+    The result is (batches, features).
 
     Args:
         z: the outputs of a layer for many samples, (N, features).
