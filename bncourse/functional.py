@@ -90,9 +90,9 @@ def batch_norm(
         statistics = per_channel(running_mean, input), per_channel(running_var, input)
         return standardize(input, dims, weight, bias, eps, statistics=statistics)[0]
     output, mean, variance = standardize(input, dims, weight, bias, eps)
-    if running_mean is not None and count > 0:
+    if running_mean is not None and count > 0:  # with the unbiased variance
         update_running_average(running_mean, mean, momentum)
-        update_running_average(running_var, variance * (count / (count - 1)), momentum)  # the unbiased variance
+        update_running_average(running_var, variance * (count / (count - 1)), momentum)
     return output
 
 
@@ -137,7 +137,8 @@ def group_norm(
     """
     check_groups(input, num_groups, weight=weight, bias=bias)
     size = input.size(1) // num_groups
-    groups = contiguous_or_channels_last(input).unflatten(1, (num_groups, size))  # (N, G, C / G, ...)
+    # (N, G, C / G, ...)
+    groups = contiguous_or_channels_last(input).unflatten(1, (num_groups, size))
     if weight is not None:
         weight = weight.view(num_groups, size, *[1] * (input.dim() - 2))
     if bias is not None:

@@ -100,7 +100,8 @@ def standardize(
         output includes what flows through its statistics; the returned mean and
         variance carry none.
     """
-    if weight is None and bias is not None:  # the gradients below have a bias's only beside a weight's
+    if weight is None and bias is not None:
+        # the gradients below have a bias's only beside a weight's
         weight = torch.ones_like(bias)
     if x.numel() == 0:  # nothing to standardize; weight and bias get gradients of 0
         nothing = x.new_zeros(())

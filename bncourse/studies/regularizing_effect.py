@@ -44,7 +44,8 @@ def normalized_in_batches(
     if batch_size < 2:
         raise ValueError(f"batch_size must be at least 2, got {batch_size}")
     others = torch.randint(len(z), (batches, batch_size - 1), generator=generator)
-    together = torch.cat([z[sample].expand(batches, 1, -1), z[others]], dim=1)  # (batches, batch_size, features)
+    # (batches, batch_size, features)
+    together = torch.cat([z[sample].expand(batches, 1, -1), z[others]], dim=1)
     return standardize(together, (1,))[0][:, 0]
 
 
