@@ -83,7 +83,7 @@ def _choose(name: str, candidates: list, means: Callable[[], list[float]], split
                 file.write(json.dumps({"name": name} | choice) + "\n")
         return best
     if name not in _chosen() and name != of_the_book:
-        print(f"{of_the_book}: chosen on {BOOK_DATA}; nothing was chosen on {dataset}")
+        print(f"{of_the_book}: chosen on {BOOK_DATA}, not on {dataset}")
         name = of_the_book
     if _chosen().get(name, {}).get("among") != candidates:
         raise ValueError(f"name must have been chosen among {candidates} by tools.explore, got {name!r}")

@@ -53,11 +53,11 @@ def batch_norm(
     momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Standardize each channel over the batch (Ioffe and Szegedy 2015, arXiv 1502.03167).
+    """Standardize each channel over the batch (Ioffe, Szegedy 2015, arXiv 1502.03167).
 
-    In training the statistics are the batch's, and the running averages move towards them in place:
-    running = (1 - momentum) * running + momentum * new, with the unbiased variance. In evaluation the statistics are
-    the running averages.
+    In training the statistics are the batch's, and the running averages move towards
+    them in place: running = (1 - momentum) * running + momentum * new, with the
+    unbiased variance. In evaluation the statistics are the running averages.
 
     Args:
         input: (N, C, ...).
@@ -67,13 +67,16 @@ def batch_norm(
         momentum: the weight of the NEW value in the running averages.
 
     Raises:
-        ValueError: training with one value per channel; ``eps`` below 0, or 0 in training; one running average only.
-        RuntimeError: a size, type or device that does not match ``input``; evaluation without running averages.
+        ValueError: training with one value per channel; ``eps`` below 0, or 0 in
+            training; one running average only.
+        RuntimeError: a size, type or device that does not match ``input``; evaluation
+            without running averages.
     """
     channels, dims = input.size(1), (0, *range(2, input.dim()))
     count = math.prod([input.shape[d] for d in dims])
     if training and count == 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
+        wanted = "Expected more than 1 value per channel when training"
+        raise ValueError(f"{wanted}, got input size {input.size()}")
     check_eps(eps, training)
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must either both be None or neither be None")
@@ -87,9 +90,9 @@ def batch_norm(
         statistics = per_channel(running_mean, input), per_channel(running_var, input)
         return standardize(input, dims, weight, bias, eps, statistics=statistics)[0]
     output, mean, variance = standardize(input, dims, weight, bias, eps)
-    if running_mean is not None and count > 0:
+    if running_mean is not None and count > 0:  # with the unbiased variance
         update_running_average(running_mean, mean, momentum)
-        update_running_average(running_var, variance * (count / (count - 1)), momentum)  # the unbiased variance
+        update_running_average(running_var, variance * (count / (count - 1)), momentum)
     return output
 
 
@@ -101,7 +104,7 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Standardize each sample over its last axes, those of ``normalized_shape`` (Ba et al. 2016, arXiv 1607.06450).
+    """Standardize each sample over its last axes (Ba et al. 2016, arXiv 1607.06450).
 
     Args:
         input: (..., *normalized_shape).
@@ -121,19 +124,21 @@ def layer_norm(
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """Standardize each group of channels of each sample (Wu and He 2018, arXiv 1803.08494).
+    """Standardize each group of channels of a sample (Wu, He 2018, arXiv 1803.08494).
 
     Args:
         input: (N, C, ...), with C a multiple of ``num_groups``.
         weight, bias: (C,), or None.
 
     Raises:
-        RuntimeError: groups that do not divide the channels; a shape, type or device that does not match.
+        RuntimeError: groups that do not divide the channels; a shape, type or device
+            that does not match.
         ValueError: one value per group.
     """
     check_groups(input, num_groups, weight=weight, bias=bias)
     size = input.size(1) // num_groups
-    groups = contiguous_or_channels_last(input).unflatten(1, (num_groups, size))  # (N, G, C / G, ...)
+    # (N, G, C / G, ...)
+    groups = contiguous_or_channels_last(input).unflatten(1, (num_groups, size))
     if weight is not None:
         weight = weight.view(num_groups, size, *[1] * (input.dim() - 2))
     if bias is not None:
@@ -190,12 +195,14 @@ def instance_norm(
 def rms_norm(
     input: Tensor, normalized_shape: tuple[int, ...], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
-    """Divide each sample by its root mean square over its last axes (Zhang and Sennrich 2019, arXiv 1910.07467).
+    """Divide each sample by its root mean square (Zhang, Sennrich, arXiv 1910.07467).
 
     Args:
         input: (..., *normalized_shape).
-        weight: of shape ``normalized_shape``, or None; of any floating-point type, the output has that of ``input``.
-        eps: added to the mean square; None takes the machine epsilon of the type computed in.
+        weight: of shape ``normalized_shape``, or None; of any floating-point type, the
+            output has that of ``input``.
+        eps: added to the mean square; None takes the machine epsilon of the type that
+            is computed in.
 
     Raises:
         RuntimeError: a shape or device that does not match.

@@ -19,9 +19,10 @@ ROW = 4096  # values that float32 adds up one by one without losing more than th
 def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, Tensor, Tensor]:
     """Output, mean and variance, as ``formula``.
 
-    The buffer holds x less a pivot, the mean of a quarter of the values: large offsets are gone before anything is
-    added up. What is missing from the pivot to the mean is corrected at the end. (Its square is at most four
-    variances, so that little is lost where it is taken from the mean square.)
+    The buffer holds x less a pivot, the mean of a quarter of the values: large offsets
+    are gone before anything is added up. What is missing from the pivot to the mean is
+    corrected at the end. (Its square is at most four variances, so that little is lost
+    where it is taken from the mean square.)
     """
     if layout := cpu.layout(x, dims, center, bool(statistics), weight, bias, *(statistics or ())):
         return cpu.forward(layout, x, dims, weight, bias, eps, statistics=statistics, center=center)
@@ -39,7 +40,8 @@ def forward(x, dims, weight, bias, eps, *, statistics, center) -> tuple[Tensor, 
         mean, rest, variance = values.new_zeros(()), values.new_zeros(()), mean_square(values, dims)
     if weight is None or full_rank(weight, x.dim()).shape[-1] == 1 or x.dim() - 1 not in dims:
         return scaled(values, rest, variance, weight, bias, eps, buffer).to(x.dtype), mean, variance
-    scaled(values, rest, variance, None, None, eps, buffer)  # layer norm: many weights in a row
+    # layer norm: many weights in a row
+    scaled(values, rest, variance, None, None, eps, buffer)
     return scale_and_shift(buffer, weight, bias, buffer).to(x.dtype), mean, variance
 
 

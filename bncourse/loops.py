@@ -25,7 +25,10 @@ loop = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "n
 
 @loop
 def runs_forward(x, y, mean, variance, gamma, beta, eps, runs, length, far, near, first, last):
-    """Unit u has its runs at u * near, u * near + far, ...; ``gamma`` and ``beta``: (kinds of runs, kinds of units)."""
+    """Unit u has its runs at u * near, u * near + far, ...
+
+    ``gamma`` and ``beta``: (kinds of runs, kinds of units).
+    """
     number, count = x.dtype.type, runs * length
     for u in range(first, last):
         pivot, total, squares = np.float64(x[u * near]), 0.0, 0.0

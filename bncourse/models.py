@@ -74,7 +74,7 @@ def layer_block(layer: nn.Linear | nn.Conv2d, words: str, drop: float = 0.3) -> 
     """``layer`` and what ``words`` let follow it: "batch relu" is BatchNorm, then ReLU.
 
     Args:
-        words: names among ``NORMS``, "relu", "sigmoid" and "dropout", in the order wanted.
+        words: names among ``NORMS``, "relu", "sigmoid" and "dropout", in their order.
         drop: dropout's probability to set a value to zero in training.
 
     Raises:
@@ -99,7 +99,7 @@ class Dropout(nn.Dropout):
 
 
 def fc_block(in_features: int, out_features: int, dropout: float = 0.0, norm: str = "batch") -> nn.Sequential:
-    """Linear, norm, ReLU, and dropout if there is any: (N, in_features) to (N, out_features)."""
+    """Linear, norm, ReLU, dropout if any: (N, in_features) to (N, out_features)."""
     words = f"{norm} relu dropout" if dropout else f"{norm} relu"
     return nn.Sequential(*layer_block(nn.Linear(in_features, out_features), words, dropout))
 
@@ -107,7 +107,7 @@ def fc_block(in_features: int, out_features: int, dropout: float = 0.0, norm: st
 def conv_block(
     in_channels: int, out_channels: int, kernel_size: int = 3, padding: int = 1, norm: str = "batch"
 ) -> nn.Sequential:
-    """Convolution, norm, ReLU: (N, in_channels, H, W) to (N, out_channels, H, W) with the default kernel."""
+    """Convolution, norm, ReLU; the default kernel and padding keep the map's size."""
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding)
     return nn.Sequential(*layer_block(convolution, f"{norm} relu"))
 
@@ -116,7 +116,8 @@ class FCNetworkWithBatchNorm(nn.Module):
     """The source's fully connected network: (N, 784) to 10 class scores (N, 10).
 
     Args:
-        norms: the module that has the norms: ``bncourse.layers``, or ``torch.nn`` as in the source.
+        norms: the module that has the norms, here ``bncourse.layers``; the source's is
+            ``torch.nn``.
     """
 
     def __init__(self, norms=layers):
@@ -136,7 +137,10 @@ class FCNetworkWithBatchNorm(nn.Module):
 
 
 class CNNWithBatchNorm(nn.Module):
-    """The source's convolutional network: (N, 3, 32, 32) to 10 class scores (N, 10). ``norms``: as above."""
+    """The source's convolutional network: (N, 3, 32, 32) to 10 class scores (N, 10).
+
+    ``norms``: as in ``FCNetworkWithBatchNorm``.
+    """
 
     def __init__(self, norms=layers):
         super().__init__()
@@ -189,11 +193,12 @@ def fc_network(
 def small_cnn(
     block: str = "batch relu", channels: int = 3, width: int = 16, *, norm: str | None = None
 ) -> nn.Sequential:
-    """The source's CNN made narrow, so that comparisons over seeds are cheap: (N, channels, H, W) to (N, 10).
+    """The source's CNN made narrow, so that comparisons over seeds are cheap.
 
-    Two convolutions of ``width`` and ``2 * width`` channels, each with its ``block`` (as in ``fc_network``) and a
-    pooling that halves the map; then the mean over 4 x 4 fields and a linear layer (the source has two linear layers
-    and a norm there).
+    Two convolutions of ``width`` and ``2 * width`` channels, each with its ``block``
+    (as in ``fc_network``) and a pooling that halves the map; then the mean over 4 x 4
+    fields and a linear layer (the source has two linear layers and a norm there).
+    It takes (N, channels, H, W) to (N, 10).
     """
     block = _with_relu(norm or block)
     modules: list[nn.Module] = []

@@ -2,6 +2,7 @@
 
 import base64
 import inspect
+import textwrap
 
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
@@ -45,4 +46,4 @@ def glue(name: str, value, text: str | None = None) -> None:
 
 def show_source(thing) -> None:
     """Display the source of a function or class of the package, as it is run."""
-    display(Markdown(f"```python\n{inspect.getsource(thing)}```"))
+    display(Markdown(f"```python\n{textwrap.dedent(inspect.getsource(thing))}```"))

@@ -51,6 +51,7 @@ RC_PARAMS = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.min_exponent": 5,  # 0.001 on a logarithmic axis: an exponent would be too small to read
     "axes.prop_cycle": matplotlib.cycler(color=[BLUE, RED, GREEN, ORANGE, PINK, SKY, BLACK]),
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.7,

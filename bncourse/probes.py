@@ -25,13 +25,14 @@ class Call(NamedTuple):
 
 @contextmanager
 def watch(model: nn.Module, kinds: Kinds, note: Callable[[Call], object]) -> Iterator[None]:
-    """Until the block ends, hand ``note`` every call of the layers of the given ``kinds`` in ``model``.
+    """Until the block ends, hand ``note`` every call of the layers of these ``kinds``.
 
-    Compiled models run as they were written meanwhile. What activation checkpointing computes again in the backward
-    pass is not a call of the model's.
+    Compiled models run as they were written meanwhile. What activation checkpointing
+    computes again in the backward pass is not a call of the model's.
 
     Raises:
-        ValueError: the model has no layer of these kinds, or is compiled by a torch older than 2.6.
+        ValueError: the model has no layer of these kinds, or is compiled by a torch
+            older than 2.6.
     """
 
     def note_call(call: Call) -> None:
@@ -114,16 +115,18 @@ class LayerRecord(NamedTuple):
 
 @contextmanager
 def record(model: nn.Module, kinds: Kinds = (nn.Linear, nn.modules.conv._ConvNd)) -> Iterator[dict[str, LayerRecord]]:
-    """Record the linear and convolution layers in ``model``, or those of other ``kinds``, until the block ends.
+    """Record the linear and convolution layers, or other ``kinds``, in this block.
 
     Compiled models are seen too, see ``watch``.
 
     Yields:
-        a ``LayerRecord`` for each layer, by its name in ``model.named_modules()``, in the network's order.
+        a ``LayerRecord`` for each layer, by its name in ``model.named_modules()``, in
+        the network's order.
 
     Raises:
         ValueError: the model has no layer of these kinds.
-        TypeError: in the model's forward pass, a layer whose input or output is not one tensor of numbers.
+        TypeError: in the model's forward pass, a layer whose input or output is not one
+            tensor of numbers.
     """
     records = {
         name: LayerRecord([], [], [], [], []) for name, module in model.named_modules() if isinstance(module, kinds)

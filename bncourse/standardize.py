@@ -20,17 +20,18 @@ FAST = True  # False: ``standardize`` is ``formula``, and torch finds the gradie
 
 
 def formula(x, dims, weight=None, bias=None, eps=1e-5, *, statistics=None, center=True):
-    """output = (x - mean) / sqrt(variance + eps) * weight + bias; arguments and results as for ``standardize``."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias; see ``standardize``."""
     mean, variance = statistics or mean_and_variance(x, dims, center)
     x_hat = (at_least_float32(x) - mean) * inverse_std(variance, eps)
     return scale_and_shift(x_hat, weight, bias).to(x.dtype), mean, variance
 
 
 def mean_and_variance(x: Tensor, dims: tuple[int, ...], center: bool = True) -> tuple[Tensor, Tensor]:
-    """Mean, and mean squared distance from it, with size 1 along ``dims``; half precision gives float32.
+    """Mean, and mean squared distance from it, with size 1 along ``dims``.
 
-    The shortcut E[x^2] - E[x]^2 would lose all digits of a variance that is small beside the mean. The sum behind a
-    large mean is rounded, too: what it missed is the mean distance from it.
+    Half precision gives float32. The shortcut E[x^2] - E[x]^2 would lose all digits of
+    a variance that is small beside the mean. The sum behind a large mean is rounded,
+    too: what it missed is the mean distance from it.
     """
     x = at_least_float32(x)
     if center:
@@ -81,22 +82,26 @@ def standardize(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Give ``x`` mean 0 and variance 1 over ``dims``, then scale and shift it.
 
-    output = (x - mean) / sqrt(variance + eps) * weight + bias, with the biased variance (divided by the count).
+    output = (x - mean) / sqrt(variance + eps) * weight + bias, with the biased variance
+    (divided by the count).
 
     Args:
         x: any shape, a floating-point type. Half precision is computed in float32.
         dims: the axes over which values share a mean and a variance, counted from 0.
         weight, bias: of shapes that broadcast against ``x``; None leaves them out.
-        eps: added to the variance, so that a constant input gives 0 and not a division by 0.
-        statistics: mean and variance to use instead of the input's own; no gradient flows through them.
+        eps: added to the variance, so that a constant input does not divide by 0.
+        statistics: mean and variance to use instead of the input's own; no gradient
+            flows through them.
         center: False takes the mean as 0.
 
     Returns:
-        output, of the shape and type of ``x``; the mean and variance used, with size 1 along ``dims`` (a single 0 for a
-        mean that is not computed). The gradient of the output includes what flows through its statistics; the returned
-        mean and variance carry none.
+        output, of the shape and type of ``x``; the mean and variance used, with size 1
+        along ``dims`` (a single 0 for a mean that is not computed). The gradient of the
+        output includes what flows through its statistics; the returned mean and
+        variance carry none.
     """
-    if weight is None and bias is not None:  # the gradients below have a bias's only beside a weight's
+    if weight is None and bias is not None:
+        # the gradients below have a bias's only beside a weight's
         weight = torch.ones_like(bias)
     if x.numel() == 0:  # nothing to standardize; weight and bias get gradients of 0
         nothing = x.new_zeros(())
@@ -122,22 +127,25 @@ def formula_backward(
     center: bool = True,
     means: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The gradients of ``formula`` in closed form, given the gradient ``dy`` of its output.
+    """The gradients of ``formula`` in closed form, given that of its output, ``dy``.
 
-    Let std = sqrt(variance + eps), and g = dy * weight, the gradient of x_hat. A shift of x does not change x_hat, and
-    a change of its scale hardly does (eps apart), so g loses its mean and its part along x_hat:
+    Let std = sqrt(variance + eps), and g = dy * weight, the gradient of x_hat. A shift
+    of x does not change x_hat, and a change of its scale hardly does (eps apart), so g
+    loses its mean and its part along x_hat:
 
         dx = (g - mean(g) - x_hat * mean(g * x_hat)) / std
 
-    With ``center=False`` the mean of g is not subtracted; with given statistics neither part is, and dx = g / std.
+    With ``center=False`` the mean of g is not subtracted; with given statistics neither
+    part is, and dx = g / std.
 
     Args:
         dy: of the shape of ``x``.
         x, dims, weight, eps, center: as for ``standardize``.
         statistics: the mean and variance of the forward pass; None computes them again.
         given: whether they were given to ``standardize``.
-        means: how to average two tensors over ``dims``; None averages over the values that are here
-            (``SyncBatchNorm`` averages over those of other processes as well).
+        means: how to average two tensors over ``dims``; None averages over the values
+            that are here (``SyncBatchNorm`` averages over those of other processes as
+            well).
 
     Returns:
         dx, dweight and dbias; the last two are None without a weight.
@@ -162,9 +170,11 @@ def formula_backward(
 class Standardize(torch.autograd.Function):
     """``formula`` and ``formula_backward`` as torch's autograd calls them.
 
-    Kept from forward to backward are the input and its statistics alone. Left to itself, autograd would keep x_hat and
-    more, and a compiler would go over the input seven times where the closed form needs five. A compiler gets the two
-    formulas, whose steps it fuses itself; otherwise ``kernels`` has them computed by loops or in place.
+    Kept from forward to backward are the input and its statistics alone. Left to
+    itself, autograd would keep x_hat and more, and a compiler would go over the input
+    seven times where the closed form needs five. A compiler gets the two formulas,
+    whose steps it fuses itself; otherwise ``kernels`` has them computed by loops or in
+    place.
     """
 
     @staticmethod
@@ -177,8 +187,9 @@ class Standardize(torch.autograd.Function):
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.dims, ctx.eps, ctx.center, ctx.given, ctx.shifted = dims, eps, center, given, bias is not None
         ctx.mark_non_differentiable(mean, variance)
-        if not torch.compiler.is_compiling():  # torch.compile cannot follow it (2.13), and need not
-            ctx.set_materialize_grads(False)  # no zeros for the gradients of mean and variance
+        if not torch.compiler.is_compiling():  # it cannot follow (2.13), and need not
+            # no zeros for the gradients of mean and variance
+            ctx.set_materialize_grads(False)
         return output, mean, variance
 
     @staticmethod
@@ -189,8 +200,9 @@ class Standardize(torch.autograd.Function):
         compute, statistics = formula_backward, (mean, variance)
         if not torch.compiler.is_compiling():
             if torch.is_grad_enabled() or torch_differentiates() or _is_batched(dy):
-                # Gradients are recorded here only under create_graph=True: a derivative of this gradient is wanted, and
-                # the statistics are functions of the input. Or many gradients come at once. Torch follows each step.
+                # Gradients are recorded here only under create_graph=True: a derivative
+                # of this gradient is wanted, and the statistics are functions of the
+                # input. Or many gradients come at once. Torch follows each step.
                 statistics = statistics if ctx.given else None
             else:
                 compute = kernels.backward

@@ -191,15 +191,18 @@ def _epoch(
 
 @torch.no_grad()
 def evaluate(model: nn.Module, examples, batch_size: int = 256) -> Evaluation:
-    """The loss and accuracy of ``model`` in eval mode, on the model's device; its mode is left as it was found.
+    """The loss and accuracy of ``model`` in eval mode, on the model's device.
+
+    The model's mode is left as it was found.
 
     Args:
         examples: a pair (images, labels) of tensors, (N, ...) and (N,), on any device.
         batch_size: examples in each forward pass; the result does not depend on it.
 
     Raises:
-        TypeError: ``examples`` is not a pair of tensors, or ``batch_size`` is not whole.
-        ValueError: no examples, images and labels that differ in number, or ``batch_size`` below one.
+        TypeError: ``examples`` must be a pair of tensors, ``batch_size`` whole.
+        ValueError: no examples, images and labels that differ in number, or
+            ``batch_size`` below one.
     """
     images, labels = _examples("examples", examples)
     batch_size = whole_number("batch_size", batch_size)

@@ -203,7 +203,7 @@ def _on_the_cpu(answer: Any) -> Any:
 
 
 def _indented(text: str) -> list[str]:
-    wrap = textwrap.TextWrapper(88, initial_indent=" " * 8, subsequent_indent=" " * 8).wrap
+    wrap = textwrap.TextWrapper(72, initial_indent=" " * 8, subsequent_indent=" " * 8).wrap
     return [part for line in text.splitlines() for part in wrap(line) or [""]]
 
 

@@ -11,14 +11,18 @@ __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
 
 
 class NormBase(Scriptable):
-    """What a batch norm keeps: gamma, beta and the running averages (``torch.nn.modules.batchnorm._NormBase``).
+    """What a batch norm keeps: gamma, beta and the running averages.
+
+    As ``torch.nn.modules.batchnorm._NormBase``.
 
     Args:
         num_features: C of an input (N, C, ...).
         eps: added to the variance.
-        momentum: weight of the NEW value in the running averages; None averages all batches equally.
+        momentum: weight of the NEW value in the running averages; None averages all
+            batches equally.
         affine: learn a scale (``weight``, gamma) and a shift (``bias``, beta).
-        track_running_stats: keep running averages; without them the input's statistics serve in evaluation too.
+        track_running_stats: keep running averages; without them the input's statistics
+            serve in evaluation too.
         device, dtype: of parameters and buffers.
         bias: False leaves out the shift.
     """
@@ -72,8 +76,9 @@ class NormBase(Scriptable):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.affine}, bias={self.bias is not None}, "
+            f"track_running_stats={self.track_running_stats}"
         )
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:

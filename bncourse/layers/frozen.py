@@ -11,7 +11,7 @@ __all__ = ["FrozenBatchNorm"]
 
 
 class StaysInEvaluation(nn.Module):
-    """Mixed into a batch norm: ``train()`` does not reach it, nothing moves its statistics."""
+    """Mixed into a batch norm: ``train()`` does not reach it, its statistics stay."""
 
     def train(self, mode: bool = True) -> "StaysInEvaluation":
         super().train(mode)  # its parts follow: a dropout in it, say
@@ -19,14 +19,19 @@ class StaysInEvaluation(nn.Module):
         return self
 
     def reset_running_stats(self) -> None:
-        """Nothing: they are frozen. (``update_bn`` would fill them again from batches that this layer ignores.)"""
+        """Nothing: they are frozen.
+
+        ``update_bn`` would fill them again from batches that this layer ignores.
+        """
 
 
 class FrozenBatchNorm(StaysInEvaluation, BatchNorm):
-    """The batch norm ``norm`` in evaluation for good: ``train()`` does not reach it, nothing moves its statistics.
+    """The batch norm ``norm`` in evaluation for good.
 
-    It takes over the tensors of ``norm``, so that parameters in an optimizer and keys of the state stay valid. Tools
-    that look for torch's batch norm (``update_bn``, conversion to SyncBatchNorm) do not take it for one.
+    ``train()`` does not reach it, nothing moves its statistics. It takes over the
+    tensors of ``norm``, so that parameters in an optimizer and keys of the state stay
+    valid. Tools that look for torch's batch norm (``update_bn``, conversion to
+    SyncBatchNorm) do not take it for one.
     """
 
     ranks = (2, 3, 4, 5)

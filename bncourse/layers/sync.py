@@ -105,17 +105,19 @@ PLAIN |= {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm}
 
 
 class SyncStandardize(torch.autograd.Function):
-    """``standardize`` over the channels of a batch that lies in several processes; one collective in each direction."""
+    """``standardize`` over the channels of a batch that lies in several processes.
+
+    It takes one collective in each direction.
+    """
 
     @staticmethod
     def forward(ctx, input, weight, bias, eps, group):
         dims = (0, *range(2, input.dim()))
         mean, variance, count = combined_statistics(input, dims, group)
         if count == 1:
-            raise ValueError(
-                "Expected more than 1 value per channel when training, in all processes together, "
-                f"got input size {input.size()} here"
-            )
+            wanted = "Expected more than 1 value per channel when training"
+            size = f"got input size {input.size()} here"
+            raise ValueError(f"{wanted}, in all processes together, {size}")
         statistics = per_channel(mean, input), per_channel(variance, input)
         ctx.save_for_backward(input, weight, *statistics)
         ctx.dims, ctx.eps, ctx.count, ctx.group = dims, eps, count, group
@@ -141,7 +143,7 @@ class SyncStandardize(torch.autograd.Function):
 
 
 def combined_statistics(input: Tensor, dims: tuple[int, ...], group: Any | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance of each channel over all processes, and the number of values behind them."""
+    """Mean and biased variance of each channel over all processes, and their count."""
     channels = input.size(1)
     if input.numel() == 0:
         mean = variance = at_least_float32(input).new_zeros(channels)

@@ -21,7 +21,7 @@ def _median_gamma(patient: Patient) -> float:
 
 @specimen(
     before="AdamW(model.parameters(), weight_decay=1)",
-    after='AdamW([{"params": weights, "weight_decay": 1}, {"params": gammas_and_biases, "weight_decay": 0}])',
+    after='AdamW([{"params": weights}, {"params": gammas, "weight_decay": 0}], weight_decay=1)',
     damage=_median_gamma,
     measure="median gamma after training",
     chapter=10,

@@ -20,10 +20,11 @@ __all__ = ["Ratios", "Stopped", "measured_ratio", "ratios_around_training", "sto
 
 
 def variance_ratio(x: torch.Tensor, keep: float) -> float:
-    """The variance of ``x`` over that of ``x`` after dropout in training, by the theory of Li et al. 2019.
+    """The variance of ``x`` over that of ``x`` after dropout in training.
 
-    Dropout multiplies each value by a / keep, where a is 1 with probability ``keep`` and otherwise 0. The mean stays,
-    the mean square grows to E[x²] / keep.
+    By the theory of Li et al. 2019. Dropout multiplies each value by a / keep, where a
+    is 1 with probability ``keep`` and otherwise 0. The mean stays, the mean square
+    grows to E[x²] / keep.
 
     Args:
         x: values of one feature, any shape.

@@ -30,7 +30,10 @@ __all__ = [
 
 
 class TrafficCounter(TorchDispatchMode):
-    """Adds up the tensors that torch's operations read and write. Views and fresh memory cost nothing."""
+    """Adds up the tensors that torch's operations read and write.
+
+    Views and fresh memory cost nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -210,7 +210,8 @@ def train(epochs: int = 3, batch_size: int = 64) -> None:
     for epoch in range(epochs):
         order = torch.randperm(len(data.train.labels), generator=torch.Generator().manual_seed(epoch))
         for batch in order[: len(order) // batch_size * batch_size].split(batch_size):
-            images, labels = data.train.take(batch[rank::devices])  # as many steps on every device
+            # as many steps on every device
+            images, labels = data.train.take(batch[rank::devices])
             optimizer.zero_grad()
             functional.cross_entropy(model(images.to(device)), labels.to(device)).backward()
             optimizer.step()
@@ -218,7 +219,8 @@ def train(epochs: int = 3, batch_size: int = 64) -> None:
     model.eval()
     with torch.no_grad():
         right = network(data.test.images.to(device)).argmax(1).cpu() == data.test.labels
-    line = f"rank {rank} of {devices}, {device}: test accuracy {right.double().mean():.4f}\n"
+    accuracy = right.double().mean()
+    line = f"rank {rank} of {devices}, {device}: test accuracy {accuracy:.4f}\n"
     print(line, end="", flush=True)  # in one piece: the ranks' lines must not mix
     dist.destroy_process_group()
 

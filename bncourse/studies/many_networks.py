@@ -127,7 +127,10 @@ class SideBySide(nn.Module):
 
 
 class ParallelGhostBatchNorm(GhostBatchNorm):
-    """``GhostBatchNorm`` of (N, C, ...), N a multiple of ``ghost_size``, with all ghost batches in one operation."""
+    """``GhostBatchNorm`` with all ghost batches in one operation.
+
+    Its input is (N, C, ...), with N a multiple of ``ghost_size``.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -141,7 +144,7 @@ class ParallelGhostBatchNorm(GhostBatchNorm):
         return x_hat.flatten(0, 1) * weight + bias
 
     def _follow(self, means: Tensor, variances: Tensor) -> None:
-        """Move the running averages as if the ghost batches had come one after another."""
+        """Move the running averages as if one ghost batch had come after the other."""
         keep = 1 - self.momentum
         weights = self.momentum * keep ** torch.arange(len(means) - 1, -1, -1, dtype=means.dtype, device=means.device)
         self.running_mean.mul_(keep ** len(means)).add_(weights @ means)

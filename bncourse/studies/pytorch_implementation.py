@@ -37,9 +37,10 @@ def _count(tensors) -> str:
 def distances_to_truth(
     steps: Sequence[int], momenta: Iterable[float | None], seeds: Sequence[int], features: int = 100
 ) -> dict[float | None, Runs]:
-    """How far the running mean is from the true mean 1, after so many batches of 32: root mean square, (seeds, steps).
+    """How far the running mean is from the true mean 1, after so many batches of 32.
 
-    One layer for each momentum has the features of all seeds side by side.
+    The root mean square over the features, (seeds, steps). One layer for each momentum
+    has the features of all seeds side by side.
     """
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     layers = {m: BatchNorm1d(features * len(seeds), momentum=m, affine=False) for m in momenta}

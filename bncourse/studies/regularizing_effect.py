@@ -29,7 +29,9 @@ __all__ = [
 def normalized_in_batches(
     z: Tensor, sample: int, batch_size: int, batches: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """One sample's values, each time normalized together with other samples drawn at random: (batches, features).
+    """One sample's values, each time normalized with others drawn at random.
+
+    The result is (batches, features).
 
     Args:
         z: the outputs of a layer for many samples, (N, features).
@@ -42,7 +44,8 @@ def normalized_in_batches(
     if batch_size < 2:
         raise ValueError(f"batch_size must be at least 2, got {batch_size}")
     others = torch.randint(len(z), (batches, batch_size - 1), generator=generator)
-    together = torch.cat([z[sample].expand(batches, 1, -1), z[others]], dim=1)  # (batches, batch_size, features)
+    # (batches, batch_size, features)
+    together = torch.cat([z[sample].expand(batches, 1, -1), z[others]], dim=1)
     return standardize(together, (1,))[0][:, 0]
 
 

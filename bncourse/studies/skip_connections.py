@@ -13,10 +13,12 @@ NORMS = {"before": ("pre", "peri"), "end": ("peri",), "after": ("post",)}  # of 
 
 
 class ResidualBlock(nn.Module):
-    """The stream plus a branch F (linear, ReLU, linear), with batch norms: (N, width) to (N, width).
+    """The stream plus a branch F (linear, ReLU, linear), with batch norms.
 
     Args:
-        place: "post" is norm(x + F(x)), "pre" is x + F(norm(x)), "peri" is x + norm(F(norm(x))).
+        width: the features of its input and its output, (N, width).
+        place: "post" is norm(x + F(x)), "pre" is x + F(norm(x)), "peri" is
+            x + norm(F(norm(x))).
     """
 
     def __init__(self, width: int, place: str) -> None:

@@ -19,11 +19,12 @@ __all__ = ["AtLoss", "GradientShift", "InputMoves", "NoisyBatchNorm1d", "add_noi
 
 
 class NoisyBatchNorm1d(BatchNorm1d):
-    """BatchNorm followed, in training, by noise whose distribution is drawn anew at every step.
+    """BatchNorm, then, in training, noise whose distribution changes at every step.
 
-    At every step each unit gets a shift of its own from U(-reach, reach) and a scale of its own from U(1 - reach/4,
-    1 + reach/4), so the next layer's inputs never settle. With ``per_sample`` each sample adds to that a shift and a
-    scale of its own, the shift half as wide: then the noise also hides what the sample was. (N, C) to (N, C).
+    At every step each unit gets a shift of its own from U(-reach, reach) and a scale of
+    its own from U(1 - reach/4, 1 + reach/4), so the next layer's inputs never settle.
+    With ``per_sample`` each sample adds to that a shift and a scale of its own, the
+    shift half as wide: then the noise also hides what the sample was. (N, C) to (N, C).
     """
 
     reach, per_sample = 0.0, False

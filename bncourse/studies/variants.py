@@ -40,9 +40,10 @@ DRAWN = (  # the norm's style, how it is applied, and the number of values that 
 
 
 def partners(norm: nn.Module, shape: tuple[int, ...], at: tuple[int, ...] | None = None) -> Tensor:
-    """Which values of an input help to normalize the one value at ``at``: bool, of shape ``shape``.
+    """Which values of an input of ``shape`` help to normalize the one at ``at``: bool.
 
-    Those are the values that the output at ``at`` changes with: its derivative with respect to them is not zero.
+    Those are the values that the output at ``at`` changes with: its derivative with
+    respect to them is not zero.
 
     Args:
         norm: any layer that keeps its input's shape, in the mode it is in.

@@ -28,9 +28,10 @@ class Pair(NamedTuple):
 
 @torch.no_grad()
 def fold_pairs(model: nn.Module, pairs: Iterable[Pair]) -> nn.Module:
-    """Scale the weight of each layer and shift its bias, so that it does what its norm did, whose place is empty now.
+    """Scale each layer's weight and shift its bias, so that it does what its norm did.
 
-    In the norm's place stand its parts, if it has any (an activation), else an ``nn.Identity``.
+    In the norm's place stand its parts, if it has any (an activation), else an
+    ``nn.Identity``.
     """
     places = {}
     for pair in pairs:
@@ -38,7 +39,8 @@ def fold_pairs(model: nn.Module, pairs: Iterable[Pair]) -> nn.Module:
         scale, shift = scale_and_shift(norm)
         weight = at_least_float32(layer.weight)
         bias = shift if layer.bias is None else shift + scale * layer.bias
-        if pair.transposed:  # (C_in, C / groups, ...); the output's channels go through the groups in turn
+        if pair.transposed:
+            # (C_in, C / groups, ...): the output's channels, group after group
             in_groups = weight.unflatten(0, (pair.groups, -1))
             scaled = (in_groups * scale.view(pair.groups, 1, -1, *[1] * (weight.dim() - 2))).flatten(0, 1)
         else:

@@ -1,5 +1,7 @@
 """What the build names, and stops at: each on a page of our own, with one of the course's extensions."""
 
+import ast
+import inspect
 import io
 import json
 
@@ -9,6 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import docutils_namespace
 
+from bncourse import kernels
 from tools.toc import ROOT
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
@@ -89,3 +92,24 @@ def test_a_question_without_its_reasons(extensions, monkeypatch, tmp_path, place
     monkeypatch.setattr(questions, "FOLDER", tmp_path)
     with pytest.raises(ExtensionError, match=r"questions/03\.toml, why: the answer .yes. must have its reason"):
         questions.read("03", "question", [])
+
+
+@pytest.mark.parametrize("columns", [88, 89])
+def test_shown_source_with_a_line_that_is_too_long(build, columns):
+    """Calls get line breaks; a comment that is too long cannot, and is named."""
+    comment = "# " + "x" * (columns - 2)
+    code = f"{comment}\nresult = f({', '.join(f'{name}={name}' for name in ('alpha', 'beta', 'gamma') * 4)})\n"
+    output = nbformat.v4.new_output("display_data", {"text/markdown": f"```python\n{code}```"})
+    cells = [nbformat.v4.new_markdown_cell("# A page"), nbformat.v4.new_code_cell("show_source(f)", outputs=[output])]
+    said = build("cells", {"page.ipynb": nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata=PYTHON))})
+    expected = f"page.ipynb, cell 2: a line must have at most 88 columns, got 89: {comment}"
+    assert said.count("columns") == (columns > 88) and (columns == 88 or expected in said)
+
+
+def test_source_that_is_laid_out_anew_is_the_same_code(extensions):
+    from cells import LISTING, laid_out
+
+    source = inspect.getsource(kernels.forward)
+    narrow = laid_out(source)
+    assert ast.dump(ast.parse(narrow)) == ast.dump(ast.parse(source))
+    assert max(map(len, narrow.splitlines())) <= LISTING < max(map(len, source.splitlines()))

@@ -125,11 +125,12 @@ CODE = """() => {
         const padding = parseFloat(style.paddingTop) + parseFloat(style.paddingBottom)
         return (pre.clientHeight - padding) / parseFloat(style.lineHeight)
     }
-    const taught = (pre) => pre.closest('.cell_input') && !pre.closest('details')
+    const apparatus = (pre) => pre.closest('details.hide')
+    const breaks = (pre) => pre.textContent.trim().includes(' ') // an address does not
     const begin = (pre) => pre.textContent.trim().slice(0, 60)
     return [
         seen.filter((pre) => pre.scrollWidth > pre.clientWidth).map(begin),
-        seen.filter((pre) => taught(pre) && Math.round(shown(pre)) > lines(pre)).map(begin),
+        seen.filter((pre) => !apparatus(pre) && breaks(pre) && Math.round(shown(pre)) > lines(pre)).map(begin),
     ]
 }"""
 ONE_OF_EACH_CLASS = """() => {
@@ -302,7 +303,7 @@ class TestSeen:
     def test_no_code_and_no_output_is_cut(self, look, address):
         assert not any(look(address).cut.values()), look(address).cut
 
-    def test_no_line_that_is_taught_is_wrapped_on_a_wide_page(self, look, address):
+    def test_no_line_of_code_or_output_is_wrapped_on_a_wide_page(self, look, address):
         wide = {width: look(address).wrapped[width] for width in (1280, 1440)}
         assert not any(wide.values()), wide
 

@@ -212,3 +212,19 @@ def test_an_interrupted_build_says_so_and_leaves_no_pages(small):
     output, _ = process.communicate(timeout=30)
     assert process.returncode != 0 and b"Interrupted" in output and b"Traceback" not in output
     assert not (small / "_build" / "html").exists()
+
+
+def test_a_formula_stays_with_its_bracket_and_its_full_stop(monkeypatch):
+    from docutils import nodes
+    from docutils.utils import new_document
+
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    from formulas import keep_together
+
+    parts = enumerate("for any $a$ (or $b$). The ($c$-th".split("$"))
+    paragraph = nodes.paragraph("", "", *(nodes.math("", part) if at % 2 else nodes.Text(part) for at, part in parts))
+    document = new_document("")
+    document += paragraph
+    keep_together(None, document, "page")
+    assert [one.astext() for one in document.findall(nodes.inline)] == ["b).", "(c-th"]
+    assert paragraph.astext() == "for any a (or b). The (c-th"

@@ -65,7 +65,7 @@ print(choose("01 rate", rates, splits=Splits(dataset)))"""
     for dataset, value in (("digits", 0.1), ("mnist", 0.3), ("cifar10", 0.1)):
         rates = {0.1: None, 0.3: None}
         assert exploration.choose("01 rate", rates, splits=Splits(dataset)) == value
-    assert capsys.readouterr().out.endswith("01 rate: chosen on digits; nothing was chosen on cifar10\n")
+    assert capsys.readouterr().out.endswith("01 rate: chosen on digits, not on cifar10\n")
 
 
 def test_a_cell_that_fails_is_no_finding(tmp_path):

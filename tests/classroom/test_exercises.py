@@ -219,10 +219,10 @@ def test_a_mistake_in_an_earlier_answer_is_not_counted_again(name):
 
 
 def failures(name, answer):
-    """The check's report, from its failing cases to their hints."""
+    """The check's report, from its failing cases to their hints, in one line."""
     with pytest.raises(CheckFailed) as failure:
         check(name, answer)
-    return str(failure.value)
+    return " ".join(str(failure.value).split())
 
 
 def test_a_hint_says_nothing_that_is_not_so():

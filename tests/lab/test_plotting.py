@@ -13,7 +13,7 @@ from PIL import Image
 
 from bncourse.models import NORMS
 from bncourse.notebook import glue, show, show_source
-from bncourse.plotting import NORM_STYLES, band, direct_labels, figure, log_ticks, png
+from bncourse.plotting import NORM_STYLES, band, direct_labels, figure, house_style, log_ticks, png
 
 
 @pytest.fixture
@@ -67,6 +67,14 @@ def test_log_ticks_are_plain_numbers():
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.1", "1", "10"]
 
 
+def test_a_logarithmic_axis_has_no_exponents_which_would_be_smaller_than_its_numbers():
+    _, ax = figure()
+    ax.semilogy([1, 2], [3e-4, 3e3])
+    with house_style():
+        labels = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert "^" not in "".join(labels) and any("0.01" in label for label in labels)
+
+
 def test_show_gives_the_picture_its_description(shown):
     fig, _ = figure(height=2)
     show(fig, alt="An empty pair of axes without lines", caption="Nothing.", name="fig-nothing")
@@ -86,10 +94,11 @@ def test_show_refuses_a_figure_without_a_description(shown):
 def test_glue_and_source_are_displayed(shown):
     glue("accuracy", 0.123, "12%")
     show_source(glue)
-    (glued, options), (source, _) = shown
+    show_source(Figure.clear)
+    (glued, options), (source, _), (method, _) = shown
     assert options["metadata"]["scrapbook"]["name"] == "accuracy"
     assert [ast.literal_eval(text) for text in glued.values()] == ["12%"]
-    assert "def glue(" in source.data
+    assert "def glue(" in source.data and "\ndef clear(" in method.data
 
 
 @pytest.mark.parametrize("fig", [figure(2)[0], Figure(figsize=(8, 3))], ids=["ours", "a reader's"])
