@@ -166,11 +166,11 @@ def test_one_thread_restores_the_setting_after_an_error():
 TRAINING = """
 import torch
 from bncourse import experiments
-from bncourse.data import digits
+from bncourse.data import load
 from bncourse.models import fc_network
 from bncourse.training import fit
 
-data = digits()
+data = load("digits", train=512, test=1)
 
 def trained(seed):
     torch.manual_seed(seed)
@@ -187,18 +187,19 @@ if torch.get_num_threads() > 1:  # and without the harness
 LOAD = "while True: pass"
 
 
-def test_the_numbers_are_the_same_with_any_threads_processes_and_load():
-    def losses(count):  # with so many threads, and as many processes
-        settings = {"OMP_NUM_THREADS": count, "LOKY_MAX_CPU_COUNT": count, "OMP_WAIT_POLICY": "PASSIVE"}
-        environment, command = os.environ | settings, [sys.executable, "-c", TRAINING]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split("\n")
-
-    one = losses("1")[0]
+def test_the_numbers_are_the_same_with_any_threads_processes_and_load(capsys):
+    """One thread and no process but this one, then two of both while another process is busy."""
+    with one_thread():
+        exec(TRAINING, {})
+    one = capsys.readouterr().out.split("\n")[0]
+    settings = {"OMP_NUM_THREADS": "2", "LOKY_MAX_CPU_COUNT": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment, command = os.environ | settings, [sys.executable, "-c", TRAINING]
     load = subprocess.Popen([sys.executable, "-c", LOAD])
     try:
-        two, without = losses("2")[:2]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     finally:
         load.kill()
+    two, without = run.stdout.split("\n")[:2]
     assert two == one
     assert without != one, "if threads changed nothing, this test would see nothing"
 

@@ -1,5 +1,6 @@
 """Progress shows where someone looks: as a widget or a terminal's line, and never in a log or in the book."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -8,15 +9,17 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-WORK = """
+from bncourse import progress
+
+# The module alone: the package would import torch, in each of these processes.
+WORK = f"""{inspect.getsource(progress)}
 import time
-from bncourse.progress import progress
 
 def work():
     with progress(3, "outer work", "step") as bar:
         for _ in range(3):
             with progress(2, "inner work", "step") as inner:
-                time.sleep(1.1)
+                time.sleep(0.75)
                 inner.update(2)
             bar.update()
 """
