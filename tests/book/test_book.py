@@ -466,15 +466,19 @@ def test_the_wrong_line_of_a_creature_is_found_by_a_click_and_by_the_keyboard(bo
         assert "if self.training:" not in page.content().partition("class Sleepless")[2].partition("bn-line")[0]
 
 
-def test_a_table_that_does_not_fit_says_that_it_scrolls(book, browser):
+def test_a_table_or_a_formula_that_does_not_fit_says_that_it_scrolls(book, browser):
     with browser.new_context(viewport={"width": 360, "height": 800}) as context:
         page = context.new_page()
-        page.goto((book / "10-common-mistakes.html").as_uri(), wait_until="load")
-        page.wait_for_selector(".bn-scrolls")
-        wide = page.locator(".pst-scrollable-table-container").evaluate_all(
-            "all => all.map(box => [box.scrollWidth > box.clientWidth + 1, box.classList.contains('bn-scrolls')])"
-        )
-        assert all(scrolls == says for scrolls, says in wide)
+        page.goto((book / "13-deployment.html").as_uri(), wait_until="load")
+        for what, box in (("table", ".pst-scrollable-table-container"), ("formula", "div.math")):
+            page.wait_for_selector(f"{box}.bn-scrolls[data-says^='This {what}']")
+            wide = page.locator(box).evaluate_all(
+                "all => all.map(box => [[box, ...box.querySelectorAll('mjx-container[display]')].some("
+                "one => one.scrollWidth > one.clientWidth + 1), box.classList.contains('bn-scrolls')])"
+            )
+            assert all(scrolls == says for scrolls, says in wide)
+        page.set_viewport_size({"width": 1280, "height": 800})
+        page.wait_for_function("!document.querySelector('.bn-scrolls')")
 
 
 def test_formulas_are_rendered_from_a_file(book, browser):
