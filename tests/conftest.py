@@ -1,11 +1,13 @@
-"""What the tests of the book share: its pages, built once in a run, a server for them, and a browser."""
+"""What tests share: the book's pages and its explorers, made once in a run, a server for the pages, and a browser."""
 
 import functools
 import http.server
 import os
+import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -13,6 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from bncourse import explorers
 from tools.browser import program, started
 
 hypothesis.settings.register_profile("same every time", derandomize=True)
@@ -21,6 +24,12 @@ hypothesis.settings.load_profile("same every time")
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # the tests themselves run side by side
 
 ROOT = Path(__file__).resolve().parent.parent
+LONG = ("test_devices.py", "test_specimens.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file that takes minutes does not come last, when the other worker has nothing left to do."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +60,22 @@ def book(request, building) -> Path:
     return ROOT / "_build" / "html"
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[None]:
+    """The notebooks of a module's tests run in forks of one process, which has imported torch, with one thread."""
+    if sys.platform != "linux":  # elsewhere a fork of these libraries may crash
+        yield
+        return
+    from tools.forked import Source
+    from tools.notebooks import Executor, Progress
+
+    environment = Executor(ROOT, Progress(0)).environment(Path(os.devnull), 1)
+    with Source(environment) as source, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Executor, "source", source)
+        patch.setattr(Executor.run, "__defaults__", (1,))
+        yield
+
+
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments) -> None:
         pass
@@ -74,3 +99,20 @@ def browser():
         pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
     with started(path) as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="session")
+def explorer(request, tmp_path_factory):
+    """A function that gives an explorer by its name: one worker draws its hundreds of frames, the others read them."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if hasattr(request.config, "workerinput") else folder
+
+    @functools.cache
+    def made(name: str):
+        kept = folder / f"{name}.pickle"
+        with FileLock(f"{kept}.lock"):
+            if not kept.exists():
+                kept.write_bytes(pickle.dumps(getattr(explorers, name)()))
+        return pickle.loads(kept.read_bytes())
+
+    return made

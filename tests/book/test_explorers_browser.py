@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from accessibility import pale, violations
-from explorer_cases import explorer
 from notebook_output import insert
 
 from bncourse import explorers
@@ -80,7 +79,7 @@ def check_shows(root, made, values: tuple) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_control_by_keyboard(open_page, name):
+def test_every_control_by_keyboard(open_page, name, explorer):
     made = explorer(name)
     root = roots(open_page(made.html))
     shown = dict(made.start)
@@ -94,7 +93,7 @@ def test_every_control_by_keyboard(open_page, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_control_by_mouse(open_page, name):
+def test_every_control_by_mouse(open_page, name, explorer):
     made = explorer(name)
     page = open_page(made.html)
     root = roots(page)
@@ -112,7 +111,7 @@ def test_every_control_by_mouse(open_page, name):
             check_shows(root, made, tuple(shown.values()))
 
 
-def test_a_slider_can_be_dragged(open_page):
+def test_a_slider_can_be_dragged(open_page, explorer):
     made = explorer("scale_and_shift")
     page = open_page(made.html)
     root = roots(page)
@@ -128,7 +127,7 @@ def test_a_slider_can_be_dragged(open_page):
     check_shows(root, made, (1, 0, 0.1))
 
 
-def test_each_frame_is_reached_by_its_values(open_page):
+def test_each_frame_is_reached_by_its_values(open_page, explorer):
     made = explorer("axes")
     root = roots(open_page(made.html))
     for positions in product(*(range(len(values)) for values in made.grid.values())):
@@ -143,7 +142,7 @@ def test_each_frame_is_reached_by_its_values(open_page):
         assert root.locator(".bn-reading").text_content() == made.frames[values].text
 
 
-def test_several_explorers_and_one_twice_live_apart(open_page):
+def test_several_explorers_and_one_twice_live_apart(open_page, explorer):
     first, second = explorer("scale_and_shift"), explorer("variance_shift")
     page = open_page(first.html, second.html, first.html)
     start = [tuple(made.start[parameter] for parameter in made.grid) for made in (first, second, first)]
@@ -153,7 +152,7 @@ def test_several_explorers_and_one_twice_live_apart(open_page):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_new_frame_needs_less_than_a_frame_time(open_page, name):
+def test_the_new_frame_needs_less_than_a_frame_time(open_page, name, explorer):
     """The picture changes within the event itself, and what is left to do, decoding it, fits in 1/60 s too."""
     page = open_page(explorer(name).html)
     handled, decoded = page.evaluate(
@@ -183,7 +182,7 @@ def test_the_new_frame_needs_less_than_a_frame_time(open_page, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_on_a_phone_nothing_runs_over_and_all_can_use_it(open_page, name):
+def test_on_a_phone_nothing_runs_over_and_all_can_use_it(open_page, name, explorer):
     pytest.importorskip("axe_playwright_python")
     page = open_page(explorer(name).html, width=360, device_scale_factor=2, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -198,7 +197,7 @@ def test_on_a_phone_nothing_runs_over_and_all_can_use_it(open_page, name):
     assert pale(page) == []
 
 
-def test_in_the_dark_the_theme_does_not_paint_it_white(open_page):
+def test_in_the_dark_the_theme_does_not_paint_it_white(open_page, explorer):
     if not theme():
         pytest.skip("the book's theme is not installed")
     page = open_page(explorer("variance_shift").html)
@@ -210,7 +209,7 @@ def test_in_the_dark_the_theme_does_not_paint_it_white(open_page):
     assert min(map(int, letters.removeprefix("rgb(").removesuffix(")").split(","))) > 150
 
 
-def test_right_to_left_and_on_paper(open_page):
+def test_right_to_left_and_on_paper(open_page, explorer):
     page = open_page(explorer("variance_shift").html)
     page.evaluate("document.documentElement.dir = 'rtl'")
     right_edge = """element => {
@@ -224,7 +223,7 @@ def test_right_to_left_and_on_paper(open_page):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_scripts_the_first_frame_stands_with_its_text(open_page, name):
+def test_without_scripts_the_first_frame_stands_with_its_text(open_page, name, explorer):
     made = explorer(name)
     page = open_page(made.html, java_script_enabled=False)
     assert roots(page).locator("img").bounding_box()["width"] > 400
@@ -234,7 +233,7 @@ def test_without_scripts_the_first_frame_stands_with_its_text(open_page, name):
     assert not roots(page).locator("input, select").first.is_visible()
 
 
-def test_it_lives_where_a_notebook_inserts_it_later(open_page):
+def test_it_lives_where_a_notebook_inserts_it_later(open_page, explorer):
     """Its HTML comes first, and new copies of its scripts then."""
     made = explorer("variance_shift")
     page = open_page()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -19,8 +20,16 @@ from tools.runs import Notebook
 from tools.toc import ROOT, chapters, notebooks
 
 
+@pytest.fixture(scope="module")
+def run_together(request, building) -> None:
+    """The notebooks that ``test_runs`` is asked for, side by side: then their kernels start with torch imported."""
+    paths = [item.callspec.params["path"] for item in request.session.items if item.name.startswith("test_runs[")]
+    with building, suppress(NotebookFailed):  # test_runs says which
+        execute(paths)
+
+
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
-def test_runs(building, path):
+def test_runs(run_together, building, path):
     """``make test`` has run the chapters before, for the book; they are not run a second time."""
     with building:
         execute([path])

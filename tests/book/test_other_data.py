@@ -16,6 +16,8 @@ from tools.explore import explore
 from tools.notebooks import NotebookFailed
 from tools.other_data import chapters_with_data, main, merge, read, run
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 
 def chapter(folder, *cells):
     """A notebook whose first cell chooses the data."""

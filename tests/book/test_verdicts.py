@@ -15,7 +15,7 @@ CHAPTER = "03-training-vs-inference"
 
 def test_a_broken_layer_breaks_the_book(tmp_path):
     """Chapter 3's cells on the running variance, with a layer that remembers the biased one."""
-    shutil.copytree(ROOT / "bncourse", tmp_path / "bncourse", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "bncourse", tmp_path / "bncourse")  # with the loops that numba has compiled
     shutil.copy(ROOT / "requirements.txt", tmp_path)
     chapter = nbformat.read(ROOT / "book" / f"{CHAPTER}.ipynb", 4)
     cells = [cell.source for cell in chapter.cells if cell.cell_type == "code"]

@@ -5,11 +5,10 @@ import html
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
+from small_books import build
 from torch.nn.functional import cross_entropy
 
 from bncourse.doctor import RULES
@@ -30,8 +29,8 @@ def page(tmp_path_factory):
     (root / "book" / "03-modes.md").write_text("# Modes\n\nText.\n")
     (root / "book" / "index.md").write_text("# A course\n\n[the strongest](#BN-F01)\n")
     (root / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n  - file: 03-modes\n  - file: doctor\n")
-    done = subprocess.run([sys.executable, "-m", "tools.build", root], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    succeeded, said = build(root)
+    assert succeeded, said
     return (root / "_build" / "html" / "doctor.html").read_text()
 
 

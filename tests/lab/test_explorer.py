@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from explorer_cases import explorer
 from PIL import Image
 
 from bncourse import explorers
@@ -196,7 +195,7 @@ def test_the_package_lists_its_figures_and_knows_no_others():
 
 
 @pytest.mark.parametrize("name", explorers.__all__)
-def test_every_explorer_is_small_and_asks_before_it_shows(name):
+def test_every_explorer_is_small_and_asks_before_it_shows(name, explorer):
     made = explorer(name)
     assert len(made.html) < 800_000
     assert made.question.rstrip().endswith("?") and len(made.description.split()) > 10
@@ -211,7 +210,7 @@ def test_every_explorer_is_small_and_asks_before_it_shows(name):
 
 
 @pytest.mark.parametrize("name", explorers.__all__)
-def test_every_explorer_follows_its_widgets(name):
+def test_every_explorer_follows_its_widgets(name, explorer):
     made = explorer(name)
     _, *controls, shown = made.widget().children
     values = dict(made.start)

@@ -5,7 +5,6 @@ import re
 
 import pytest
 import torch
-from explorer_cases import explorer
 from torch import nn
 
 from bncourse.explorers.figures.axes import GROUPS, NORMS, C, H, N, W, members
@@ -41,7 +40,7 @@ def test_coloured_are_the_values_that_torch_lets_a_value_depend_on(name, n, c):
     assert torch.equal(x.grad != 0, torch.tensor(members(name, n, c)))
 
 
-def test_the_axes_explorer_counts_the_sets():
+def test_the_axes_explorer_counts_the_sets(explorer):
     texts = {norm: explorer("axes").frames[norm, 1, 1].text for norm in NORMS}
     counted = [(number(text, "from # values"), number(text, "has # such")) for text in texts.values()]
     assert counted == [(48, 4), (64, 3), (4, 48), (16, 12), (32, 6), (4, 48)]
@@ -58,7 +57,7 @@ def test_running_mean_is_torchs(momentum):
     assert _follow(batches.mean((1, 2)).numpy(), momentum) == pytest.approx(expected, abs=1e-6)
 
 
-def test_both_conventions_warm_up_as_arithmetic_says():
+def test_both_conventions_warm_up_as_arithmetic_says(explorer):
     text = explorer("running_statistics").frames[0.1, 32].text
     assert number(text, "PyTorch: #% warmed") == 65  # 1 - 0.9^10
     assert number(text, "Keras: #% warmed") == 100
@@ -70,7 +69,7 @@ def test_both_conventions_warm_up_as_arithmetic_says():
     ("inputs", "rate", "ratio"),
     [("zero mean", 0.1, 0.9), ("zero mean", 0.5, 0.5), ("after a ReLU", 0.1, 0.86), ("after a ReLU", 0.5, 0.40)],
 )
-def test_variance_shift(inputs, rate, ratio):
+def test_variance_shift(inputs, rate, ratio, explorer):
     frames, orders = explorer("variance_shift").frames, explorer("variance_shift").grid["order"]
     assert number(frames[orders[0], inputs, rate].text, "evaluation: # of it") == pytest.approx(ratio, abs=0.02)
     assert number(frames[orders[0], inputs, rate].text, r"output: .*, # in evaluation\.") == pytest.approx(
@@ -79,14 +78,14 @@ def test_variance_shift(inputs, rate, ratio):
     assert number(frames[orders[1], inputs, rate].text, "evaluation: # of it") == 1
 
 
-def test_eps_as_large_as_the_variance_takes_away_a_factor_of_root_two():
+def test_eps_as_large_as_the_variance_takes_away_a_factor_of_root_two(explorer):
     frames = explorer("scale_and_shift").frames
     assert number(frames[2, 0, 1e-5].text, "γ × #") == pytest.approx(1, abs=2e-3)
     assert number(frames[2, 0, 1e-2].text, "γ × #") == pytest.approx(0.5**0.5, abs=0.01)
     assert number(frames[2, -2, 1e-2].text, "After: mean #") == -2
 
 
-def test_batch_noise_falls_with_the_batch_size_and_leaves_a_sign_at_two():
+def test_batch_noise_falls_with_the_batch_size_and_leaves_a_sign_at_two(explorer):
     frames = explorer("batch_noise").frames
     for sample in explorer("batch_noise").grid["sample"]:
         assert number(frames[256, sample].text, "That is #") == pytest.approx(0.5, abs=0.06)
@@ -94,7 +93,7 @@ def test_batch_noise_falls_with_the_batch_size_and_leaves_a_sign_at_two():
     assert number(frames[2, "an extreme one"].text, "mean #") == pytest.approx(1, abs=0.05)  # nearly always 1
 
 
-def test_activations_start_normalized_with_batch_norm_only():
+def test_activations_start_normalized_with_batch_norm_only(explorer):
     frames = explorer("activations").frames
     for activation in explorer("activations").grid["activation"]:
         plain, normalized = frames[activation, 0].text.splitlines()[1:]
