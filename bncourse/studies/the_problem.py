@@ -59,12 +59,16 @@ class InputMoves:
     The networks see the batch in training mode. A move is the root mean square, over images and units, of what one
     image's input changed by, in units of the inputs' standard deviation over the images.
 
+    Images that trade places move and leave the unit's distribution as it was. How far that moves is the Wasserstein
+    distance of order 1 between a unit's values then and now (their root mean square over units, in the same units).
+
     Args:
         images: the fixed batch, (N, F) for all networks alike or (S, N, F).
         layer: which linear layer, counted from 0.
 
     Attributes:
         from_start: for each network the move since the object was made, (S,), in the standard deviation of then.
+        distribution: how far the units' distributions moved since then, (S,), likewise.
         steps: for each step the move since the one before, in the standard deviation of then: (S,) each.
     """
 
@@ -82,6 +86,11 @@ class InputMoves:
     def from_start(self) -> Tensor:
         return _move(self.first, self.last)
 
+    @property
+    def distribution(self) -> Tensor:
+        moves = (self.last.sort(1).values - self.first.sort(1).values).abs().mean(1)  # (S, F)
+        return (moves.square().mean(1) / _variance(self.first)).sqrt()
+
     @torch.no_grad()
     def _inputs(self) -> Tensor:
         before = copy.deepcopy(_before(self.networks, self.layer))  # whose running averages may move
@@ -96,7 +105,12 @@ def _before(networks: ManyNetworks, layer: int) -> nn.Sequential:
 
 
 def _move(then: Tensor, now: Tensor) -> Tensor:
-    return ((now - then).square().mean((1, 2)) / then.var(1, correction=0).mean(1)).sqrt()
+    return ((now - then).square().mean((1, 2)) / _variance(then)).sqrt()
+
+
+def _variance(inputs: Tensor) -> Tensor:
+    """Over the images, the mean of the units, (S,)."""
+    return inputs.var(1, correction=0).mean(1)
 
 
 class GradientShift:

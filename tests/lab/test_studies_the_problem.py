@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import wasserstein_distance
 from torch import nn
 from torch.nn import functional
 
@@ -62,6 +63,21 @@ def test_moves_are_in_standard_deviations_of_the_images():
     assert moves.steps[0].tolist() == [0, 0]
     torch.testing.assert_close(moves.steps[1], expected, rtol=1e-4, atol=0)
     torch.testing.assert_close(moves.from_start, moves.steps[1])
+
+
+def test_a_distribution_moves_as_scipy_says_and_not_where_images_trade_places():
+    networks, (images, _) = ManyNetworks([6, 8, 3], SEEDS, "none", activation=nn.Tanh), data()
+    moves = InputMoves(networks, images, layer=1)
+    moves.last = moves.first.flip(1)
+    assert moves.from_start.min() > 1 and moves.distribution.tolist() == [0] * len(SEEDS)
+    with torch.no_grad():
+        networks[0].bias += torch.linspace(-1, 1, 8)
+        networks[0].weight *= 2
+    moves(1)
+    pairs = [zip(then.T, now.T, strict=True) for then, now in zip(moves.first, moves.last, strict=True)]
+    distances = torch.tensor([[wasserstein_distance(*pair) for pair in network] for network in pairs])
+    expected = distances.square().mean(1).sqrt() / moves.first.double().var(1, correction=0).mean(1).sqrt()
+    torch.testing.assert_close(moves.distribution, expected.float(), rtol=1e-4, atol=0)
 
 
 def test_looking_at_the_inputs_leaves_the_networks():
