@@ -10,7 +10,7 @@ import torch
 from bncourse.doctor.norms import frozen, initial, norm_parameters
 from bncourse.doctor.rule import Sign, rule
 from bncourse.doctor.seen import distance
-from bncourse.doctor.words import deviations, freezing, number, of, plural
+from bncourse.doctor.words import deviations, freezing, of, plural
 from bncourse.layers.replace import known_class
 from bncourse.layers.sync import world_size
 from bncourse.surgery.norms import KNOWN
