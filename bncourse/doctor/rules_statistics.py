@@ -21,7 +21,7 @@ from bncourse.doctor.patient import Patient
 from bncourse.doctor.rule import Sign, rule
 from bncourse.doctor.rules_architecture import dropout_ratios
 from bncourse.doctor.seen import pooled
-from bncourse.doctor.words import number, of, plural
+from bncourse.doctor.words import deviations, number, of, plural
 
 __all__ = ["Damage", "Misfit", "damage", "misfits", "unfitting"]
 
@@ -350,7 +350,7 @@ class Misfit(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"the mean is off by {number(self.shift)} standard deviations of the channel, the variance by a factor of "
+            f"the mean is off by {deviations(self.shift)} of the channel, the variance by a factor of "
             f"{number(self.factor)}"
         )
 

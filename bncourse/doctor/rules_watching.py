@@ -10,7 +10,7 @@ import torch
 from bncourse.doctor.norms import frozen, initial, norm_parameters
 from bncourse.doctor.rule import Sign, rule
 from bncourse.doctor.seen import distance
-from bncourse.doctor.words import freezing, number, of, plural
+from bncourse.doctor.words import deviations, freezing, of, plural
 from bncourse.layers.replace import known_class
 from bncourse.layers.sync import world_size
 from bncourse.surgery.norms import KNOWN
@@ -135,7 +135,7 @@ def kinds_of_batches(record: Any) -> Iterator[Sign]:
         if far * 3 >= len(gaps):
             yield Sign(
                 [name],
-                f"the means of consecutive inputs differ by up to {number(max(gaps))} standard deviations "
+                f"the means of consecutive inputs differ by up to {deviations(max(gaps))} "
                 f"({far} of {len(gaps)} times by more than 0.5, and not because of training)",
                 "a norm for each kind, or both kinds in one batch, shuffled",
             )

@@ -2,12 +2,18 @@
 
 from collections.abc import Collection
 
-__all__ = ["first_line", "freezing", "number", "of", "plural"]
+__all__ = ["deviations", "first_line", "freezing", "number", "of", "plural"]
 
 
 def number(value: float) -> str:
     """Three digits."""
     return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+
+
+def deviations(value: float) -> str:
+    """Such as "0.62 standard deviations"; what is shown as 1 has no plural."""
+    said = number(value)
+    return f"{said} standard deviation" if said == "1" else f"{said} standard deviations"
 
 
 def plural(count: int, noun: str) -> str:

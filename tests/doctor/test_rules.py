@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bncourse.data import Examples, load
 from bncourse.doctor import RULES, diagnose, watch
-from bncourse.doctor.words import freezing
+from bncourse.doctor.words import deviations, freezing
 from bncourse.models import small_cnn
 from bncourse.surgery import convert_norms, fold, freeze, recalibrate
 
@@ -808,6 +808,15 @@ def test_the_call_that_freezes_names_the_part():
     assert calls[:2] == ["surgery.freeze(model)", "surgery.freeze(model, where='blocks')"]
     assert calls[2:4] == [f"surgery.freeze(model, where='blocks.{part}')" for part in ("1.norm", "10")]
     assert calls[4] == "surgery.freeze(model, where=...), of the frozen part"
+
+
+def test_one_standard_deviation_is_singular():
+    assert [deviations(value) for value in (0.9996, 1.004, 2, 0.62)] == [
+        "1 standard deviation",
+        "1 standard deviation",
+        "2 standard deviations",
+        "0.62 standard deviations",
+    ]
 
 
 def test_a_validation_with_gradients_is_no_accumulation():
