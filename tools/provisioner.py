@@ -1,5 +1,7 @@
 """How ``jupyter_client`` starts a kernel that is a fork (``forked.py``), and asks whether it lives."""
 
+from contextlib import suppress
+
 import psutil
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
@@ -14,6 +16,10 @@ class Forked(psutil.Process):
 
     def poll(self) -> int | None:
         return None if self.is_running() else 0
+
+    def send_signal(self, sig: int) -> None:
+        with suppress(psutil.NoSuchProcess):  # it has just ended by itself
+            super().send_signal(sig)
 
 
 class ForkingProvisioner(LocalProvisioner):

@@ -5,9 +5,10 @@
     for (const [what, boxes] of Object.entries(BOXES))
       for (const box of document.querySelectorAll(boxes)) {
         const scrolling = [box, ...box.querySelectorAll("mjx-container[display]")]
-        const wide = scrolling.some((one) => one.scrollWidth > one.clientWidth + 1)
-        box.classList.toggle("bn-scrolls", wide)
-        if (wide) box.dataset.says = `This ${what} scrolls sideways →`
+        const wide = scrolling.filter((one) => one.scrollWidth > one.clientWidth)
+        for (const one of wide) one.tabIndex = 0 // for the keyboard; the theme has looked before there were formulas
+        box.classList.toggle("bn-scrolls", wide.length > 0)
+        if (wide.length) box.dataset.says = `This ${what} scrolls sideways →`
       }
   }
   addEventListener("load", async () => {
@@ -16,4 +17,5 @@
     look()
   })
   addEventListener("resize", look)
+  addEventListener("toggle", look, true) // what stands in a closed part of the page has no width
 })()

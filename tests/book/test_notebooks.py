@@ -16,6 +16,7 @@ import nbformat
 import pytest
 
 from tools.notebooks import NotebookFailed, Progress, execute, short_name
+from tools.provisioner import Forked
 from tools.runs import Notebook
 from tools.toc import ROOT, chapters, notebooks
 
@@ -232,6 +233,13 @@ def test_forks_have_the_libraries_and_nothing_of_the_course_nor_of_each_other(sm
     for path in paths:
         assert output(path, small) == "book True False False\n"
         assert Notebook(path, small).runs()[0].used.keys() == {"bncourse/layer.py"}
+
+
+def test_a_fork_that_has_just_ended_may_be_asked_to_end():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        kernel = Forked(process.pid)
+        assert kernel.poll() is None
+    assert kernel.poll() == 0 and kernel.send_signal(signal.SIGTERM) is None
 
 
 def test_a_kernel_that_dies_is_named(small):
