@@ -220,7 +220,7 @@ def forward(form, x, dims, weight, bias, eps, *, statistics, center) -> tuple[Te
     output, number = torch.empty_like(values), values.dtype
     arrays = form.arranged(values), form.arranged(output)
     count = form.units if statistics else form.weight_count
-    gamma = np.ones(count, arrays[0].dtype) if weight is None else flat(weight, number)
+    gamma = flat(values.new_ones(count) if weight is None else weight, number)
     beta = np.zeros_like(gamma) if bias is None else flat(bias, number)
     if statistics:
         mean, variance = (flat(t, number) for t in statistics)

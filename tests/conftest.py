@@ -63,11 +63,12 @@ def book(request, building) -> Path:
 @pytest.fixture(scope="module")
 def forks() -> Iterator[None]:
     """The notebooks of a module's tests run in forks of one process, which has imported torch, with one thread."""
-    if sys.platform != "linux":  # elsewhere a fork of these libraries may crash
+    from tools.forked import SAFE, Source
+    from tools.notebooks import Executor, Progress
+
+    if not SAFE:
         yield
         return
-    from tools.forked import Source
-    from tools.notebooks import Executor, Progress
 
     environment = Executor(ROOT, Progress(0)).environment(Path(os.devnull), 1)
     with Source(environment) as source, pytest.MonkeyPatch.context() as patch:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 
+SAFE = sys.platform == "linux"  # elsewhere a fork of these libraries may crash
 LIBRARIES = (
     "IPython",
     "ipykernel.kernelapp",

@@ -32,7 +32,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from bncourse.devices import best_device
 from bncourse.training import quick
 from tools.claims import VERDICTS, as_pinned, unexpected
-from tools.forked import Source
+from tools.forked import SAFE, Source
 from tools.provisioner import ForkingProvisioner
 from tools.runs import Notebook, Run, hash_of, hash_of_file
 from tools.toc import ROOT, chapters
@@ -206,7 +206,7 @@ def run_all(due: list[Notebook], root: Path) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     started = time.perf_counter()
     with ExitStack() as stack:
-        if len(together) > 1 and sys.platform == "linux":  # elsewhere a fork of these libraries may crash
+        if len(together) > 1 and SAFE:
             executor.source = stack.enter_context(Source(executor.environment(Path(os.devnull), 1)))
         for group, workers, threads in ((together, cores, 1), (timed, 1, None)):
             with ThreadPoolExecutor(workers) as pool:

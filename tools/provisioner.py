@@ -10,7 +10,7 @@ from tools.forked import Source
 
 
 class Forked(psutil.Process):
-    """A kernel that is no child of this process, with what ``LocalProvisioner`` asks of its ``subprocess.Popen``."""
+    """A kernel started by another process, with the part of ``subprocess.Popen`` that ``LocalProvisioner`` uses."""
 
     stdin = stdout = stderr = None
 

@@ -1,6 +1,6 @@
 """Code as it is taught: a line that a page would have to wrap stops the build; what only Colab reads is left out.
 
-The package's lines are longer than a page has room for. So what ``show_source`` displays is laid out anew.
+The package's lines are longer than a page has room for. So what ``show_source`` displays is reformatted.
 """
 
 import json

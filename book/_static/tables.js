@@ -5,7 +5,7 @@
     for (const [what, boxes] of Object.entries(BOXES))
       for (const box of document.querySelectorAll(boxes)) {
         const scrolling = [box, ...box.querySelectorAll("mjx-container[display]")]
-        const wide = scrolling.filter((one) => one.scrollWidth > one.clientWidth)
+        const wide = scrolling.filter((one) => one.scrollWidth > one.clientWidth + 1)
         for (const one of wide) one.tabIndex = 0 // for the keyboard; the theme has looked before there were formulas
         box.classList.toggle("bn-scrolls", wide.length > 0)
         if (wide.length) box.dataset.says = `This ${what} scrolls sideways →`
