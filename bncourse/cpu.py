@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-SHARE_BYTES = 2**20  # the smallest share worth waking a thread for
+SHARE_BYTES = 2**20  # the smallest share worth waking a thread for; with given statistics there is less to do
+GIVEN_SHARE_BYTES = 2**22
 SHARES = 8  # at most
 MODES = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)  # how many modes look at what torch does
 
@@ -58,7 +59,7 @@ class Runs(NamedTuple):
         def work(first, last):
             loops().runs_given(x, y, mean, variance, gamma, beta, eps, self.length, first, last)
 
-        share(work, self.runs * self.units, x.nbytes)
+        share(work, self.runs * self.units, x.nbytes, smallest=GIVEN_SHARE_BYTES)
 
     def backward(self, dy, x, dx, mean, variance, given, gamma, eps, center) -> Iterable[np.ndarray]:
         gamma, sums = self.by_run(gamma), np.empty((2, self.runs, self.units))
@@ -141,27 +142,30 @@ class Columns(NamedTuple):
         return self.units
 
     def arranged(self, x: Tensor) -> np.ndarray:
-        return x.movedim(1, -1).numpy().reshape(self.rows, self.units)
+        return channels_last(x).numpy().reshape(self.rows, self.units)
 
     def forward(self, x, y, mean, variance, gamma, beta, eps, center) -> None:
-        def work(first, last):
-            sums = np.zeros((2, self.units))
-            loops().columns_sums(x, sums[0], sums[1], first, last)
-            return sums
+        def sums(first, last):
+            both = np.zeros((2, self.units))
+            loops().columns_sums(x, both[0], both[1], first, last)
+            return both
 
-        totals, squares = sum(share(work, self.rows, x.nbytes, reproducible=True))
+        totals, squares = sum(share(sums, self.rows, x.nbytes, reproducible=True))
         rest = np.empty(self.units)
         loops().columns_statistics(x, totals, squares, mean, variance, rest)
-        self.scaled(x, y, mean, *factors(variance, rest, gamma, beta, eps))
+        scale, shift = np.empty((2, self.units), x.dtype)
+        loops().factors(variance, rest, gamma, beta, eps, scale, shift)
 
-    def given(self, x, y, mean, variance, gamma, beta, eps) -> None:
-        self.scaled(x, y, mean, *factors(variance, np.zeros(self.units), gamma, beta, eps))
-
-    def scaled(self, x, y, mean, scale, shift) -> None:
         def work(first, last):
             loops().columns_scaled(x, y, mean, scale, shift, first, last)
 
         share(work, self.rows, x.nbytes)
+
+    def given(self, x, y, mean, variance, gamma, beta, eps) -> None:
+        def work(first, last):
+            loops().columns_given(x, y, mean, variance, gamma, beta, eps, first, last)
+
+        share(work, self.rows, x.nbytes, smallest=GIVEN_SHARE_BYTES)
 
     def backward(self, dy, x, dx, mean, variance, given, gamma, eps, center) -> Iterable[np.ndarray]:
         def sums(first, last):
@@ -181,6 +185,10 @@ class Columns(NamedTuple):
         return totals
 
 
+def channels_last(x: Tensor) -> Tensor:
+    return x if x.dim() == 2 else x.movedim(1, -1)
+
+
 def layout(
     x: Tensor, dims: tuple[int, ...], center: bool, given: bool, weight: Tensor | None, *others: Tensor | None
 ) -> Runs | Rows | Samples | Columns | None:
@@ -197,7 +205,7 @@ def layout(
             return None
         if count > shape[0] and x.is_contiguous():
             return Runs(units, shape[0], count // shape[0], x.stride(0), x.stride(1), 1)
-        return Columns(units, count) if x.movedim(1, -1).is_contiguous() else None
+        return Columns(units, count) if channels_last(x).is_contiguous() else None
     if given or dims != tuple(range(start, x.dim())):
         return None
     if weight is None:
@@ -249,12 +257,6 @@ def backward(form, dy, x, weight, eps, *, statistics, given, center) -> tuple[Te
     return like(x, dx), dweight, dbias if center else None
 
 
-def factors(variance, rest, gamma, beta, eps) -> np.ndarray:
-    scale, shift = both = np.empty((2, len(variance)), variance.dtype)
-    loops().factors(variance, rest, gamma, beta, eps, scale, shift)
-    return both
-
-
 def precision_for(x: Tensor) -> torch.dtype:
     """Half precision is computed in float32."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
@@ -277,14 +279,17 @@ def flat(t: Tensor, number: torch.dtype) -> np.ndarray:
     return (t if t.dtype is number else t.to(number)).numpy().reshape(-1)
 
 
-def share(work: Callable[[int, int], Any], count: int, nbytes: int, reproducible: bool = False) -> list[Any]:
+def share(
+    work: Callable[[int, int], Any], count: int, nbytes: int, *, smallest: int | None = None, reproducible: bool = False
+) -> list[Any]:
     """``work(first, last)`` for all of ``range(count)``, in shares, several at a time.
 
     Args:
+        smallest: the bytes of the smallest share; None: ``SHARE_BYTES``.
         reproducible: there are as many shares for one thread as for several, so that sums over them are the same.
     """
     threads = torch.get_num_threads()
-    shares = max(1, min(count, SHARES, nbytes // SHARE_BYTES)) if reproducible or threads > 1 else 1
+    shares = max(1, min(count, SHARES, nbytes // (smallest or SHARE_BYTES))) if reproducible or threads > 1 else 1
     cuts = [count * k // shares for k in range(shares + 1)]
     results, waiting = [None] * shares, iter(range(shares))
 

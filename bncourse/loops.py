@@ -167,6 +167,13 @@ def columns_scaled(x, y, mean, scale, shift, first, last):
 
 
 @loop
+def columns_given(x, y, mean, variance, gamma, beta, eps, first, last):
+    """With known statistics."""
+    scale = (gamma / np.sqrt(variance + eps)).astype(x.dtype)
+    columns_scaled(x, y, mean, scale, beta, first, last)
+
+
+@loop
 def columns_gradient_sums(dy, x, mean, dots, sums, first, last):
     """Add up, for each column, dy (x - mean) and dy."""
     for r in range(first, last):
