@@ -4,6 +4,7 @@ import functools
 import http.server
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +23,8 @@ hypothesis.settings.register_profile("same every time", derandomize=True)
 hypothesis.settings.load_profile("same every time")
 
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # the tests themselves run side by side
+# Started in the background (``make test &``), they would ignore Ctrl-C, and so would the processes that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 LONG = ("test_devices.py", "test_specimens.py")

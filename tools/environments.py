@@ -30,7 +30,7 @@ DEPENDENCIES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8
 PACKAGE = ("tests/layers/test_*.py", "tests/lab/test_*.py", "tests/classroom/test_exercises*.py")
 NOTEBOOKS = "tests/book/test_notebooks.py::test_runs"
 SMOKE = (
-    "tests/lab/test_explorer.py::test_every_explorer_follows_its_widgets",
+    "tests/lab/test_explorer.py::test_widget_redraws_when_its_controls_move",
     "tests/lab/test_explorer.py::test_in_a_kernel_both_forms_are_offered",
     f"{NOTEBOOKS}[02-how-it-works]",
 )

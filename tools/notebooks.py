@@ -206,7 +206,7 @@ def run_all(due: list[Notebook], root: Path) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     started = time.perf_counter()
     with ExitStack() as stack:
-        if len(together) > 1 and SAFE:
+        if not executor.source and len(together) > 1 and SAFE:
             executor.source = stack.enter_context(Source(executor.environment(Path(os.devnull), 1)))
         for group, workers, threads in ((together, cores, 1), (timed, 1, None)):
             with ThreadPoolExecutor(workers) as pool:

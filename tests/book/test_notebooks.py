@@ -21,6 +21,8 @@ from tools.provisioner import Forked
 from tools.runs import Notebook
 from tools.toc import ROOT, chapters, notebooks
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 
 @pytest.fixture(scope="module")
 def run_together(request, building) -> None:
