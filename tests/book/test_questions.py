@@ -124,7 +124,7 @@ class TestInTheBrowser:
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         assert field.get_by_role("status").inner_text().split(".")[0] in ("Right", "Not right")
-        assert page.get_by_role("group", name="A model is in training mode").count() == 1
+        assert page.get_by_role("group", name="A model in training mode").count() == 1
 
     def test_nothing_chosen_is_no_answer(self, page):
         page.go(PAGES["03"])
