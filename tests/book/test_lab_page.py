@@ -149,13 +149,13 @@ def test_a_control_without_effect_says_so(visit):
     page.get_by_text("More controls").click()
     idle = lambda: set(page.locator(".bn-row").evaluate_all(IDLE))  # noqa: E731
     for_ghosts = {"A: size of a ghost batch", "B: size of a ghost batch"}
-    dropped = {"A: place of dropout", "B: place of dropout"}
+    dropped = {"A: placement of dropout", "B: placement of dropout"}
     assert idle() == {"B: momentum of the statistics"} | for_ghosts | dropped
     page.get_by_label("A: norm", exact=True).select_option("none")
-    assert {"A: eps", "A: place of the norm", "A: gamma and beta", "test batch", "test images"} <= idle()
+    assert {"A: eps", "A: placement of the norm", "A: gamma and beta", "test batch", "test images"} <= idle()
     page.get_by_label("A: norm", exact=True).select_option("Ghost BatchNorm")
     page.get_by_label("B: dropout rate").press("ArrowRight")
-    assert idle() == {"B: momentum of the statistics", "B: size of a ghost batch", "A: place of dropout"}
+    assert idle() == {"B: momentum of the statistics", "B: size of a ghost batch", "A: placement of dropout"}
 
 
 def test_every_view_is_a_picture_and_a_table(visit):

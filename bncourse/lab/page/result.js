@@ -33,7 +33,7 @@ function resultOf(nets, { preset, changed, guess, ten }) {
     run.push(`Measured: ${measure} (${whose}): ${quantity(value, unit)}.`);
     if (answer) run.push(`The answer: “${answer.text}”.`);
     if (guess !== null) run.push(answers[guess] === answer ? "You guessed it." : `You guessed: “${answers[guess].text}”.`);
-  } else run.push("It has no number for the question: a network stopped.");
+  } else run.push("There is no number for the question, because a network stopped.");
   const kept = [sentence.replace("{value}", quantity(ten.mean, unit))];
   const [low, high] = [ten.low, ten.high].map((end) => figure(end, unit));
   if (low !== high) kept.push(`The 95% interval of this mean is ${low} to ${high}.`);

@@ -96,7 +96,7 @@ function layerTable(nets, columns) {
 const VIEWS = {
   activations: {
     label: "activations, layer by layer",
-    says: "What enters each layer's activation, for 128 training images; values beyond ±4 are in the outermost bars.",
+    says: "What enters each layer's activation, for 128 training images. Values beyond ±4 are in the outermost bars.",
     draw: (canvas, nets) =>
       drawHistograms(
         canvas,
@@ -110,7 +110,7 @@ const VIEWS = {
   },
   gradients: {
     label: "gradients, layer by layer",
-    says: "The length of the gradient of each layer's weights, on a logarithmic axis: far up is exploding, far down is vanishing. A gradient of exactly 0 has no place there; the table has it.",
+    says: "The length of the gradient of each layer's weights, on a logarithmic axis: far up means exploding, far down means vanishing. A gradient of exactly 0 cannot be drawn there; the table has it.",
     draw: (canvas, nets) =>
       drawLines(canvas, {
         lines: byLayer(nets, "gradient"),
@@ -123,7 +123,7 @@ const VIEWS = {
   },
   statistics: {
     label: "running against batch statistics",
-    says: "One point for each unit of a layer's BatchNorm: across, what 128 training images say now; up, what the layer remembers. On the diagonal they agree, and evaluation sees what training saw.",
+    says: "One point for each unit of a layer's BatchNorm. The horizontal axis shows what 128 training images say now, the vertical axis what the layer remembers. On the diagonal the two agree, and evaluation sees what training saw.",
     layer: true,
     draw: (canvas, nets, { layer }) => {
       const panels = nets.flatMap(({ look }, colour) => {
@@ -192,7 +192,7 @@ const VIEWS = {
   },
   weights: {
     label: "length of the weights, effective rate",
-    says: "A norm makes the length of the weights before it irrelevant to the output: what counts is the learning rate divided by the squared length (by the length, for Adam). A network without a norm has no such rate, and no line.",
+    says: "A norm makes the length of the weights before it irrelevant to the output: what counts is the learning rate divided by the squared length (by the length, for Adam). A network without a norm has no such rate, and so no line.",
     draw: (canvas, nets, { steps }) =>
       drawLines(canvas, {
         lines: curves(nets, "effective"),
@@ -209,7 +209,7 @@ const VIEWS = {
   },
   dead: {
     label: "silent units",
-    says: "The share of each layer's units that give 0 for all of 128 training images.",
+    says: "The share of each layer's units that output 0 for each of 128 training images.",
     draw: (canvas, nets) =>
       drawLines(canvas, {
         lines: byLayer(nets, "dead"),
