@@ -26,13 +26,13 @@ def activations() -> Explorer:
         draw,
         title="What every layer receives while the network learns",
         question=(
-            "After 200 training steps, where will the values in layer 5 lie without a norm, and where with BatchNorm? "
-            "Will those with BatchNorm have stayed where they began?"
+            "After 200 training steps, where will the values in layer 5 be without a norm, and where will they be with "
+            "BatchNorm? Will the ones with BatchNorm have stayed where they were at the start?"
         ),
         description=(
-            "For each of five hidden layers, one under the other, the distribution of the values that enter its "
-            "activation, over 200 images and all units: on the left without a norm, on the right with BatchNorm. "
-            "A grey outline shows the same before training."
+            "For each of five hidden layers, one below the other, the distribution of the values that enter its "
+            "activation, over 200 images and all units: without a norm on the left, with BatchNorm on the right. "
+            "A grey outline shows the same distribution before training."
         ),
         grid={"activation": list(ACTIVATIONS), "step": STEPS},
         labels={"step": "training steps"},

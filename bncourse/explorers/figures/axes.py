@@ -36,12 +36,12 @@ def axes() -> Explorer:
         draw,
         title="Who shares a mean and a variance?",
         question=(
-            "The ringed value is about to be normalized. Which other values of the block help to do it, for each norm? "
-            "And for which norms does it matter what else is in the batch?"
+            "The ringed value is about to be normalized. For each norm, which other values of the block have a part in "
+            "it? And for which norms does it matter what else is in the batch?"
         ),
         description=(
-            "A block of 3 samples, one in each row, with 4 channels, one in each column, of 4 x 4 values. One value is "
-            "ringed; coloured are all the values whose statistics normalize it."
+            "A block of 3 samples (one per row) and 4 channels (one per column), each with 4 x 4 values. One value is "
+            "ringed, and all the values whose statistics normalize it are coloured."
         ),
         grid={"norm": list(NORMS), "sample": [1, 2, 3], "channel": [1, 2, 3, 4]},
     )

@@ -20,12 +20,12 @@ def batch_noise() -> Explorer:
         draw,
         title="One sample in 2,000 batches",
         question=(
-            "The sample never changes, only the others in its batch do. When you double the batch size, "
-            "by how much does the variance of its normalized value fall? And what is left of the value at batch size 2?"
+            "The sample never changes; only the other samples in its batch do. When you double the batch size, how "
+            "much does the variance of its normalized value fall? And what is left of that value at batch size 2?"
         ),
         description=(
             "Above, a histogram of one sample's value after BatchNorm in 2,000 batches with other samples drawn at "
-            "random. Below, the variance of that value against the batch size, both axes logarithmic, with the chosen "
+            "random. Below, the variance of that value against the batch size, on logarithmic axes, with the chosen "
             "size marked and a dashed line that falls as one over the batch size."
         ),
         grid={"batch_size": SIZES, "sample": list(CHOICES)},

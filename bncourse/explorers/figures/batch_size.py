@@ -34,13 +34,13 @@ def batch_size() -> Explorer:
         title="What small batches cost",
         question=(
             "BatchNorm at batch size 2: in which of the two networks will it fail, the fully connected or the "
-            "convolutional one? Would better statistics for the evaluation rescue it?"
+            "convolutional one? Would better statistics in evaluation rescue it?"
         ),
         description=(
-            "Above, a histogram of how far the mean of one unit or channel in a batch lies from that over all data. "
+            "Above, a histogram of how far the batch mean of one unit or channel is from its mean over all the data. "
             "Below, test accuracy against batch size with BatchNorm, GroupNorm and LayerNorm: means over "
             f"{SEEDS} seeds with 95% intervals as bands. A dotted line shows BatchNorm with statistics recomputed from "
-            "the training set. A dashed upright line marks the chosen batch size."
+            "the training set. A dashed vertical line marks the chosen batch size."
         ),
         grid={"network": list(NETWORKS), "batch_size": SIZES},
     )
@@ -56,7 +56,7 @@ def draw(network: str, batch_size: int):
     below.axvline(batch_size, color=GREY, linestyle="--", linewidth=1)
     for norm in NORMS:
         band(below, SIZES, accuracy[norm], norm)
-    below.plot(SIZES, accuracy["recalibrated"].mean(0), ":", color=NORM_STYLES["batch"].colour, label="statistics anew")
+    below.plot(SIZES, accuracy["recalibrated"].mean(0), ":", color=NORM_STYLES["batch"].colour, label="recomputed")
     log_ticks(below, SIZES)
     below.set(xlabel="batch size", ylabel="test accuracy, %", ylim=(30, 103))
     direct_labels(below)
@@ -65,7 +65,7 @@ def draw(network: str, batch_size: int):
     return fig, (
         f"Batch size {batch_size}: a batch's mean is off by {errors.abs().mean():.2f} standard deviations on average.\n"
         f"Test accuracy: {', '.join(f'{name} {value:.1f}%' for name, value in reached.items())}. "
-        "All had four epochs, so larger batches made fewer steps."
+        "All were trained for four epochs, so with larger batches they took fewer steps."
     )
 
 

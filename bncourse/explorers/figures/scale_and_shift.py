@@ -16,12 +16,12 @@ def scale_and_shift() -> Explorer:
         draw,
         title="What γ, β and ε do to one feature",
         question=(
-            "ε is there to avoid a division by zero, and this feature's variance is 0.01. "
-            "How large must ε be before the standard deviation of the output visibly falls below γ?"
+            "ε is there to prevent division by zero, and this feature's variance is 0.01. "
+            "How large must ε be before the standard deviation of the output falls visibly below γ?"
         ),
         description=(
-            "Two histograms, one over the other: a feature over a batch before BatchNorm, narrow and skewed, and the "
-            "same values after it. A dot and a bar mark the mean and one standard deviation to each side."
+            "Two histograms, one above the other: a feature's values in a batch before BatchNorm, narrow and skewed, "
+            "and the same values after it. A dot and a bar mark the mean and one standard deviation on each side."
         ),
         grid={"gamma": [0.5, 1, 2], "beta": [-2, 0, 2], "eps": [1e-5, 1e-3, 1e-2, 1e-1]},
         start={"gamma": 1, "beta": 0},

@@ -20,13 +20,13 @@ def variance_shift() -> Explorer:
         draw,
         title="Dropout in front of BatchNorm",
         question=(
-            "BatchNorm promises variance 1. With dropout of 0.5 in front of it, "
-            "what will the variance of its output be in evaluation, where nothing is dropped?"
+            "BatchNorm promises a variance of 1. With dropout of 0.5 in front of it, what will the variance of its "
+            "output be in evaluation, where nothing is dropped?"
         ),
         description=(
-            "A unit after a linear layer of 32 inputs. Two histograms: what its BatchNorm puts out in training, "
-            "and in evaluation with that training's statistics. Bars above them mark one standard deviation to each "
-            "side of the mean."
+            "A unit after a linear layer with 32 inputs. Two histograms show the output of its BatchNorm: in training, "
+            "and in evaluation with the statistics from that training. Bars above them mark one standard deviation on "
+            "each side of the mean."
         ),
         grid={"order": ORDERS, "inputs": list(INPUTS), "rate": [0, 0.1, 0.2, 0.3, 0.5, 0.7]},
         start={"rate": 0.1},
@@ -53,9 +53,9 @@ def draw(order: str, inputs: str, rate: float):
     ax.spines["left"].set_visible(False)
     (before, after), (before_eval, after_eval) = variances["training"], variances["evaluation"]
     return fig, (
-        f"Variance of BatchNorm's input: {before:.2f} in training, {before_eval:.2f} in evaluation: "
-        f"{before_eval / before:.2f} of it, where dropout keeps {1 - rate:g} of the values.\n"
-        f"Variance of its output: {after:.2f} in training, {after_eval:.2f} in evaluation."
+        f"Variance of BatchNorm's input: {before:.2f} in training and {before_eval:.2f} in evaluation, "
+        f"{before_eval / before:.2f} times as much. Dropout keeps {1 - rate:g} of the values.\n"
+        f"Variance of its output: {after:.2f} in training and {after_eval:.2f} in evaluation."
     )
 
 
