@@ -20,8 +20,8 @@ from bncourse.surgery.tracing import traced_pairs
 @rule("BN-S20", "note", "A bias that the norm cancels", 10)
 def redundant_bias(patient: Patient) -> Iterator[Sign]:
     """A batch norm right after a linear or convolution layer subtracts the mean, and that layer's bias with it. The
-    bias gets no gradient and only costs memory. (``torch.fx`` finds the pairs; models that it cannot follow are left
-    out.) Before a frozen norm a bias matters."""
+    bias gets no gradient and only costs memory. (``torch.fx`` finds the pairs; models that it cannot trace are left
+    out.) Before a frozen norm, a bias does matter."""
     try:
         pairs, _ = traced_pairs(patient.copy)
     except Exception:
@@ -79,10 +79,9 @@ def dropout_ratios(patient: Patient) -> dict[str, float]:
 
 @rule("BN-F09", "note", "Dropout before a batch norm", 9)
 def dropout_before(patient: Patient) -> Iterator[Sign]:
-    """Dropout keeps the mean and raises the variance, in training only. A batch norm behind it learns a running
-    variance that evaluation never sees, and shrinks all activations. The rule measures the variance of the norm's
-    inputs with dropout on and off. (WideResNet has a convolution between the two and works all the same; the loss
-    decides.)"""
+    """Dropout keeps the mean and raises the variance, in training only. A batch norm after it learns a running variance
+    that evaluation never sees, and shrinks all activations. The rule measures the variance of the norm's inputs with
+    dropout on and off. (WideResNet has a convolution between the two and works all the same, so the loss decides.)"""
     ratios, without = dropout_ratios(patient), patient.own_statistics
     if not ratios or without is None:
         return
@@ -127,9 +126,9 @@ def several_populations(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F14", "warning", "A batch norm that does something else", 5)
 def hand_made(patient: Patient) -> Iterator[Sign]:
-    """Norms of unknown classes are tested alone, on random numbers: how far one batch moves the statistics, which
-    variance they take (torch: the unbiased one for the running average), whether evaluation depends on the batch or
-    moves anything. Many layers written by hand, and some frameworks, get one of these wrong."""
+    """Norms of unknown classes are tested on their own, with random numbers: how far one batch moves the statistics,
+    which variance they use (torch uses the unbiased one for the running average), and whether evaluation depends on the
+    batch or moves anything. Many handwritten layers, and some frameworks, get one of these wrong."""
     for name, norm in batch_norms(patient.copy).items():
         calls = patient.evaluation.seen.calls.get(name)
         if not tracks(norm) or frozen(norm) or not calls or known_class(norm, KNOWN) or norm.running_mean.dim() != 1:

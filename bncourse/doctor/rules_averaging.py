@@ -67,10 +67,10 @@ def is_federated(patient: Patient) -> bool:
 
 @rule("BN-S27", "warning", "Averaged weights, another model's statistics", 13)
 def borrowed_statistics(patient: Patient) -> Iterator[Sign]:
-    """The weights of the second model are an average; its running statistics are bit for bit those of the first one, or
-    a new layer's: ``parameters()`` were averaged and the buffers copied or forgotten. Its activations have means and
-    variances that neither describes. ``torch.optim.swa_utils.AveragedModel`` does that by default and leaves
-    ``update_bn`` to you."""
+    """The weights of the second model are an average; its running statistics are bit for bit those of the first model,
+    or those of a new layer: ``parameters()`` were averaged and the buffers copied or forgotten. Its activations have
+    means and variances that neither set describes. ``torch.optim.swa_utils.AveragedModel`` does this by default, and
+    leaves ``update_bn`` to you."""
     if is_federated(patient):
         return
     model = inner(patient.model)
@@ -111,8 +111,8 @@ def equal_statistics(one: nn.Module, other: nn.Module) -> bool:
 
 @rule("BN-S33", "warning", "A teacher in training mode", 13)
 def teacher_in_training(patient: Patient) -> Iterator[Sign]:
-    """The second model needs no gradients, being a teacher, target or average, and is in training mode: each forward
-    pass moves its statistics and depends on the batch. ``no_grad()`` does not prevent that."""
+    """The second model is a teacher, a target or an average that needs no gradients, but it is in training mode: each
+    forward pass moves its statistics and depends on the batch. ``no_grad()`` does not prevent that."""
     for other in map(inner, patient.averaged):
         norms = {name: norm for name, norm in batch_norms(other).items() if tracks(norm)}
         found = [name for name, norm in norms.items() if norm.training]
@@ -126,8 +126,8 @@ def teacher_in_training(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S28", "error", "Federated weights without statistics", 13)
 def federated(patient: Patient) -> Iterator[Sign]:
-    """The model's parameters are the mean of the clients', but its running statistics are not: they are a new layer's,
-    or one client's, or older ones. ``model.parameters()`` was averaged, not the state."""
+    """The model's parameters are the mean of the clients', but its running statistics are not: they are those of a new
+    layer or of one client, or older ones. ``model.parameters()`` was averaged instead of the state."""
     if not is_federated(patient):
         return
     clients = [batch_norms(one) for one in alike(patient)]
@@ -162,8 +162,8 @@ def federated(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F15", "error", "The averaged model's statistics do not fit its weights", 13)
 def averaged_unfitting(patient: Patient) -> Iterator[Sign]:
-    """The second model runs on the same batches with its running statistics, with the batch's, and after recalibrating
-    a copy of it, as BN-F01 does for the model itself."""
+    """The second model is run on the same batches with its running statistics, with the batch's, and after
+    recalibrating a copy of it, as BN-F01 does for the model itself."""
     if is_federated(patient):
         return
     for other in alike(patient):
@@ -176,10 +176,10 @@ def averaged_unfitting(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F16", "error", "A converted model computes something else", 13)
 def converted_differs(patient: Patient) -> Iterator[Sign]:
-    """The second model does not have the parameters of the first: it was folded, fused, exported, quantized, ported.
-    Both are evaluated on the same batches. Where norms went into weights the outputs agree to 1e-3 of their size in
-    single precision, unless the conversion was made in training mode, or with another eps, order of channels, or set of
-    statistics."""
+    """The second model does not have the parameters of the first: it was folded, fused, exported, quantized or ported.
+    Both are evaluated on the same batches. Where norms were folded into weights, the outputs agree to 1e-3 of their
+    size in single precision, unless the conversion was made in training mode, or with a different eps, order of
+    channels or set of statistics."""
     for other in map(inner, patient.averaged):
         if same_form(other, inner(patient.model)):
             continue

@@ -15,8 +15,8 @@ from bncourse.doctor.words import freezing, of, plural
 def frozen_but_moving(patient: Patient) -> Iterator[Sign]:
     """``requires_grad=False`` stops gamma and beta. The statistics are buffers: they move with every forward pass in
     training mode, and the network drifts although no weight changes. ``norm.eval()`` stops them until the next
-    ``model.train()``. Where gamma and beta are only left out of the optimizer, with the layer before them, it is a
-    note: another optimizer may have them."""
+    ``model.train()``. If gamma and beta are merely left out of the optimizer, together with the layer before them, this
+    is only a note: another optimizer may have them."""
     model = patient.model
     trains = any(parameter.requires_grad for parameter in model.parameters())
     if not model.training and not trains:
@@ -64,9 +64,9 @@ def _in_training(patient: Patient) -> dict[str, nn.Module]:
 
 @rule("BN-S15", "error", "A norm in training mode in a model in evaluation mode", 3)
 def training_inside_evaluation(patient: Patient) -> Iterator[Sign]:
-    """The model is in evaluation mode, this norm is not: it normalizes with the statistics of the batch and moves its
-    own. A half-done MC dropout, a ``train()`` call on one part, or a wrapper with a flag of its own leaves a model
-    in this state."""
+    """The model is in evaluation mode, but this norm is not: it normalizes with the statistics of the batch and moves
+    its own. A half-done MC dropout, a ``train()`` call on one part, or a wrapper with its own flag leaves a model in
+    this state."""
     if patient.model.training:
         return
     found = [name for name, norm in patient.norms.items() if norm.training and tracks(norm)]
@@ -80,8 +80,8 @@ def training_inside_evaluation(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S16", "error", "model.eval() does not reach a norm", 3)
 def eval_does_not_reach(patient: Patient) -> Iterator[Sign]:
-    """A copy of the model was set to evaluation, and this norm stayed in training mode: a ``train`` or ``eval`` method
-    that was overridden does not pass the mode on."""
+    """A copy of the model was put into evaluation mode, but this norm stayed in training mode: an overridden ``train``
+    or ``eval`` method does not pass the mode on."""
     try:
         patient.copy.eval()
     except Exception:
@@ -97,7 +97,7 @@ def eval_does_not_reach(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S17", "error", "A norm that torch does not know of", 5)
 def hidden(patient: Patient) -> Iterator[Sign]:
-    """A norm in a Python list or dictionary is not a part of the model: ``eval()`` and ``to(device)`` do not reach it,
+    """A norm in a Python list or dictionary is not part of the model: ``eval()`` and ``to(device)`` do not reach it,
     ``state_dict()`` does not save it, and ``parameters()`` does not give it to the optimizer."""
     found = [name for name, _ in hidden_norms(patient.model)]
     if found:
@@ -111,7 +111,7 @@ def hidden(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S18", "note", "InstanceNorm with running statistics", 7)
 def tracking_instance_norm(patient: Patient) -> Iterator[Sign]:
     """An InstanceNorm normalizes each sample by itself in training. With ``track_running_stats=True`` it uses averages
-    in evaluation: that is not the function that was trained."""
+    in evaluation, which is not the function that was trained."""
     norms = {name: module for name, module in named(patient.model) if kind_of(module) == "instance"}
     found = [name for name, norm in norms.items() if tracks(norm)]
     if found:
@@ -124,7 +124,7 @@ def tracking_instance_norm(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S19", "note", "Norms in evaluation while the model trains", 13)
 def evaluation_inside_training(patient: Patient) -> Iterator[Sign]:
-    """The model is in training mode and these norms are not: gamma and beta train with fixed statistics. That is right
+    """The model is in training mode, but these norms are not: gamma and beta train with fixed statistics. That is right
     for fine-tuning, if it is intended, and lasts until the next ``model.train()``."""
     if not patient.model.training:
         return
@@ -143,8 +143,8 @@ def evaluation_inside_training(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F04", "error", "Evaluation depends on the batch", 3)
 def depends_on_batch(patient: Patient) -> Iterator[Sign]:
-    """The model was evaluated on whole batches and on their first halves alone. The outputs of the same samples differ,
-    and these norms used the batch's statistics: a prediction depends on the other samples in the batch."""
+    """The model was evaluated on whole batches, and again on their first halves alone. The outputs for the same samples
+    differ, and these norms used the batch's statistics: a prediction depends on the other samples in the batch."""
     calls = patient.evaluation.seen.of_kind("batch")
     found = [name for name, seen in calls.items() if any(call.uses_batch for call in seen)]
     if not found:
@@ -170,8 +170,8 @@ def depends_on_batch(patient: Patient) -> Iterator[Sign]:
 @rule("BN-F11", "error", "batch_norm called as a function, in the wrong mode", 3)
 def functional_in_training(patient: Patient) -> Iterator[Sign]:
     """``torch.nn.functional.batch_norm`` was called outside any norm layer with ``training=True`` while the model was
-    in evaluation: the call ignores the mode. (The function's flag must be ``self.training``; it is False if it is left
-    out, and then training neither normalizes with the batch nor moves the statistics.)"""
+    in evaluation: the call ignores the mode. (The function's flag must be ``self.training``. If it is left out it is
+    False, and then training neither normalizes with the batch nor moves the statistics.)"""
     calls = [training for training, _ in patient.evaluation.seen.functional]
     if any(calls):
         change = patient.relative_change(patient.halves)

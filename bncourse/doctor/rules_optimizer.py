@@ -36,9 +36,9 @@ def affine(patient: Patient) -> dict[str, list[torch.nn.Parameter]]:
 
 @rule("BN-S23", "note", "Weight decay on gamma and beta", 10)
 def weight_decay(patient: Patient) -> Iterator[Sign]:
-    """Weight decay pulls gamma to 0 and with it the signal; it does not regularize a batch norm's layer, whose scale
-    does not matter. Many recipes decay all parameters and do well, so it is only a note. It is a warning where the
-    optimizer has a group without decay that these should be in, or where gamma has shrunk to less than half of 1."""
+    """Weight decay pulls gamma, and the signal with it, towards 0; it does not regularize a batch norm's layer, whose
+    scale does not matter. Many recipes decay all parameters and do well, so this is only a note. It is a warning if the
+    optimizer has a group without decay that these should be in, or if gamma has shrunk to less than half of 1."""
     if patient.optimizer is None:
         return
     groups = patient.optimizer.param_groups
@@ -65,8 +65,8 @@ def weight_decay(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S24", "error", "A norm that the optimizer does not know", 10)
 def not_in_optimizer(patient: Patient) -> Iterator[Sign]:
-    """Gamma and beta require gradients but are not in the optimizer, while the layer before them is: they stay as they
-    are. The optimizer was made before norms were converted, added or unfrozen, or from a list that leaves them out."""
+    """Gamma and beta require gradients but are not in the optimizer, while the layer before them is: they never change.
+    The optimizer was made before norms were converted, added or unfrozen, or from a list that leaves them out."""
     if patient.optimizer is None:
         return
     found, _ = unknown_norms(patient.model, patient.optimizer)
@@ -83,8 +83,8 @@ def not_in_optimizer(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S25", "warning", "Frozen parameters that the optimizer still moves", 13)
 def frozen_with_gradient(patient: Patient) -> Iterator[Sign]:
-    """A norm's parameter has ``requires_grad=False`` but a gradient from before, and is in the optimizer: the next step
-    uses that gradient again."""
+    """A norm's parameter has ``requires_grad=False`` but still has a gradient from before, and is in the optimizer: the
+    next step uses that gradient again."""
     if patient.optimizer is None:
         return
     known = {id(value) for group in patient.optimizer.param_groups for value in group["params"]}
@@ -104,8 +104,8 @@ def frozen_with_gradient(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S26", "note", "Gamma and beta never moved", 10)
 def never_trained(patient: Patient) -> Iterator[Sign]:
-    """Batches were counted and gamma is exactly 1 and beta exactly 0 in every channel, although they require gradients:
-    they are in no optimizer, or its learning rate is 0."""
+    """Batches were counted, but gamma is exactly 1 and beta exactly 0 in every channel, although they require
+    gradients: they are not in any optimizer, or its learning rate is 0."""
     norms = {
         name: norm
         for name, norm in patient.norms.items()

@@ -15,8 +15,8 @@ TENSORS = ("running_mean", "running_var", "weight", "bias")
 
 @rule("BN-S29", "error", "Statistics that are not finite", 10)
 def not_finite(patient: Patient) -> Iterator[Sign]:
-    """One batch with an overflow puts infinity or NaN into the running averages, and it stays there: training goes on
-    as if nothing had happened, evaluation is NaN. A negative variance is just as bad."""
+    """One batch with an overflow puts infinity or NaN into the running averages, and there it stays: training goes on
+    as if nothing had happened, but evaluation gives NaN. A negative variance is just as bad."""
     found = {name: bad for name, norm in patient.norms.items() if (bad := impossible(norm))}
     if found:
         said = next(iter(found.values()))
@@ -59,8 +59,8 @@ def implausible(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S31", "warning", "Statistics in half precision", 10)
 def half_precision(patient: Patient) -> Iterator[Sign]:
     """With 8 bits (bfloat16) an update of less than 0.4% of a value changes nothing, and float16 ends at 65,504:
-    running averages get stuck or overflow. Autocast keeps them in float32; ``model.half()`` does not. It matters where
-    they still move."""
+    running averages get stuck or overflow. Autocast keeps them in float32; ``model.half()`` does not. It matters only
+    while they still move."""
     halves = (torch.float16, torch.bfloat16)
     norms = {name: norm for name, norm in patient.norms.items() if tracks(norm)}
     found = [name for name, norm in norms.items() if norm.running_var.dtype in halves]
@@ -78,7 +78,7 @@ def half_precision(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S32", "note", "Statistics of each device alone", 14)
 def not_synchronized(patient: Patient) -> Iterator[Sign]:
     """Several processes train this model and its batch norms are not synchronized: each normalizes with its own part of
-    the batch, and rank 0's statistics are saved. With many samples on a device that is fine; with 2 or 4 it is not."""
+    the batch, and rank 0's statistics are saved. With many samples per device that is fine; with 2 or 4 it is not."""
     processes = world_size()
     plain = [name for name, norm in patient.norms.items() if "Sync" not in type(norm).__name__ and not frozen(norm)]
     if processes > 1 and plain:
@@ -91,8 +91,8 @@ def not_synchronized(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F13", "error", "A norm gets values that are not finite", 10)
 def first_not_finite(patient: Patient) -> Iterator[Sign]:
-    """In evaluation the input of this norm, the first one, already has infinity or NaN in it: the cause is before it,
-    in the data, the weights, or an overflow in half precision."""
+    """In evaluation, the input of this norm, the first to be affected, already contains infinity or NaN: the cause
+    comes before it, in the data, the weights, or an overflow in half precision."""
     for name, calls in patient.evaluation.seen.calls.items():
         if not all(call.finite for call in calls):
             if not any(map(impossible, patient.norms.values())):  # BN-S29 says so

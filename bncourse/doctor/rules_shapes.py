@@ -20,7 +20,7 @@ def fewest(seen: dict) -> list[tuple[int, str]]:
 def few_values(patient: Patient) -> Iterator[Sign]:
     """What counts is not the batch size but how many values each channel has: samples times positions. One value has no
     variance: training raises an error, typically in the last batch of an epoch, and after pooling to 1x1. Two values
-    leave only the sign of their difference. The note gives the smallest number with your batch."""
+    leave only the sign of their difference. The note gives the smallest count with your batch."""
     norms = patient.norms
     seen = patient.evaluation.seen.of_kind("batch")
     counts = [(count, name) for count, name in fewest(seen) if name in norms and not frozen(norms[name])]
@@ -54,8 +54,8 @@ def _one_per_sample(calls: list) -> bool:
 @rule("BN-F06", "error", "One value per group: nothing is left", 7)
 def one_per_group(patient: Patient) -> Iterator[Sign]:
     """A GroupNorm, InstanceNorm or LayerNorm takes its mean over the values of one sample's group. One value leaves
-    nothing after that: the output is the bias, whatever the input. Two leave a sign. (A GroupNorm with as many groups
-    as channels, put in the place of a BatchNorm1d, is the usual case.)"""
+    nothing after that: the output is the bias, whatever the input. Two leave a sign. (The usual case is a GroupNorm
+    with as many groups as channels in place of a BatchNorm1d.)"""
     seen = patient.evaluation.seen.of_kind("group", "layer", "instance")
     few = [(count, name) for count, name in fewest(seen) if count <= 2]
     few = [(count, name) for count, name in few if count > 1 or not _only_scales(patient, name)]
@@ -77,9 +77,9 @@ def _only_scales(patient: Patient, name: str) -> bool:
 
 @rule("BN-F07", "error", "Features on the wrong axis", 5)
 def wrong_axis(patient: Patient) -> Iterator[Sign]:
-    """BatchNorm1d takes axis 1 of (N, C, L) for the channels. What comes from a Linear, an embedding, a LayerNorm, a
+    """BatchNorm1d treats axis 1 of (N, C, L) as the channels. What comes from a Linear, an embedding, a LayerNorm, a
     recurrent or an attention layer is (N, L, C): it runs if ``num_features`` is the length, and then normalizes
-    positions. InstanceNorm1d takes (N, C) for one sample of N channels, and then normalizes each sample over its
+    positions. InstanceNorm1d treats (N, C) as one sample with N channels, and then normalizes each sample over its
     features."""
     found = {}
     for name, calls in patient.evaluation.seen.of_kind("batch").items():
@@ -115,8 +115,8 @@ def _is_sample_by_mistake(norm: nn.Module, shape: torch.Size) -> bool:
 
 @rule("BN-F08", "warning", "Padding in the statistics", 7)
 def padding(patient: Patient) -> Iterator[Sign]:
-    """Each sequence is constant from some position on, and these positions differ: that is padding. A batch norm counts
-    it as data: the mean moves towards the padding, and the more there is, the smaller the variance."""
+    """Each sequence is constant from some position on, and these positions differ, which means padding. A batch norm
+    counts it as data: the mean moves towards the padding, and the more padding there is, the smaller the variance."""
     if not patient.real:
         return
     shares = {
@@ -133,9 +133,9 @@ def padding(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S22", "note", "LayerNorm over several axes", 7)
 def layer_norm_over_positions(patient: Patient) -> Iterator[Sign]:
-    """A LayerNorm whose ``normalized_shape`` has several axes takes one mean over positions and features: for sequences
-    it ties the positions together, padding and future ones too, and fixes the length. A LayerNorm over a single feature
-    leaves nothing."""
+    """A LayerNorm whose ``normalized_shape`` has several axes takes one mean over positions and features: for
+    sequences, this ties the positions together, including padding and future ones, and fixes the length. A LayerNorm
+    over a single feature leaves nothing."""
     norms = {name: module for name, module in named(patient.model) if kind_of(module) == "layer"}
     several = [name for name, norm in norms.items() if len(norm.normalized_shape) > 1]
     if several:
@@ -151,8 +151,8 @@ def layer_norm_over_positions(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F17", "warning", "A last batch of one sample", 8)
 def last_batch_of_one(patient: Patient) -> Iterator[Sign]:
-    """The loader's last batch has one sample. A batch norm with one value per channel raises an error there, hours
-    into the first epoch; one on a map normalizes that sample by itself."""
+    """The loader's last batch has one sample. A batch norm with one value per channel raises an error there, hours into
+    the first epoch; one on a map normalizes the sample by itself."""
     loader = getattr(patient, "loader", None)
     size, dataset = getattr(loader, "batch_size", None), getattr(loader, "dataset", None)
     if isinstance(size, int) and size > 1 and hasattr(dataset, "__len__") and not getattr(loader, "drop_last", True):

@@ -39,9 +39,9 @@ def is_new(patient: Patient) -> bool:
 
 @rule("BN-S01", "error", "Momentum 0: the statistics never move", 3)
 def momentum_zero(patient: Patient) -> Iterator[Sign]:
-    """In torch, ``momentum`` is the weight of the new batch in the running averages. With 0 they keep the values that
-    they have, in a new model mean 0 and variance 1, and evaluation normalizes with those. It happens where 0 was meant
-    to freeze a norm, or where a tool set it for a while and never reset it."""
+    """In torch, ``momentum`` is the weight of the new batch in the running averages. With 0 they keep whatever values
+    they have (in a new model, mean 0 and variance 1), and evaluation normalizes with those. It happens when 0 was meant
+    to freeze a norm, or when a tool set it for a while and never set it back."""
     norms = moving(patient)
     found = [name for name, norm in norms.items() if getattr(norm, "momentum", None) == 0]
     if found:
@@ -54,8 +54,8 @@ def momentum_zero(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S02", "warning", "Momentum of another framework", 3)
 def momentum_large(patient: Patient) -> Iterator[Sign]:
-    """Keras and TensorFlow call the weight of the OLD value momentum, 0.99 for example; torch's is 1 minus theirs. With
-    0.5 or more in torch the statistics are those of the last batch or two: evaluation is as noisy as one batch."""
+    """In Keras and TensorFlow, momentum is the weight of the OLD value, 0.99 for example; torch's is 1 minus theirs. At
+    0.5 or more in torch, the statistics are those of the last batch or two, and evaluation is as noisy as one batch."""
     norms = moving(patient)
     odd = {
         name: norm.momentum
@@ -76,9 +76,9 @@ def momentum_large(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S03", "note", "Too few batches for the momentum", 3)
 def not_warmed_up(patient: Patient) -> Iterator[Sign]:
-    """After n batches (1 - momentum)^n of the initial mean 0 and variance 1 is still part of the statistics. Above 5%
-    it shows; above one half, the statistics are mostly not the data's. A model whose statistics did not start at 0 and
-    1 is not counted."""
+    """After n batches, (1 - momentum)^n of the initial mean 0 and variance 1 is still part of the statistics. Above 5%
+    it shows; above one half, most of the statistics do not come from the data. A model whose statistics did not start
+    at 0 and 1 is left out."""
     norms = moving(patient)
     left = {name: share for name, norm in norms.items() if (share := initial_share(norm)) > 0.05}
     left = {name: share for name, share in left.items() if norms[name].momentum}
@@ -99,8 +99,8 @@ def statistics_never_came(patient: Patient) -> Iterator[Sign]:
     """Gamma and beta have been trained, but the running mean is 0 and the running variance 1 in every channel. Either
     the statistics were not loaded (``strict=False`` hides that, and so does copying ``parameters()`` alone), or the
     model was trained in evaluation mode, or its momentum is 0. In the first case evaluation is useless; in the second
-    it is what was trained, but nothing was ever normalized. Where a tenth of the gammas is negative it is a note: some
-    models draw gamma and beta at random, and may be new."""
+    it computes what was trained, but nothing was ever normalized. If more than a tenth of the gammas are negative, this
+    is only a note: some models draw gamma and beta at random, and may be new."""
     norms = moving(patient)
     found = [name for name, norm in norms.items() if initial(norm) and affine_moved(norm)]
     if found:
@@ -122,7 +122,7 @@ def statistics_never_came(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S05", "note", "A new model", 3)
 def new_model(patient: Patient) -> Iterator[Sign]:
     """All statistics are 0 and 1, and gamma and beta are as they were made: nothing has been trained or loaded yet.
-    Rules about statistics have something to say after training only."""
+    Rules about statistics have something to say only after training."""
     norms = moving(patient)
     if is_new(patient):
         yield Sign(
@@ -134,8 +134,8 @@ def new_model(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S06", "error", "A checkpoint without statistics", 13)
 def checkpoint_lacks_statistics(patient: Patient) -> Iterator[Sign]:
-    """The checkpoint has gamma and beta but lacks running means or variances, as does a file of ``parameters()``, or
-    one that was saved by a model without tracking. (The counter ``num_batches_tracked`` may be missing: old files lack
+    """The checkpoint has gamma and beta but lacks running means or variances, like a file of ``parameters()`` or one
+    that was saved by a model without tracking. (The counter ``num_batches_tracked`` may be missing: old files lack
     it.)"""
     missing = [name for name in patient.missing if not name.endswith("num_batches_tracked")]
     if missing:
@@ -149,8 +149,8 @@ def checkpoint_lacks_statistics(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S07", "note", "A norm that never saw a batch", 3)
 def never_called(patient: Patient) -> Iterator[Sign]:
-    """Other norms have counted batches, this one has counted none, and its statistics are a new layer's. It may be a
-    new head; or the forward pass does not call it; or it was in evaluation mode throughout."""
+    """Other norms have counted batches, but this one has counted none, and its statistics are those of a new layer. It
+    may be part of a new head, the forward pass may not call it, or it may have been in evaluation mode throughout."""
     norms = moving(patient)
     counts = {name: batches_counted(norm) for name, norm in norms.items()}
     most = max((count for count in counts.values() if count is not None), default=0)
@@ -167,8 +167,8 @@ def never_called(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S08", "error", "Batches were counted, and the statistics are still 0 and 1", 3)
 def counted_but_initial(patient: Patient) -> Iterator[Sign]:
-    """The counter moves with each batch and so should the averages. Something resets them, computes them into another
-    tensor, or averages the parameters and the counter only."""
+    """The counter moves with each batch, and so should the averages. Something resets them, writes them into another
+    tensor, or averages only the parameters and the counter."""
     norms = moving(patient)
     found = [
         name
@@ -186,8 +186,8 @@ def counted_but_initial(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S09", "warning", "No running statistics: evaluation depends on the batch", 3)
 def no_statistics(patient: Patient) -> Iterator[Sign]:
-    """With ``track_running_stats=False`` a batch norm uses the batch's statistics in evaluation too. A prediction then
-    depends on the other samples, and one sample alone is normalized by itself."""
+    """With ``track_running_stats=False`` a batch norm also uses the batch's statistics in evaluation. A prediction then
+    depends on the other samples, and a single sample is normalized by itself."""
     found = [name for name, norm in patient.norms.items() if not tracks(norm)]
     if found:
         yield Sign(
@@ -201,7 +201,7 @@ def no_statistics(patient: Patient) -> Iterator[Sign]:
 def not_buffers(patient: Patient) -> Iterator[Sign]:
     """Statistics must be buffers: plain attributes are neither saved nor moved to a device, parameters are changed by
     the optimizer, and statistics with a gradient keep every batch's graph alive. torch's layers cannot get this wrong;
-    those written by hand do."""
+    handwritten layers do."""
     for name, norm in patient.norms.items():
         if isinstance(norm, torch.jit.ScriptModule):
             continue
@@ -245,8 +245,8 @@ def _is_statistic(attribute: str) -> bool:
 
 @rule("BN-S34", "warning", "Tracking switched off in a norm that has statistics", 3)
 def tracking_switched_off(patient: Patient) -> Iterator[Sign]:
-    """``track_running_stats`` was set to False after the norm was made. It has its statistics and uses them in
-    evaluation, but training no longer moves them: they stay as they were at that time."""
+    """``track_running_stats`` was set to False after the norm was made. It still has its statistics and uses them in
+    evaluation, but training no longer moves them: they stay as they were at that moment."""
     norms = moving(patient)
     found = [name for name, norm in norms.items() if getattr(norm, "track_running_stats", True) is False]
     if found:
@@ -282,8 +282,8 @@ def damaged_counter(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-S12", "note", "Norms that counted different numbers of batches", 13)
 def counters_differ(patient: Patient) -> Iterator[Sign]:
-    """Some norms saw a different number of batches from most: twice as many where activation checkpointing computes the
-    forward pass again, or the layer is called twice; fewer where a part was frozen for a time."""
+    """Some norms saw a different number of batches from most of the others: twice as many if activation checkpointing
+    recomputes the forward pass or if the layer is called twice, fewer if a part was frozen for a while."""
     counts = {name: count for name, norm in moving(patient).items() if (count := batches_counted(norm))}
     if len(set(counts.values())) > 1:
         usual = sorted(counts.values())[len(counts) // 2]
@@ -298,8 +298,8 @@ def counters_differ(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S13", "note", "eps as large as the variance, or several eps", 2)
 def eps_matters(patient: Patient) -> Iterator[Sign]:
     """A batch norm divides by sqrt(variance + eps). Where eps is as large as the variance of a typical channel, the
-    output's variance is one half or less. Frameworks differ (1e-5 in torch, 1e-3 in Keras): weights from one run with
-    the other's eps give other outputs. Several eps in one model hint at that."""
+    output's variance is one half or less. Frameworks differ (1e-5 in torch, 1e-3 in Keras): weights from one, run with
+    the eps of the other, give different outputs. Several values of eps in one model hint at that."""
     norms = {name: norm for name, norm in patient.norms.items() if tracks(norm) and not initial(norm)}
     share = {
         name: norm.eps / float(norm.running_var.float().median().clamp(min=1e-30))
@@ -422,12 +422,12 @@ def damage(patient: Patient) -> Damage:
 
 @rule("BN-F01", "error", "The running statistics do not fit the data", 3)
 def unfitting(patient: Patient) -> Iterator[Sign]:
-    """The strongest test there is: the same batches run with the running statistics, as in evaluation, with their
-    own, as in training, and after recalibrating a copy. Where the first loss is far above the others and a layer's
-    statistics are also off by half a standard deviation or a factor of two, the weights are fine and the statistics
-    are not. Both must say so: the last long steps of training can double the loss of a healthy model. Without targets,
-    the change in the outputs takes the place of the loss; up to one standard deviation and a factor of four that is a
-    note."""
+    """The strongest test there is. The same batches are run with the running statistics, as in evaluation; with their
+    own statistics, as in training; and after recalibrating a copy. If the first loss is far above the others, and a
+    layer's statistics are also off by half a standard deviation or a factor of two, then the weights are fine and the
+    statistics are not. Both signs are needed, because the last long steps of training can double the loss of a healthy
+    model. Without targets, the change in the outputs takes the place of the loss; up to one standard deviation and a
+    factor of four, that is only a note."""
     found = damage(patient)
     if found.severity:
         fix = "surgery.recalibrate(model, loader) on training data"
@@ -438,10 +438,10 @@ def unfitting(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F02", "warning", "The data are not those that the first norm was trained on", 3)
 def other_data(patient: Patient) -> Iterator[Sign]:
-    """No other norm's statistics come before the first norm, so that what reaches it depends on the data and on the
-    weights alone. If its statistics are off by half a standard deviation or a factor of two, the inputs are scaled or
-    normalized differently than in training, or come from another domain, or it was trained on several in turn. (Or the
-    data are as in training, and this layer's statistics were damaged.)"""
+    """No other norm's statistics come before the first norm, so what reaches it depends only on the data and the
+    weights. If its statistics are off by half a standard deviation or a factor of two, the inputs are scaled or
+    normalized differently from those in training, or come from another domain, or the model was trained on several
+    domains in turn. (Or the data are as in training, and this layer's statistics were damaged.)"""
     if not patient.real:
         return
     seen = patient.evaluation.seen
@@ -465,9 +465,9 @@ def other_data(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F03", "warning", "Trained in evaluation mode", 3)
 def trained_in_evaluation(patient: Patient) -> Iterator[Sign]:
-    """The statistics are a new layer's and gamma and beta were trained, but the loss is lower with mean 0 and variance
-    1 than with the batch's statistics: the model has learned to do without normalization, because ``model.train()`` was
-    forgotten. Recalibration would ruin it."""
+    """The statistics are those of a new layer although gamma and beta were trained, and the loss is lower with mean 0
+    and variance 1 than with the batch's statistics: the model has learned to do without normalization, because
+    ``model.train()`` was forgotten. Recalibration would ruin it."""
     norms = moving(patient)
     found = [name for name, norm in norms.items() if initial(norm) and affine_moved(norm)]
     own = patient.own_statistics
@@ -482,8 +482,8 @@ def trained_in_evaluation(patient: Patient) -> Iterator[Sign]:
 
 @rule("BN-F12", "warning", "eps of another framework", 2)
 def other_eps(patient: Patient) -> Iterator[Sign]:
-    """Keras uses eps 1e-3, torch 1e-5. Where all batch norms have one of the two, the loss is measured with the other;
-    if that is lower by a tenth, and the statistics fit then and not before, the weights were trained with it."""
+    """Keras uses eps 1e-3, torch 1e-5. If all batch norms have one of the two, the loss is also measured with the
+    other. If it is then lower by a tenth, and the statistics fit only then, the weights were trained with that eps."""
     values = {getattr(norm, "eps", None) for norm in patient.norms.values() if tracks(norm)}
     other = {1e-5: 1e-3, 1e-3: 1e-5}.get(next(iter(values), None)) if len(values) == 1 else None
     if other is None or not patient.real or not math.isfinite(patient.evaluation.loss) or is_new(patient):

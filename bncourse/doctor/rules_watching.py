@@ -27,8 +27,9 @@ def moved_without_gradients(record: Any) -> Iterator[Sign]:
     """The statistics moved in a forward pass without gradients. ``no_grad()`` does not select the mode: without
     ``model.eval()`` a validation pass moves the statistics towards the validation data, and its result depends on the
     batch. A teacher or target network in training mode does the same. (``momentum=None``, as in ``update_bn``, is left
-    out: there it is intended.) If a pass recorded gradients and no backward pass used them, it is a note: it may be a
-    validation without ``no_grad()``, or the pass of a generator whose images another network learned from."""
+    out, because there it is intended.) If a pass recorded gradients and no backward pass used them, this is only a
+    note: it may be a validation without ``no_grad()``, or a pass of a generator whose images another network learned
+    from."""
     found = chosen(
         record, lambda event: event.moved and not event.grad and event.training and event.momentum is not None
     )
@@ -62,8 +63,9 @@ def moved_without_gradients(record: Any) -> Iterator[Sign]:
 @rule("BN-W02", "warning", "Frozen parameters, and the statistics moved", 13)
 def frozen_moved(record: Any) -> Iterator[Sign]:
     """Gamma and beta require no gradient, or no gradient reached them in any step, or the optimizer has neither them
-    nor the layer before; and the norm's statistics moved while you watched. What was to be frozen drifts, as a backbone
-    under ``no_grad()``, behind ``detach()``, or beside a head that alone is in the optimizer."""
+    nor the layer before them; and yet the norm's statistics moved while you watched. What was meant to be frozen
+    drifts: a backbone under ``no_grad()``, one whose output is detached, or one whose head alone is in the
+    optimizer."""
     moved = chosen(record, lambda event: event.moved)
     stopped, idle = [], []
     for name in sorted(moved, key=lambda name: -len(moved[name])):
@@ -107,8 +109,8 @@ def moved_twice(record: Any) -> Iterator[Sign]:
 @rule("BN-W04", "note", "Several forward passes for one step", 8)
 def several_forwards(record: Any) -> Iterator[Sign]:
     """Each forward pass normalizes with its own statistics and moves the averages: with gradients accumulated over k
-    small batches a batch norm sees k small batches, not a large one. In adversarial training several passes are usual;
-    see BN-W05 for whether they differ."""
+    small batches a batch norm sees k small batches, not a large one. Several passes are usual in adversarial training;
+    BN-W05 says whether they differ."""
     most = max(record.passes_for_each_step(), default=0)
     sizes = [(event.values, event.samples) for events in record.events.values() for event in events if event.training]
     if most > 1 and sizes:
@@ -197,8 +199,8 @@ def turned_bad(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W08", "error", "Statistics that move in evaluation", 5)
 def moved_in_evaluation(record: Any) -> Iterator[Sign]:
-    """The norm was in evaluation mode and its statistics moved: it ignores the mode. (Norms of torch and of this
-    package cannot. If something writes into them, as recalibration does, that may be intended.)"""
+    """The norm was in evaluation mode and its statistics moved: it ignores the mode. (The norms of torch and of this
+    package cannot do that. If something writes into them, as recalibration does, that may be intended.)"""
     found = chosen(record, lambda event: event.moved and not event.training)
     found = {name: events for name, events in found.items() if not known_class(record.norms[name], KNOWN)}
     if found:
@@ -212,8 +214,8 @@ def moved_in_evaluation(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W09", "warning", "A frozen norm that woke up", 13)
 def woke_up(record: Any) -> Iterator[Sign]:
-    """In earlier steps the norm was in evaluation while the model trained, as for fine-tuning; then it was in training
-    mode: ``model.train()`` after a validation undid it."""
+    """In earlier steps the norm was in evaluation mode while the model trained, as in fine-tuning; later it was in
+    training mode: a ``model.train()`` after a validation undid the freezing."""
     found = []
     for name, events in record.events.items():
         modes = [event.training for event in events if event.grad and event.model_training and not event.again]
@@ -229,8 +231,8 @@ def woke_up(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W10", "warning", "Frozen parameters that were changed", 13)
 def frozen_changed(record: Any) -> Iterator[Sign]:
-    """Gamma or beta had ``requires_grad=False`` throughout, but it has changed: the optimizer used an old
-    gradient, or decayed it."""
+    """Gamma or beta had ``requires_grad=False`` throughout, and yet it changed: the optimizer used an old gradient, or
+    applied weight decay to it."""
     found = [
         name
         for name, values in record.before.items()
@@ -249,9 +251,9 @@ def frozen_changed(record: Any) -> Iterator[Sign]:
 
 @rule("BN-W11", "note", "Few values per channel in training", 8)
 def few_values(record: Any) -> Iterator[Sign]:
-    """In a training pass a channel had fewer than 8 values: samples times positions. Two leave only a sign. Or
-    there are many, but each pass has one sample: then training normalizes each sample by itself, as InstanceNorm does,
-    and evaluation does not."""
+    """In a training pass a channel had fewer than 8 values: samples times positions. Two leave only a sign. Or there
+    are many values, but each pass has one sample: then training normalizes each sample by itself, as InstanceNorm does,
+    but evaluation does not."""
     fewest = {
         name: min(event.values for event in events if event.training)
         for name, events in record.events.items()
