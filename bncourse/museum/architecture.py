@@ -34,7 +34,7 @@ def _idle_parameters(patient: Patient) -> float:
 def bias_before_the_norm(fixed: bool) -> Patient:
     """Some parameters never get a gradient worth the name.
 
-    The norm subtracts the channel's mean, and with it whatever constant the layer before has added.
+    The norm subtracts the channel's mean, and with it whatever constant the layer before it has added.
     """
     model = nn.Sequential(
         nn.Conv2d(1, 8, 3, stride=2, bias=not fixed),
@@ -62,7 +62,7 @@ def dropout_before_the_norm(fixed: bool) -> Patient:
     """The evaluation is worse than the training curve promises, and dropout seems to be to blame.
 
     Dropout raises the variance of what follows, in training only. The running variance remembers the raised value, so
-    that everything is too small in evaluation.
+    everything is too small in evaluation.
     """
     drop = nn.Dropout(0.5)
     hidden = [nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU()]
@@ -98,7 +98,7 @@ class Forgetful(nn.Module):
 def norm_that_is_never_called(fixed: bool) -> Patient:
     """A tool that goes through the batch norms stops with an error, or the norm makes no difference to anything.
 
-    The layer is made in ``__init__`` and missing in ``forward``: no batch is ever counted.
+    The layer is made in ``__init__`` but missing from ``forward``: no batch is ever counted.
     """
     model = Forgetful(fixed)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
@@ -143,7 +143,7 @@ def one_norm_in_two_places(fixed: bool) -> Patient:
     """A network whose layers share a batch norm trains without trouble and fails in evaluation.
 
     In training each place is normalized by its own batch. The running statistics are an average over both places,
-    updated twice in a step.
+    updated twice per step.
     """
     model = SharedNorm(not fixed)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)

@@ -71,7 +71,7 @@ def average_of_the_parameters_only(fixed: bool) -> Patient:
 def average_with_the_last_statistics(fixed: bool) -> Patient:
     """Averaging the weights of the last epochs makes the model worse instead of better.
 
-    A network with averaged weights has activations of its own. The running statistics that come with it are those of
+    A network with averaged weights has its own activations, but the running statistics that come with it are those of
     the last weights.
     """
     model = train(cnn(), 20)
@@ -129,7 +129,7 @@ def target_network_without_statistics(fixed: bool) -> Patient:
     rules=("BN-S28",),
 )
 def federated_average_of_the_parameters(fixed: bool) -> Patient:
-    """The federated model is poor and unstable, the more so the more the clients' data differ.
+    """The federated model is poor and unstable, and more so the more the clients' data differ.
 
     The server averages ``parameters()``. Its running statistics are those of whichever client came first.
     """

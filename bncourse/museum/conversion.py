@@ -23,9 +23,9 @@ from bncourse.surgery import convert_norms, fold
     rules=("BN-F16", "BN-F11", "BN-F04"),
 )
 def exported_in_training_mode(fixed: bool) -> Patient:
-    """The exported network gives different answers from the original, and ``eval()`` on it changes nothing.
+    """The exported network gives different answers from the original, and calling ``eval()`` on it changes nothing.
 
-    The export has recorded what the norms did in training mode: they use the batch's statistics.
+    The export recorded what the norms did in training mode: they use the batch's statistics.
     """
     model = trained().train(not fixed)
     exported = torch.jit.trace(model, batches_of()[0][0], check_trace=False)
@@ -52,7 +52,7 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     rules=("BN-F16",),
 )
 def folded_without_the_shift(fixed: bool) -> Patient:
-    """After folding the network is wrong, but only where the convolutions have no bias.
+    """After folding, the network is wrong, but only where the convolutions have no bias.
 
     This code changes only a bias that exists. If there is none, which is the usual case before a norm, the mean and
     beta are lost.
@@ -90,10 +90,10 @@ def _network() -> nn.Sequential:
     rules=("BN-F16",),
 )
 def conversion_drops_the_activation(fixed: bool) -> Patient:
-    """After the conversion to synchronized norms a trained network gives garbage.
+    """After the conversion to synchronized norms, a trained network gives garbage.
 
-    The conversion takes every subclass of a batch norm for a plain one, and drops what else it does. Converting back
-    for a single device does not restore it.
+    The conversion treats every subclass of a batch norm as a plain one, and drops whatever else it does. Converting
+    back for a single device does not restore it.
     """
     model = train(_network(), 150).eval()
     converted = copy.deepcopy(model)

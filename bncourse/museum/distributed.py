@@ -58,9 +58,9 @@ def two_samples_on_each_device(fixed: bool) -> Patient:
     ],
 )
 def ranks_with_different_statistics(fixed: bool) -> Patient:
-    """The score that training reports is not that of the checkpoint that it saves.
+    """The score that training reports is not the score of the checkpoint that it saves.
 
-    Gradients are synchronized, so that all ranks have the same parameters. Buffers are not: every rank has the running
+    Gradients are synchronized, so all ranks have the same parameters. Buffers are not: every rank has the running
     statistics of its own data, and rank 0's are saved.
     """
     images, labels = images_and_labels()

@@ -82,9 +82,9 @@ class AlwaysTheBatch(OwnBatchNorm):
     rules=("BN-S08", "BN-F14"),
 )
 def statistics_never_written_back(fixed: bool) -> Patient:
-    """A hand-written layer trains as torch's does, and evaluates as if it had never been trained.
+    """A hand-written layer trains as torch's does, but evaluates as if it had never been trained.
 
-    The new averages are computed, and forgotten at the end of the function.
+    The new averages are computed, but forgotten at the end of the function.
     """
     model = cnn(OwnBatchNorm if fixed else NeverUpdated)
     return Patient(train(model, 150).eval(), batches_of())
@@ -108,7 +108,7 @@ def biased_running_variance(fixed: bool) -> Patient:
     """With small batches the activations are larger in evaluation than in training.
 
     The variance of m values, divided by m, is too small on average, by a factor of (m - 1) / m. It is right to
-    normalize the batch with it, and wrong to remember it as the population's.
+    normalize the batch with it, but wrong to remember it as the population's.
     """
     model = mlp(OwnBatchNorm if fixed else BiasedMemory)
     train(model, 150, batches=shuffled(3))
@@ -135,8 +135,8 @@ def _memory_over_data(patient: Patient) -> float:
 def variance_by_two_large_numbers(fixed: bool) -> Patient:
     """Inputs with a large mean turn into NaN in the norm.
 
-    The mean of the squares and the square of the mean are almost equal. In single precision their difference is
-    rounding error, and now and then negative.
+    The mean of the squares and the square of the mean are almost equal. In single precision, their difference is
+    rounding error, and it is sometimes negative.
     """
     model = mlp(OwnBatchNorm if fixed else AfraidOfHeights)
     images = 0.02 * images_and_labels().images + 1000

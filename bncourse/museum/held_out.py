@@ -204,7 +204,7 @@ def recurrent(apart: bool = True) -> Recurrent:
     ],
 )
 def one_norm_for_all_levels(fixed: bool, network: Callable[[bool], nn.Module]) -> Patient:
-    """With batch norm in place of group norm the detector's head trains just as well, but detects much worse.
+    """With batch norm in place of group norm, the detector's head trains just as well, but detects much worse.
 
     The levels of the pyramid (or the steps of a recurrent network) go through one batch norm in turn. In training each
     is normalized by its own batch; the running statistics are a mixture that fits none of them.
@@ -312,8 +312,8 @@ def scale(patient: Patient) -> float:
 def decay_by_name(fixed: bool, network: Callable[[], nn.Module]) -> Patient:
     """The scales of the norms shrink throughout training, though the script exempts norms from weight decay.
 
-    The script knows the norms by the name ``LayerNorm.weight``, which they have in one model. In this one they are
-    called ``ln_1`` or ``norm1``, and nobody notices that the list holds biases only.
+    The script recognizes the norms by the name ``LayerNorm.weight``, which they have in one model. In this one they are
+    called ``ln_1`` or ``norm1``, and nobody notices that the list contains only biases.
     """
 
     def exempt(name: str, parameter: nn.Parameter) -> bool:
@@ -352,10 +352,10 @@ def excess_of_average(patient: Patient) -> float:
     threads=[("https://github.com/leela-zero/leela-zero/pull/1064", "2018-03-20")],
 )
 def soup_with_averaged_statistics(fixed: bool, network: Callable[[], nn.Module]) -> Patient:
-    """The mean of several finished models gains less than expected, though its running statistics were averaged too.
+    """The mean of several finished models gains less than expected, although its running statistics were also averaged.
 
     Everything that the models hold is averaged. But the activations of averaged weights vary less than the models'
-    activations do on average: the variances kept are too large.
+    activations do on average: the variances that it keeps are too large.
     """
     start = network()
     runs = [copy.deepcopy(start) for _ in range(3)]
@@ -430,8 +430,8 @@ def from_pretrained(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 def gamma_renamed_by_the_loader(fixed: bool, network: Callable[[str, str], nn.Module]) -> Patient:
     """A model saved and loaded again is worse than before; a warning says that some weights are newly initialized.
 
-    The loader takes every ``gamma`` and ``beta`` for the old name of a ``weight`` and ``bias``. Here they are the
-    current names: the values find no place, and the norms' scales and shifts stay as they were before training.
+    The loader takes every ``gamma`` and ``beta`` to be an old name for a ``weight`` and ``bias``. Here they are the
+    current names, so the values find no place, and the norms' scales and shifts stay as they were before training.
     """
     names = ("weight", "bias") if fixed else ("gamma", "beta")
     finished = train(network(*names), 100)
@@ -475,10 +475,10 @@ def accuracy_on_both(patient: Patient) -> float:
     threads=[("https://github.com/pytorch/pytorch/issues/1051", "2017-03-20")],
 )
 def first_replica_keeps_the_statistics(fixed: bool, network: Callable[[], nn.Module]) -> Patient:
-    """On two devices the training loss falls for both domains, and the evaluation fails for the second.
+    """On two devices the training loss falls for both domains, but the evaluation fails for the second.
 
-    ``DataParallel`` gives the first half of the batch to the first device and keeps the running statistics of that one
-    only. The batch is sorted, source before target: the target's statistics are thrown away at each step.
+    ``DataParallel`` gives the first half of the batch to the first device and keeps only the running statistics of that
+    device. The batch is sorted, source before target, so the target's statistics are thrown away at each step.
     """
 
     def batch(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -553,9 +553,9 @@ def raw(images: Tensor) -> Tensor:
     ],
 )
 def squares_overflow_in_half_precision(fixed: bool, network: Callable[[bool], nn.Module]) -> Patient:
-    """In half precision the model gives the same answer whatever the input; in single precision it is right.
+    """In half precision, the model gives the same answer whatever the input; in single precision, it is right.
 
-    The largest number of half precision is 65504, so the square of anything above 256 is infinite. The norm divides by
+    The largest number in half precision is 65504, so the square of anything above 256 is infinite. The norm divides by
     its root, and what comes out is 0, without any NaN to see.
     """
     batches = ((raw(images), labels) for images, labels in shuffled())
@@ -587,7 +587,7 @@ def caffe_statistics_without_their_factor(fixed: bool, network: Callable[[], nn.
     """A model converted from Caffe differs from the original from its first batch norm on.
 
     Caffe keeps decaying sums of the batches' means and variances, and as a third blob the sum of their weights, close
-    to 1000 after long training. The statistics are the sums over that blob.
+    to 1000 after long training. The statistics are the sums divided by that blob.
     """
     source, model = trained(network), network().eval()
     model.load_state_dict(source.state_dict())

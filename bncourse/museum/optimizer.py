@@ -35,7 +35,7 @@ def _median_gamma(patient: Patient) -> float:
 def weight_decay_on_the_norms(fixed: bool) -> Patient:
     """After a refactoring, or with another kind of norm, the same recipe trains worse.
 
-    The parameter groups leave norms out by class or by name, and miss these: gamma and beta are pulled towards 0.
+    The parameter groups exempt norms by class or by name, but miss these: gamma and beta are pulled towards 0.
     """
     model = cnn()
     decayed = [p for p in model.parameters() if p.ndim > 1 or not fixed]
@@ -60,7 +60,7 @@ def _largest_change(patient: Patient) -> float:
     rules=("BN-S24", "BN-S26"),
 )
 def norms_missing_in_the_optimizer(fixed: bool) -> Patient:
-    """The new norms' parameters have gradients and never change.
+    """The new norms' parameters have gradients but never change.
 
     The norms were replaced after the optimizer had been made: it still holds the parameters of the old ones.
     """
@@ -109,7 +109,7 @@ def _difference_of_gradients(patient: Patient) -> float:
     rules=("BN-W04",),
 )
 def accumulation_for_a_larger_batch(fixed: bool) -> Patient:
-    """Gradients are accumulated over 16 batches of 4, and training is not what it is with a batch of 64.
+    """Gradients are accumulated over 16 batches of 4, but training does not go as it does with a batch of 64.
 
     Accumulation averages gradients. Each batch of 4 is still normalized by itself, and moves the running statistics.
     """

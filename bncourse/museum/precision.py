@@ -24,10 +24,10 @@ from bncourse.museum.specimen import Patient, specimen
     rules=("BN-S29", "BN-W07"),
 )
 def one_batch_that_overflows(fixed: bool) -> Patient:
-    """Training in mixed precision goes on without trouble, and from then on the evaluation is NaN.
+    """Training in mixed precision goes on without trouble, but from then on the evaluation is NaN.
 
     The gradient scaler skips the step of a batch that has overflowed. But the batch norms have already seen the batch,
-    and once a running average is infinite, it stays so.
+    and once a running average is infinite, it stays infinite.
     """
     model = trained()
     if not fixed:
@@ -105,7 +105,7 @@ class PlainLayerNorm(nn.Module):
     ],
 )
 def eps_too_small_for_half(fixed: bool) -> Patient:
-    """The network is fine in single precision and NaN in half precision, from the first padded token on.
+    """The network is fine in single precision but gives NaN in half precision, from the first padded token on.
 
     Half precision has no number between 0 and 6e-8: an eps of 1e-12 is 0 there, and a constant token is 0 / 0.
     """

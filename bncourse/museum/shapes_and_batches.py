@@ -10,7 +10,7 @@ from bncourse.museum.specimen import Patient, specimen
 
 
 def pooled(norm: nn.Module) -> nn.Sequential:
-    """Convolutions, the mean over the whole map, a 1x1 convolution with ``norm`` behind it, and the scores."""
+    """Convolutions, the mean over the whole map, a 1x1 convolution followed by ``norm``, and the scores."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, stride=2, padding=1),
         nn.ReLU(),
@@ -41,7 +41,7 @@ def pooled(norm: nn.Module) -> nn.Sequential:
 def norm_after_global_pooling(fixed: bool) -> Patient:
     """With two large images in a batch, the branch with the global pooling seems blind to them.
 
-    After pooling to 1x1 a batch of 2 has two values for each channel. Normalized, they are +1 and -1: their signs are
+    After pooling to 1x1, a batch of 2 has two values for each channel. Normalized, they are +1 and -1: their signs are
     all that is left.
     """
     model = pooled(nn.GroupNorm(1, 32) if fixed else nn.BatchNorm2d(32))
@@ -144,8 +144,9 @@ def _spread_of_features(patient: Patient) -> float:
 def features_on_the_last_axis(fixed: bool) -> Patient:
     """The norm is there, the shapes fit, and the features keep their different scales.
 
-    ``BatchNorm1d`` normalizes axis 1. Fed (N, steps, features), it normalizes each time step over all features. That
-    the number of steps equals ``num_features`` hides it; elsewhere people set ``num_features`` to the number of steps.
+    ``BatchNorm1d`` normalizes axis 1. Fed (N, steps, features), it normalizes each time step over all features. Nobody
+    notices, because the number of steps happens to equal ``num_features``; elsewhere people set ``num_features`` to the
+    number of steps.
     """
     norm = nn.BatchNorm1d(14)
     model = Rows(FeaturesLast(norm) if fixed else norm)
@@ -205,10 +206,10 @@ def _variance_of_valid_steps(patient: Patient) -> float:
     rules=("BN-F08",),
 )
 def padding_in_the_statistics(fixed: bool) -> Patient:
-    """The longer the longest sequence of a batch, the louder the others come out of the norm.
+    """The longer the longest sequence in a batch, the louder the others come out of the norm.
 
     The padding counts as data. A batch that is mostly padding has almost no variance, and the valid steps are divided
-    by its root.
+    by its square root.
     """
     model = Speech(masked=fixed)
 
@@ -271,7 +272,7 @@ def _influence_of_the_future(patient: Patient) -> float:
     ],
 )
 def future_leaks_through_the_norm(fixed: bool) -> Patient:
-    """A forecast is excellent in tests and poor in use.
+    """A forecast is excellent in tests but poor in use.
 
     Every layer is causal except the norm, whose mean and variance include the steps that are to be predicted.
     """
@@ -297,7 +298,7 @@ def future_leaks_through_the_norm(fixed: bool) -> Patient:
     rules=("BN-F06",),
 )
 def one_value_in_each_group(fixed: bool) -> Patient:
-    """After BatchNorm was replaced by GroupNorm the model gives the same answer for every input.
+    """After BatchNorm was replaced with GroupNorm, the model gives the same answer for every input.
 
     There are as many groups as features, and no other axis: each group has one value, which becomes 0 when its mean is
     subtracted.
@@ -344,9 +345,9 @@ def _influence_of_other_tokens(patient: Patient) -> float:
     rules=("BN-S22",),
 )
 def layer_norm_over_the_tokens(fixed: bool) -> Patient:
-    """The baseline transformer is worse than published, and accepts inputs of one length only.
+    """The baseline transformer is worse than published, and accepts inputs of only one length.
 
-    LayerNorm normalizes over all axes whose sizes it is given. With (tokens, features) a token's output depends on all
+    LayerNorm normalizes over all axes whose sizes it is given. With (tokens, features), a token's output depends on all
     other tokens.
     """
     model = Tokens(nn.LayerNorm(32) if fixed else nn.LayerNorm([14, 32]))

@@ -96,10 +96,10 @@ def training_goes_on_in_evaluation_mode(fixed: bool) -> Patient:
     rules=("BN-S01",),
 )
 def momentum_zero(fixed: bool) -> Patient:
-    """Training looks fine, and the accuracy falls towards chance as soon as the model is evaluated.
+    """Training looks fine, but the accuracy falls towards chance as soon as the model is evaluated.
 
     In torch the momentum is the weight of the new value: with 0 the running mean stays 0 and the running variance 1.
-    ``None`` averages all batches alike.
+    ``None`` gives all batches the same weight.
     """
     model = cnn(lambda channels: nn.BatchNorm2d(channels, momentum=None if fixed else 0.0))
     return Patient(train(model, 150).eval(), batches_of())
@@ -121,7 +121,7 @@ def momentum_zero(fixed: bool) -> Patient:
 def momentum_of_another_framework(fixed: bool) -> Patient:
     """The test loss jumps from epoch to epoch, although the training loss falls smoothly.
 
-    TensorFlow's momentum is the share of the old value that is kept, torch's the weight of the new one. Copied as it
+    TensorFlow's momentum is the share of the old value that is kept, torch's is the weight of the new one. Copied as it
     is, 0.99 makes the running statistics those of the last batch.
     """
     model = mlp(lambda features: nn.BatchNorm1d(features, momentum=0.01 if fixed else 0.99))
@@ -163,8 +163,8 @@ def statistics_not_warmed_up(fixed: bool) -> Patient:
 def eps_of_another_framework(fixed: bool) -> Patient:
     """A converted network gives different outputs from the original, although all weights were copied.
 
-    The variances are small and the original's eps is 1e-3, torch's 1e-5: what was divided by about the square root of
-    eps is now divided by much less.
+    The variances are small, and the original's eps is 1e-3 while torch's is 1e-5: what was divided by about the square
+    root of eps is now divided by much less.
     """
     original = train(_with_eps(1e-3), 100, batches=shuffled(64, 0.03 * images_and_labels().images))
     model = _with_eps(1e-3 if fixed else 1e-5)
@@ -194,9 +194,10 @@ def _dim(part: str) -> list[tuple[Tensor, Tensor]]:
     rules=("BN-S09", "BN-F04"),
 )
 def no_running_statistics(fixed: bool) -> Patient:
-    """A sample's prediction changes with the other samples in its batch, in evaluation mode too.
+    """A sample's prediction changes with the other samples in its batch, even in evaluation mode.
 
-    Without running statistics the layer has nothing else to use: it normalizes by the batch in both modes.
+    Without running statistics the layer has nothing else to use: it normalizes with the batch's statistics in both
+    modes.
     """
     model = cnn(lambda channels: nn.BatchNorm2d(channels, track_running_stats=fixed))
     return Patient(train(model, 150).eval(), batches_of("test"))
@@ -254,7 +255,7 @@ def frozen_parameters_moving_statistics(fixed: bool) -> Patient:
     rules=("BN-S14", "BN-W02", "BN-W09"),
 )
 def freezing_undone_by_train(fixed: bool) -> Patient:
-    """Frozen batch norms move after all, and the check for frozen layers still passes.
+    """Frozen batch norms move after all, although the check for frozen layers still passes.
 
     ``eval()`` was called once on the frozen norms. ``model.train()`` at the start of every epoch reaches all modules
     and undoes it.
@@ -384,10 +385,10 @@ class NormPerDomain(nn.Module):
     rules=("BN-F10", "BN-W05"),
 )
 def one_norm_for_two_domains(fixed: bool) -> Patient:
-    """Both domains train well, and in evaluation both are worse than either alone.
+    """Training goes well on both domains, but in evaluation both do worse than either would alone.
 
-    Each domain's batches are normalized by themselves in training. The running statistics are a mixture of the two
-    that fits neither.
+    In training, each domain's batches are normalized separately. The running statistics are a mixture of the two that
+    fits neither.
     """
     model = cnn(NormPerDomain if fixed else nn.BatchNorm2d)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
@@ -461,10 +462,10 @@ def eval_that_does_not_arrive(fixed: bool) -> Patient:
     rules=("BN-F02",),
 )
 def inputs_prepared_in_another_way(fixed: bool) -> Patient:
-    """Validation in training mode is fine, and in evaluation mode the network fails.
+    """Validation in training mode is fine, but in evaluation mode the network fails.
 
-    The second program does not prepare its images as training did. The batch's own statistics hide it; the running ones
-    cannot.
+    The second program does not prepare its images as training did. The batch's own statistics hide that; the running
+    ones cannot.
     """
     raw, standard = digits().test, digits().standardized().test
     images = functional.avg_pool2d(standard.images if fixed else 255 * raw.images, 2)
