@@ -71,11 +71,11 @@ def test_both_conventions_warm_up_as_arithmetic_says(explorer):
 )
 def test_variance_shift(inputs, rate, ratio, explorer):
     frames, orders = explorer("variance_shift").frames, explorer("variance_shift").grid["order"]
-    assert number(frames[orders[0], inputs, rate].text, "evaluation: # of it") == pytest.approx(ratio, abs=0.02)
-    assert number(frames[orders[0], inputs, rate].text, r"output: .*, # in evaluation\.") == pytest.approx(
+    assert number(frames[orders[0], inputs, rate].text, ", # times as much") == pytest.approx(ratio, abs=0.02)
+    assert number(frames[orders[0], inputs, rate].text, r"output: .* and # in evaluation\.") == pytest.approx(
         ratio, abs=0.02
     )
-    assert number(frames[orders[1], inputs, rate].text, "evaluation: # of it") == 1
+    assert number(frames[orders[1], inputs, rate].text, ", # times as much") == 1
 
 
 def test_eps_as_large_as_the_variance_takes_away_a_factor_of_root_two(explorer):

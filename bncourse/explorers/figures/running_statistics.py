@@ -21,7 +21,7 @@ def running_statistics() -> Explorer:
             "What will the running mean look like: late, smooth, or as noisy as the batches themselves?"
         ),
         description=(
-            "The running mean against the number of batches seen, in two conventions. A grey dot marks each batch's own "
+            "The running mean against the number of batches seen, in two conventions. Grey dots mark each batch's own "
             "mean, and a dashed line the mean of all the data. Both running means start at zero."
         ),
         grid={"momentum": [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99], "batch_size": [4, 32]},
