@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Exercises 1: Normalizing a batch
 #
-# These exercises belong to chapters 1 and 2. Write your answer where the code says `...`, run that cell, then the one
-# below it: it checks your answer and says what is wrong. You can check as often as you like.
+# These exercises go with chapters 1 and 2. Write your answer where the code says `...` and run that cell, then run the
+# cell below it, which checks your answer and tells you what is wrong. You can check as often as you like.
 
 # %%
 import torch
@@ -14,15 +14,15 @@ from bncourse.exercises import check
 # name: signal
 
 # %% [markdown]
-# A network has `depth` linear layers without biases and without activations. Every layer has $n$ inputs and $n$
-# outputs, and its weights are drawn from a normal distribution with mean 0 and standard deviation `gain` $/\sqrt{n}$.
-# The input has standard deviation 1.
+# A network has `depth` linear layers, with no biases and no activations. Every layer has $n$ inputs and $n$ outputs,
+# and its weights are drawn from a normal distribution with mean 0 and standard deviation `gain` $/\sqrt{n}$. The input
+# has standard deviation 1.
 #
 # **Predict** the standard deviation of the output. The check compares your formula with a measured network.
 #
 # <details><summary>Hint</summary>
-# One output is a sum of n independent products. Their variances add up: n times (gain² / n) times the variance of the
-# input. Then do it again for the next layer.
+# Each output is a sum of n independent products, so their variances add up: n times (gain² / n) times the variance of
+# the input. Then do the same for the next layer.
 # </details>
 
 # %% [raw]
@@ -44,8 +44,8 @@ def output_std(gain, depth):
 check("signal", output_std)
 
 # %% [markdown]
-# Look at your formula: at which gains does a signal survive 30 layers? That is how careful the initialization of a
-# deep network has to be when nothing normalizes the signal on the way.
+# Look at your formula: for which gains does a signal survive 30 layers? That shows how carefully a deep network has to
+# be initialized when nothing normalizes the signal along the way.
 
 # %% [raw]
 # # BEGIN TESTS
@@ -71,17 +71,17 @@ def no_layer_changes_nothing(output_std):
 # name: standardize
 
 # %% [markdown]
-# Every normalization layer of this course is one operation, *standardize over some axes*, followed by a scale and a
-# shift. **Write** that operation, without `torch.nn`:
+# Every normalization layer in this course is one operation, *standardize over some axes*, followed by a scale and a
+# shift. **Write** that operation without using `torch.nn`:
 #
 # $$\hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}$$
 #
-# where $\mu$ and $\sigma^2$ are the mean and the variance over the axes `dims`. The variance divides by the number of
-# values.
+# where $\mu$ and $\sigma^2$ are the mean and the variance over the axes `dims`. The variance here is the biased one: it
+# divides by the number of values.
 #
 # <details><summary>Hint</summary>
-# <code>mean</code> and <code>var</code> take the axes and <code>keepdim=True</code>, which keeps the reduced axes so
-# that the result still lines up with x. By default, what does torch's <code>var</code> divide by?
+# <code>mean</code> and <code>var</code> take the axes, and <code>keepdim=True</code> keeps the reduced axes, so that
+# the result still lines up with x. What does torch's <code>var</code> divide by if you do not tell it?
 # </details>
 
 # %% [raw]
@@ -143,17 +143,18 @@ def the_input_stays_as_it_was(standardize):
 # name: batch-norm
 
 # %% [markdown]
-# **Write** the forward pass of BatchNorm in training. It takes batches of features `(N, C)` and of images
-# `(N, C, H, W)`. Each of the C channels has one mean, one variance, one weight ($\gamma$) and one bias ($\beta$).
+# **Write** the forward pass of BatchNorm in training mode. It should take batches of features, `(N, C)`, and batches of
+# images, `(N, C, H, W)`. Each of the C channels has one mean, one variance, one weight ($\gamma$) and one bias
+# ($\beta$).
 #
-# Before you start, answer for yourself: over how many numbers is the mean of one channel taken, in a batch of 32
-# images of 8 x 8 pixels?
+# Before you start, ask yourself: in a batch of 32 images of 8 x 8 pixels, how many numbers go into the mean of one
+# channel?
 #
 # <details><summary>Hint 1</summary>
 # Reduce over every axis except axis 1. Your <code>standardize</code> does the rest.
 # </details>
 # <details><summary>Hint 2</summary>
-# weight has the shape (C,). In a product with (N, C, H, W) it lines up with the last axis. Reshape it to (1, C, 1, 1)
+# weight has shape (C,), so in a product with (N, C, H, W) it lines up with the last axis. Reshape it to (1, C, 1, 1)
 # for images and (1, C) for features.
 # </details>
 
@@ -223,12 +224,12 @@ def one_feature_of_a_wide_batch(batch_norm):
 # name: identity
 
 # %% [markdown]
-# "If $\gamma = \sigma$ and $\beta = \mu$, then BatchNorm is the identity", many texts say. That is almost right.
-# **Write** a function that finds, for one batch, the weight and the bias with which BatchNorm returns that batch
-# unchanged, *exactly*.
+# Many texts say: "If $\gamma = \sigma$ and $\beta = \mu$, then BatchNorm is the identity." That is almost right.
+# **Write** a function that takes a batch and finds the weight and the bias with which BatchNorm returns *exactly* that
+# batch.
 #
 # <details><summary>Hint</summary>
-# Put x-hat into weight · x-hat + bias and set the result equal to x. What exactly was x divided by?
+# Write out x-hat in weight · x-hat + bias, and set the result equal to x. What exactly was x divided by?
 # </details>
 
 # %% [raw]
@@ -253,7 +254,7 @@ def undo(x, eps=1e-5):
 check("identity", undo)
 
 # %% [markdown]
-# Do the same weight and bias leave the *next* batch unchanged? Try it, and say why.
+# Will the same weight and bias leave the *next* batch unchanged? Try it, and explain what you see.
 
 # %% [raw]
 # # BEGIN TESTS

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Exercises 2: Training and inference
 #
-# These exercises belong to chapters 3 and 4. Write your answer where the code says `...`, run that cell, then the one
-# below it: it checks your answer and says what is wrong. You can check as often as you like.
+# These exercises go with chapters 3 and 4. Write your answer where the code says `...` and run that cell, then run the
+# cell below it, which checks your answer and tells you what is wrong. You can check as often as you like.
 
 # %%
 import math
@@ -16,15 +16,15 @@ from bncourse.exercises import check
 # name: running-statistics
 
 # %% [markdown]
-# In training, BatchNorm normalizes with the batch's statistics and remembers a running average of them for later.
-# **Write** one step of that average, as torch does it: the momentum weights the *new* value, and the variance that is
-# remembered is the unbiased one.
+# In training, BatchNorm normalizes with the batch's statistics and keeps a running average of them for later. **Write**
+# one step of that average the way torch does it: the momentum is the weight of the *new* value, and the variance that
+# goes into the average is the unbiased one.
 #
-# Return new tensors, and let autograd record nothing.
+# Return new tensors, and make sure that autograd records nothing.
 #
 # <details><summary>Hint 1</summary>
-# running = (1 - momentum) · running + momentum · new. Other libraries, Keras among them, weight the OLD value with
-# their momentum. Code that is copied from one to the other trains fine and then fails in evaluation.
+# running = (1 - momentum) · running + momentum · new. In other libraries, Keras among them, the momentum is the weight
+# of the OLD value. Code copied from one to the other trains fine and then fails in evaluation.
 # </details>
 # <details><summary>Hint 2</summary>
 # <code>x.var(axes)</code> is already the unbiased variance, over all N · H · W values of a channel if you pass the
@@ -88,14 +88,14 @@ def twenty_steps_on_images(update):
 # name: warm-up
 
 # %% [markdown]
-# Running statistics start at mean 0 and variance 1, which say nothing about your data. After one step at momentum 0.1
+# Running statistics start at mean 0 and variance 1, which say nothing about your data. After one step with momentum 0.1
 # they are 10% data; after two steps, 19%.
 #
-# **Predict** how many steps it takes until *at least* the given fraction of the statistics is data. The check counts
-# the steps of a real layer.
+# **Predict** how many steps it takes until *at least* the given fraction of the statistics comes from data. The check
+# counts the steps that a real layer takes.
 #
 # <details><summary>Hint</summary>
-# After k steps the starting value still has the weight (1 - momentum)^k. Solve for k with logarithms, and mind that k
+# After k steps the starting value still has weight (1 - momentum)^k. Use logarithms to solve for k, and remember that k
 # is a whole number.
 # </details>
 
@@ -120,7 +120,8 @@ def steps_until(fraction, momentum=0.1):
 check("warm-up", steps_until)
 
 # %% [markdown]
-# How many of those steps does *your* first epoch have? If it has fewer, what does an evaluation after it show?
+# How many steps are there in *your* first epoch? If there are fewer than that, what will an evaluation show at the end
+# of it?
 
 # %% [raw]
 # # BEGIN TESTS
@@ -148,17 +149,18 @@ def half_way(steps_until):
 # %% [markdown]
 # **Write** a function that measures a classifier's accuracy and leaves no trace:
 #
-# - it runs at most `batch_size` samples at a time, in order, and the last batch may be smaller;
+# - it runs the samples in order, at most `batch_size` at a time, and the last batch may be smaller;
 # - the model predicts in evaluation mode, whatever mode it was in, and no gradients are recorded;
-# - afterwards every module is in the mode it was in before. Think of a model in training whose BatchNorm layers
-#   somebody has frozen with `eval()`.
+# - afterwards every module is back in the mode it was in before. Think of a model in training mode whose BatchNorm
+#   layers somebody has frozen with `eval()`.
 #
 # <details><summary>Hint 1</summary>
-# <code>model.train()</code> at the end would also wake the frozen layers. <code>model.modules()</code> lists every
-# module; each has its own <code>training</code> flag.
+# Calling <code>model.train()</code> at the end would also switch the frozen layers back to training.
+# <code>model.modules()</code> goes through every module, and each one has its own <code>training</code> flag.
 # </details>
 # <details><summary>Hint 2</summary>
-# Is the mean of the batches' accuracies the accuracy over all samples? Try it with batches of 13 and 1.
+# Is the mean of the batches' accuracies the same as the accuracy over all samples? Try it with one batch of 13 and one
+# of 1.
 # </details>
 
 # %% [raw]
@@ -221,9 +223,9 @@ def a_batch_larger_than_the_data(accuracy):
 # name: batch-noise
 
 # %% [markdown]
-# The same image is normalized by a slightly different mean in every batch it is in. **Predict** how different: find
-# the standard deviation, over many batches, of a channel's batch mean. Assume that all values of the channel are
-# independent, each with standard deviation `std`.
+# The same image is normalized with a slightly different mean in every batch that it is part of. **Predict** how much
+# these means differ: find the standard deviation of a channel's batch mean over many batches. Assume that all values of
+# the channel are independent, each with standard deviation `std`.
 #
 # <details><summary>Hint</summary>
 # The variance of a mean of m independent values is their variance divided by m. What is m for images?
@@ -250,7 +252,7 @@ def mean_noise(std, batch_size, height=1, width=1):
 check("batch-noise", mean_noise)
 
 # %% [markdown]
-# Neighbouring pixels of a real image are not independent. Is the true noise larger or smaller than your formula says?
+# Neighbouring pixels in a real image are not independent. Is the true noise larger or smaller than your formula says?
 
 # %% [raw]
 # # BEGIN TESTS

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Exercises 3: Blocks, variants and small batches
 #
-# These exercises belong to chapters 5 to 9. Write your answer where the code says `...`, run that cell, then the one
-# below it: it checks your answer and says what is wrong. You can check as often as you like.
+# These exercises go with chapters 5 to 9. Write your answer where the code says `...` and run that cell, then run the
+# cell below it, which checks your answer and tells you what is wrong. You can check as often as you like.
 
 # %%
 import math
@@ -17,9 +17,9 @@ from bncourse.exercises import check
 # name: conv-block
 
 # %% [markdown]
-# **Write** the block most convolutional networks are made of: a convolution, `nn.BatchNorm2d` and `nn.ReLU`, in the
-# order of the 2015 paper. The image keeps its height and width for every odd kernel size, and no parameter is
-# redundant.
+# **Write** the block that most convolutional networks are built from: a convolution, `nn.BatchNorm2d` and `nn.ReLU`, in
+# the order used in the 2015 paper. The image must keep its height and width for every odd kernel size, and no parameter
+# may be redundant.
 #
 # <details><summary>Hint</summary>
 # Which parameter of the convolution does BatchNorm cancel, whatever its value?
@@ -74,14 +74,15 @@ def a_large_kernel(conv_block):
 # name: norm-axes
 
 # %% [markdown]
-# A batch of images has the axes 0: N, 1: C, 2: H, 3: W. **Predict** over which of them `nn.BatchNorm2d(C)`,
-# `nn.LayerNorm((C, H, W))`, `nn.InstanceNorm2d(C)` and `nn.GroupNorm(G, C)` average. For GroupNorm, think of the batch
-# after `x.reshape(N, G, C // G, H, W)`, which has five axes, 0 to 4.
+# A batch of images has four axes: 0 is N, 1 is C, 2 is H and 3 is W. **Predict** which of them `nn.BatchNorm2d(C)`,
+# `nn.LayerNorm((C, H, W))`, `nn.InstanceNorm2d(C)` and `nn.GroupNorm(G, C)` average over. For GroupNorm, think of the
+# batch after `x.reshape(N, G, C // G, H, W)`, which has five axes, numbered 0 to 4.
 #
-# Answer with tuples of axes. The check standardizes a batch over your axes and compares with torch's layer.
+# Answer with tuples of axes. The check standardizes a batch over your axes and compares the result with that of torch's
+# layer.
 #
 # <details><summary>Hint</summary>
-# Ask: which numbers share a mean? In InstanceNorm, those of one sample AND one channel.
+# Ask yourself which numbers share a mean. In InstanceNorm, it is the numbers of one sample AND one channel.
 # </details>
 
 # %% [raw]
@@ -131,11 +132,12 @@ def each_norm_has_its_own_axes(batch_axes, layer_axes, instance_axes, group_axes
 # name: group-norm
 
 # %% [markdown]
-# **Write** GroupNorm: the channels of each sample are split into `num_groups` groups of neighbours, and each group is
-# standardized with its own mean and variance. Weight and bias belong to the channels, not to the groups.
+# **Write** GroupNorm: the channels of each sample are split into `num_groups` groups of neighbouring channels, and each
+# group is standardized with its own mean and variance. The weight and the bias have one value for each channel, not one
+# for each group.
 #
 # <details><summary>Hint</summary>
-# Reshape to (N, num_groups, -1), standardize over the last axis, reshape back.
+# Reshape to (N, num_groups, -1), standardize over the last axis, and reshape back.
 # </details>
 
 # %% [raw]
@@ -162,7 +164,7 @@ def group_norm(x, num_groups, weight, bias, eps=1e-5):
 check("group-norm", group_norm)
 
 # %% [markdown]
-# Which two layers of this course do you get with one group, and with as many groups as channels?
+# Which layer from this course do you get with one group, and which with as many groups as channels?
 
 # %% [raw]
 # # BEGIN TESTS
@@ -197,8 +199,8 @@ def one_group(group_norm):
 # name: batch-of-two
 
 # %% [markdown]
-# A feature has the values `a` and `b` in a batch of two. **Predict** what BatchNorm, in training and with weight 1 and
-# bias 0, turns them into. Try 3 and 7 on paper first; then think of two values that almost agree.
+# In a batch of two, a feature has the values `a` and `b`. **Predict** what BatchNorm turns them into, in training mode
+# with weight 1 and bias 0. Try 3 and 7 on paper first, then think of two values that are almost equal.
 #
 # <details><summary>Hint</summary>
 # With d = (a - b) / 2, the mean is a - d. What is the biased variance?
@@ -225,7 +227,7 @@ def batch_of_two(a, b, eps=1e-5):
 check("batch-of-two", batch_of_two)
 
 # %% [markdown]
-# What does the next layer still learn about `a` and `b`? And what is the gradient of your output with respect to `a`
+# What can the next layer still find out about `a` and `b`? And what is the gradient of your output with respect to `a`
 # when the two are far apart?
 
 # %% [raw]
@@ -253,20 +255,23 @@ def other_pairs(batch_of_two):
 # all_or_nothing: true
 
 # %% [markdown]
-# Gradient accumulation adds up the gradients of `steps` micro-batches before each step of the optimizer. For a
-# network *without* BatchNorm that equals one step on the large batch they form together. The loop below appears in
-# many tutorials.
+# Gradient accumulation adds up the gradients of `steps` micro-batches before each step of the optimizer. For a network
+# *without* BatchNorm, this is the same as one step on the large batch that they form together. The loop below appears
+# in many tutorials.
 #
-# **Find** what it does to the last, incomplete window and to a smaller last micro-batch. **Fix** it: every step must
-# equal the step on one large batch, made of all samples of its window. The model sees one micro-batch at a time, and
-# each has its own `backward()`: that is what saves the memory. Leave no gradients for the next epoch to trip over.
+# **Find** out what it does when the last window is incomplete, and when the last micro-batch is smaller. Then **fix**
+# it: every step must equal the step on one large batch made of all the samples in its window. The model must still see
+# one micro-batch at a time, each with its own `backward()`, because that is what saves the memory. Leave no gradients
+# behind for the next epoch to trip over.
 #
 # <details><summary>Hint 1</summary>
-# Count for 5 micro-batches and steps = 3: how many times does the optimizer step, and what is left in the gradients?
+# Count it through for 5 micro-batches and steps = 3: how many times does the optimizer step, and what is left in the
+# gradients?
 # </details>
 # <details><summary>Hint 2</summary>
-# You do not know how many samples the window will have when you meet its first micro-batch. Add up the SUM of the
-# losses (<code>reduction="sum"</code>), and divide the gradients by the number of samples just before the step.
+# When you meet the first micro-batch of a window, you do not yet know how many samples the window will have. So take
+# the SUM of the losses in each micro-batch (<code>reduction="sum"</code>), and divide the accumulated gradients by the
+# number of samples just before the step.
 # </details>
 
 # %% [raw]
@@ -333,11 +338,11 @@ def windows_of_every_kind(train_epoch):
 # name: dropout-shift
 
 # %% [markdown]
-# Dropout keeps each value with probability `keep` and divides it by `keep`; otherwise it is 0. In evaluation it does
-# nothing. The mean stays the same, but the variance does not, and a BatchNorm that comes after it has learned the
-# variance of training.
+# In training, dropout keeps each value with probability `keep` and divides it by `keep`; the other values become 0. In
+# evaluation it does nothing. The mean is the same in both modes but the variance is not, and a BatchNorm that comes
+# after the dropout has learned the variance it saw in training.
 #
-# **Predict** the ratio of the variance in evaluation to the variance in training, for inputs of the given mean and
+# **Predict** the ratio of the variance in evaluation to the variance in training, for inputs with the given mean and
 # variance.
 #
 # <details><summary>Hint</summary>

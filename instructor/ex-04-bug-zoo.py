@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Exercises 4: The bug zoo
 #
-# These exercises belong to chapters 6, 10 and 11. Every creature below has a bug of a kind that ships.
-# For each of them:
+# These exercises go with chapters 6, 10 and 11. Every creature below has a bug of a kind that gets shipped. For each of
+# them:
 #
-# 1. **Find it.** Read the symptom, read the code, run the check to see what fails.
-# 2. **Fix it.** Change as little as you can: the check wants the creature itself, fixed in place and right in every
+# 1. **Find it.** Read the symptom and the code, and run the check to see what fails.
+# 2. **Fix it.** Change as little as you can. The check wants the same creature, fixed in place and correct in every
 #    respect.
-# 3. **Explain it.** Write one or two sentences: what is wrong, and in what situation would you notice? That is worth
-#    half of the points, and a person reads it.
+# 3. **Explain it.** Write one or two sentences: what is wrong, and in what situation would you notice? Your explanation
+#    is worth half of the points, and a person reads it.
 
 # %%
 import torch
@@ -23,9 +23,9 @@ from bncourse.exercises import check
 # all_or_nothing: true
 
 # %% [markdown]
-# It trains. It evaluates, as long as nobody asks for a gradient. Then somebody makes a saliency map (the gradient of
-# a score with respect to the image) of a trained model in evaluation mode, and the map changes with the other images
-# in the batch. The images have their channels **last**: (N, H, W, C).
+# It trains, and it evaluates correctly until somebody asks for a gradient. They compute a saliency map (the gradient of
+# a score with respect to the image) for a trained model in evaluation mode, and the map depends on the other images in
+# the batch. The images have their channels **last**: (N, H, W, C).
 #
 # <details><summary>Hint</summary>
 # What decides which statistics are used: the mode of the layer, or something that only happens to agree with it most of
@@ -50,7 +50,7 @@ check("zoo-mode", Sleepless)
 
 # %% [raw]
 # # EXPLANATION
-# rubric: that the mode is decided by torch.is_grad_enabled() and not by self.training (1/2); a situation in which
+# rubric: that torch.is_grad_enabled() decides which statistics are used, not self.training (1/2); a situation in which
 #   the two differ: gradients in evaluation (saliency, attacks, fine-tuning of other layers), or training statistics
 #   under no_grad (1/2)
 # good: forward asks whether gradients are recorded, not whether the layer is in training. With gradients on in eval
@@ -87,9 +87,9 @@ def half_frozen(Sleepless):
 # all_or_nothing: true
 
 # %% [markdown]
-# It standardizes features by the mean and variance of everything it has seen. You train with it, save a checkpoint,
-# load it tomorrow, and the accuracy is that of guessing. On a GPU it does not even start: "expected all tensors to be
-# on the same device".
+# It standardizes features with the mean and variance of everything it has seen. You train with it, save a checkpoint
+# and load it the next day, and the accuracy is no better than guessing. On a GPU it does not even start: "expected all
+# tensors to be on the same device".
 #
 # <details><summary>Hint</summary>
 # What does <code>state_dict()</code> list, and what does it leave out?
@@ -115,10 +115,11 @@ check("zoo-buffers", Amnesiac)
 
 # %% [raw]
 # # EXPLANATION
-# rubric: that plain tensors are neither in state_dict() nor moved by .to() (1/2); when one notices: after loading a
-#   checkpoint, or on another device or type (1/2)
+# rubric: that plain tensors are neither in state_dict() nor moved by .to() (1/2); when you would notice: after loading
+#   a checkpoint, or on another device or type (1/2)
 # good: The three statistics are plain attributes, so state_dict() leaves them out and .to() does not move them. A
-#   loaded model starts with mean 0 and variance 1 although the rest is trained, and on a GPU it raises.
+#   loaded model starts again from mean 0 and variance 1 while the rest of it is trained, and on a GPU it raises an
+#   error.
 # weak: register_buffer was missing.
 
 # %% [raw]
@@ -146,11 +147,11 @@ def names_in_the_state(Amnesiac):
 # all_or_nothing: true
 
 # %% [markdown]
-# It normalizes sequences, (N, C, L), and agrees with torch to two digits; the smaller the batch, the worse. There are
-# **two** bugs: one in what it normalizes with, one in what it remembers.
+# It normalizes sequences, (N, C, L), and agrees with torch to two digits, and to fewer when the batch is small. There
+# are **two** bugs: one in what it normalizes with, and one in what it remembers.
 #
 # <details><summary>Hint</summary>
-# BatchNorm normalizes with the biased variance (divided by n) and remembers the unbiased one (divided by n - 1).
+# BatchNorm normalizes with the biased variance, divided by n, and remembers the unbiased one, divided by n - 1.
 # </details>
 
 # %% [raw]
@@ -172,10 +173,11 @@ check("zoo-variance", Miscounting)
 
 # %% [raw]
 # # EXPLANATION
-# rubric: both divisors and where each belongs: n to normalize, n - 1 to remember (1/2); when one notices: small
-#   batches, where n / (n - 1) is far from 1, as a gap between training and evaluation or to torch (1/2)
+# rubric: both divisors and where each belongs: n to normalize, n - 1 to remember (1/2); when you would notice: with
+#   small batches, where n / (n - 1) is far from 1, as a gap between training and evaluation or between this layer and
+#   torch's (1/2)
 # good: It divides by n - 1 where it normalizes and by n where it remembers: exactly the wrong way round. With 1,000
-#   values nobody sees it; with 4 values a channel the outputs are 13% too small.
+#   values nobody would see it; with 4 values per channel the outputs are 13% too small.
 # weak: The variance was wrong, I swapped the numbers.
 
 # %% [raw]
@@ -211,7 +213,7 @@ def three_values(Miscounting):
 # batch came last.
 #
 # <details><summary>Hint</summary>
-# After one step, how much of the old running mean is left? What is it in torch, with momentum 0.1?
+# After one step, how much of the old running mean is left? How much is left in torch, with momentum 0.1?
 # </details>
 
 # %% [raw]
@@ -232,10 +234,10 @@ check("zoo-momentum", Forgetful)
 
 # %% [raw]
 # # EXPLANATION
-# rubric: that the momentum weights the old value where torch weights the new one, so that 90% of the statistics are
-#   the last batch (1/2); when one notices: only in evaluation, which then depends on the last batch (1/2)
-# good: The momentum is used the wrong way round (Keras' way): 0.9 of the new batch enters each time. Training does
-#   not use the running statistics, so only the evaluation shows it: it changes with the last batch.
+# rubric: that the momentum weights the old value where torch weights the new one, so that 90% of the statistics come
+#   from the last batch (1/2); when you would notice: only in evaluation, which then depends on the last batch (1/2)
+# good: The momentum is used the wrong way round (the way Keras defines it), so each update takes 0.9 of the new batch.
+#   Training does not use the running statistics, so only evaluation shows it: the result changes with the last batch.
 # weak: momentum and 1 - momentum.
 
 # %% [raw]
@@ -268,9 +270,10 @@ def another_momentum(Forgetful):
 # all_or_nothing: true
 
 # %% [markdown]
-# It belongs in a recurrent network and keeps running statistics for each time step. It trains, though each step takes a
-# little more memory than the one before. But `copy.deepcopy` of the trained network raises an error, and so does a
-# saliency map in evaluation mode: "Trying to backward through the graph a second time".
+# It is made for a recurrent network and keeps separate running statistics for each time step. It trains, though each
+# training step takes a little more memory than the one before. But calling `copy.deepcopy` on the trained network
+# raises an error, and so does computing a saliency map in evaluation mode: "Trying to backward through the graph a
+# second time".
 #
 # <details><summary>Hint</summary>
 # Look at <code>layer.running_mean.grad_fn</code> after a training step. What does it hold on to?
@@ -297,11 +300,12 @@ check("zoo-graph", Clinging)
 
 # %% [raw]
 # # EXPLANATION
-# rubric: that the update of the running statistics is recorded by autograd, so that each step's graph hangs on all
-#   earlier ones (1/2); when one notices: memory that grows, deepcopy that fails, or a backward in evaluation mode that
-#   raises (1/2)
+# rubric: that the update of the running statistics is recorded by autograd, so that each step's graph is attached to
+#   all earlier ones (1/2); when you would notice: memory that grows, a deepcopy that fails, or a backward pass in
+#   evaluation mode that raises an error (1/2)
 # good: The running averages are computed with gradients on, so they hold the graph of every batch so far, and memory
-#   grows. In evaluation the output depends on them: a backward wants to go through those batches again, and raises.
+#   grows. In evaluation the output depends on them, so a backward pass tries to go through those batches again and
+#   raises an error.
 # weak: no_grad was missing.
 
 # %% [raw]
@@ -357,11 +361,11 @@ check("zoo-cancellation", Dizzy)
 
 # %% [raw]
 # # EXPLANATION
-# rubric: that two nearly equal large numbers are subtracted and float32 has 7 digits, so that the variance is
-#   rounding, even negative (1/2); when one notices: a mean that is large against the spread, as raw data or late
-#   features have (1/2)
+# rubric: that two nearly equal large numbers are subtracted and float32 has 7 digits, so that the variance is mostly
+#   rounding error and can even be negative (1/2); when you would notice: when the mean is large compared with the
+#   spread, as in raw data or late features (1/2)
 # good: The mean of squares and the square of the mean are both about 1e8 and differ by 1, which is below float32's
-#   precision there. The difference can be negative, and its root is NaN. Standardized data never show it.
+#   precision there. The difference can be negative, and its root is NaN. Standardized data never show this.
 # weak: The formula is numerically unstable.
 
 # %% [raw]
@@ -391,10 +395,10 @@ def a_larger_offset(Dizzy):
 # all_or_nothing: true
 
 # %% [markdown]
-# A LayerNorm. Its outputs are right to the last digit. Its networks train, but worse than they should.
+# A LayerNorm. Its outputs are right to the last digit. Networks that use it train, but not as well as they should.
 #
 # <details><summary>Hint</summary>
-# The mean and the variance are functions of x. What becomes of their part of the gradient?
+# The mean and the variance are functions of x. What happens to their part of the gradient?
 # </details>
 
 # %% [raw]
@@ -417,8 +421,8 @@ check("zoo-detached", Halfhearted)
 
 # %% [raw]
 # # EXPLANATION
-# rubric: that mean and variance are held constant, so that the gradient lacks the paths through them (1/2); when one
-#   notices: not in any output; in training, or in a check of the gradient (1/2)
+# rubric: that mean and variance are held constant, so that the gradient lacks the paths through them (1/2); when you
+#   would notice: not from any output, but in training, or when you check the gradient (1/2)
 # good: Mean and variance are computed under no_grad, so backward treats them as constants: the gradient lacks the
 #   two terms that remove its mean and its part along x-hat. Outputs are right, so only gradcheck or slow training
 #   shows it.
@@ -452,11 +456,11 @@ def the_gradient_sums_to_zero(Halfhearted):
 # all_or_nothing: true
 
 # %% [markdown]
-# This block is meant to leave out the bias of the convolution whenever BatchNorm follows. `norm` is called to make
-# the norm: usually it is a class, sometimes a function. Count the parameters and see.
+# This block is meant to leave out the convolution's bias whenever BatchNorm follows. It calls `norm` to make the
+# normalization layer; `norm` is usually a class and sometimes a function. Count the parameters and see.
 #
 # <details><summary>Hint</summary>
-# What is the type of <code>nn.BatchNorm2d</code>, without the brackets? Derived classes count too.
+# What is the type of <code>nn.BatchNorm2d</code>, without the brackets? Classes derived from it count too.
 # </details>
 
 # %% [raw]
@@ -483,11 +487,10 @@ check("zoo-bias", conv_norm_relu)
 
 # %% [raw]
 # # EXPLANATION
-# rubric: that norm is a class, so that isinstance is always False and the bias stays (1/2); when one notices: in the
-#   number of parameters, or in a bias whose gradient is zero; not in any output (1/2)
-# good: isinstance asks about objects, and norm is the class itself, so the condition is never true and every
-#   convolution keeps its bias. The outputs are the same; only the parameter count, and a bias without gradient, show
-#   it.
+# rubric: that norm is a class, so that isinstance is always False and the bias stays (1/2); when you would notice: from
+#   the number of parameters, or from a bias whose gradient is zero; not from any output (1/2)
+# good: isinstance asks about objects, and norm is the class itself, so isinstance is never true and every convolution
+#   keeps its bias. The outputs are the same; only the parameter count, and a bias whose gradient is zero, give it away.
 # weak: It should be issubclass.
 
 # %% [raw]
@@ -517,8 +520,8 @@ def a_norm_that_is_not_a_batch_norm(conv_norm_relu):
 # all_or_nothing: true
 
 # %% [markdown]
-# A residual block adds its input to what its branch computes, so that signal and gradient can pass unchanged. In this
-# one they cannot.
+# A residual block adds its input to what its branch computes, so that the signal and the gradient can pass through
+# unchanged. In this one they cannot.
 #
 # <details><summary>Hint</summary>
 # Set the weight and bias of the last BatchNorm to zero. What should the block then return, and what does it return?
@@ -555,10 +558,11 @@ check("zoo-residual", ResidualBlock)
 
 # %% [raw]
 # # EXPLANATION
-# rubric: that the norm comes after the addition and so acts on the shortcut, which is no longer an identity
-#   (1/2); when one notices: at depth, where signal or gradient fade; or with the norm's weight at zero (1/2)
-# good: norm2 comes after the sum, so even the shortcut is normalized and with weight zero the block returns 0 and
-#   not x. One block trains; fifty of them do not pass the gradient.
+# rubric: that the norm comes after the addition and so acts on the shortcut, which is no longer an identity (1/2); when
+#   you would notice: in deep networks, where the signal or the gradient fades, or with the norm's weight set to zero
+#   (1/2)
+# good: norm2 comes after the sum, so even the shortcut is normalized, and with weight zero the block returns 0 instead
+#   of x. One block trains; a stack of fifty does not pass the gradient on.
 # weak: The order is wrong.
 
 # %% [raw]
@@ -591,14 +595,14 @@ def a_stack_of_blocks_at_zero(ResidualBlock):
 # all_or_nothing: true
 
 # %% [markdown]
-# This one is not a layer but a check: it should say whether the gradient of a BatchNorm is right. Many wrong
-# gradients have passed it. **Fix it**, so that it accepts a correct BatchNorm and rejects a wrong one.
+# This one is not a layer but a check that is supposed to say whether the gradient of a BatchNorm is right. Many wrong
+# gradients have passed it. **Fix it** so that it accepts a correct BatchNorm and rejects a wrong one.
 #
-# `batch_norm` is a function of one tensor (N, C), in training mode, with weight 1, bias 0 and eps 1e-5.
+# `batch_norm` is a function of one tensor, (N, C). It works in training mode, with weight 1, bias 0 and eps 1e-5.
 #
 # <details><summary>Hint</summary>
-# What is the sum of BatchNorm's outputs, and does it depend on the input? What does BatchNorm make of two samples? What
-# gradient do you expect then, and what do you learn from getting it?
+# What is the sum of BatchNorm's outputs, and does it depend on the input? What does BatchNorm turn two samples into?
+# What gradient do you expect then, and what have you learned if you get it?
 # </details>
 
 # %% [raw]
@@ -636,10 +640,10 @@ check("zoo-gradient-check", gradient_is_right)
 
 # %% [raw]
 # # EXPLANATION
-# rubric: two of: the sum of the outputs does not depend on x; with two samples the outputs are +1 and -1 so that the
-#   gradient is tiny; float32 and atol=1e-2 accept any tiny gradient (1/2); what passed because of it (1/2)
-# good: It compares the gradient of a sum that is constant, on a batch of two whose outputs are always +1 and -1:
-#   both gradients are zero, and so is a wrong one, within 0.01. A layer without any gradient passes.
+# rubric: any two of: the sum of the outputs does not depend on x; with two samples the outputs are +1 and -1 so that
+#   the gradient is tiny; float32 and atol=1e-2 accept any tiny gradient (1/2); what passed because of it (1/2)
+# good: It compares the gradient of a sum that is constant, on a batch of two whose outputs are always +1 and -1: both
+#   gradients are zero, and so is a wrong one, within 0.01. A layer with no gradient at all passes.
 # weak: The tolerance was too large.
 
 # %% [raw]
@@ -671,13 +675,14 @@ def a_gradient_ten_percent_too_large(gradient_is_right):
 # name: layer
 
 # %% [markdown]
-# You have met every way to get it wrong. **Write** a BatchNorm for images `(N, C, H, W)` from nothing but tensors, with
-# the parameters `weight` and `bias` and the buffers `running_mean` and `running_var`. It must behave as
-# `nn.BatchNorm2d` does in every case of the check.
+# You have now met every way to get it wrong. **Write** a BatchNorm for images `(N, C, H, W)` from nothing but tensors,
+# with the parameters `weight` and `bias` and the buffers `running_mean` and `running_var`. It must behave like
+# `nn.BatchNorm2d` in every case of the check.
 #
 # <details><summary>Hint</summary>
-# The five steps: batch statistics or running ones, by mode; the biased variance to normalize, the unbiased one to
-# remember; the update in place and without a graph; standardize; scale and shift per channel.
+# There are five steps: choose the batch's statistics or the running ones, depending on the mode; use the biased
+# variance to normalize and the unbiased one to remember; update in place and without a graph; standardize; scale and
+# shift each channel.
 # </details>
 
 # %% [raw]
@@ -720,7 +725,7 @@ class BatchNorm(nn.Module):
 check("layer", BatchNorm)
 
 # %% [markdown]
-# Which of the zoo's creatures was the first thing you wrote?
+# Which of the zoo's creatures did your first attempt resemble?
 
 # %% [raw]
 # # BEGIN TESTS

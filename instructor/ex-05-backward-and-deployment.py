@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Exercises 5: The backward pass and deployment
 #
-# These exercises belong to chapters 12 and 13. Write your answer where the code says `...`, run that cell, then the one
-# below it: it checks your answer and says what is wrong. You can check as often as you like.
+# These exercises go with chapters 12 and 13. Write your answer where the code says `...` and run that cell, then run
+# the cell below it, which checks your answer and tells you what is wrong. You can check as often as you like.
 
 # %%
 import torch
@@ -15,16 +15,17 @@ from bncourse.exercises import check
 # name: backward
 
 # %% [markdown]
-# **Write** the backward pass of BatchNorm in training for batches of features, without autograd: from the gradient `dy`
-# of the loss with respect to the output, the gradients with respect to the input, the weight and the bias.
+# **Write** the backward pass of BatchNorm in training mode for batches of features, without autograd. You are given
+# `dy`, the gradient of the loss with respect to the output; return the gradients with respect to the input, the weight
+# and the bias.
 #
 # <details><summary>Hint 1</summary>
-# Begin with dbias and dweight: y = weight · x-hat + bias, and every sample contributes.
+# Start with dbias and dweight: y = weight · x-hat + bias, and every sample contributes.
 # </details>
 # <details><summary>Hint 2</summary>
-# With g = weight · dy, the gradient of x-hat: x reaches the loss directly, through the mean and through the variance.
-# The mean takes away mean(g), the variance takes away x-hat · mean(g · x-hat), and all of it is divided by
-# sqrt(variance + eps).
+# Let g = weight · dy, the gradient with respect to x-hat. The input x affects the loss in three ways: directly, through
+# the mean and through the variance. The path through the mean subtracts mean(g), the path through the variance
+# subtracts x-hat · mean(g · x-hat), and everything is divided by sqrt(variance + eps).
 # </details>
 
 # %% [raw]
@@ -52,8 +53,8 @@ def backward(dy, x, weight, eps=1e-5):
 check("backward", backward)
 
 # %% [markdown]
-# Look at your dx: what is its sum over the batch, and its product with x-hat? Which two directions of x can the loss
-# not see?
+# Look at your dx. What is its sum over the batch, and what is its product with x-hat? In which two directions can you
+# move x without the loss noticing?
 
 # %% [raw]
 # # BEGIN TESTS
@@ -89,15 +90,15 @@ def nearly_constant_features(backward):
 
 # %% [markdown]
 # In evaluation BatchNorm is a fixed scale and shift per channel, so it can disappear into the convolution before it.
-# **Write** the function that does it: one new convolution that returns what the pair returned. Leave the pair as it is.
-# The norm may have no weight and bias (`affine=False`), the convolution no bias.
+# **Write** the function that does this: it makes one new convolution that returns what the pair returned, and leaves
+# the pair as it is. The norm may have no weight and bias (`affine=False`), and the convolution may have no bias.
 #
 # <details><summary>Hint 1</summary>
-# Write out scale · (W * x + b - mean) + beta with scale = gamma / sqrt(running_var + eps), and collect what multiplies
-# x and what does not.
+# Write out scale · (W * x + b - mean) + beta with scale = gamma / sqrt(running_var + eps), and separate what multiplies
+# x from what does not.
 # </details>
 # <details><summary>Hint 2</summary>
-# The weight of a convolution is (out, in / groups, kh, kw): the scale belongs to axis 0. A convolution also has a
+# A convolution's weight has shape (out, in / groups, kh, kw): the scale goes along axis 0. A convolution also has a
 # stride, padding, dilation and groups.
 # </details>
 
@@ -170,23 +171,24 @@ def a_dilated_convolution(fold):
 # name: recalibrate
 
 # %% [markdown]
-# A model's running statistics can be wrong for the data it will meet: the weights were averaged, the batches were too
-# small, the camera has changed. **Write** the function that recomputes them in place:
+# A model's running statistics can be wrong for the data it will meet: perhaps the weights were averaged, the batches
+# were too small, or the camera has changed. **Write** a function that recomputes them in place:
 #
-# - every BatchNorm's running mean and variance become those of *all* samples of *all* the batches that reach it, as if
-#   they were one large batch; nothing of the old ones remains. While the batches pass, one after another, each
-#   BatchNorm normalizes with the batch's own statistics. The batches may differ in size.
-# - nothing else changes: no parameter, no mode of any module, no momentum. Dropout stays off while the batches pass.
+# - every BatchNorm's running mean and variance become those of *all* the samples in *all* the batches that reach it, as
+#   if they were one large batch, and nothing of the old values remains. The batches go through the model one after
+#   another, and meanwhile each BatchNorm normalizes with the batch's own statistics. The batches may differ in size.
+# - nothing else changes: not the parameters, not the mode of any module, not the momentum. Dropout stays off while the
+#   batches go through.
 #
 # <details><summary>Hint 1</summary>
-# The mean of the batches' variances is not the variance of all: it misses how far apart the batches' means are. The
-# variance of all samples is the mean of the variances PLUS the variance of the means, both weighted by the sizes.
-# (Torch's <code>update_bn</code> leaves the second part out.)
+# The mean of the batches' variances is not the variance of all the samples: it misses how far apart the batches' means
+# are. The variance of all samples is the mean of the variances PLUS the variance of the means, both weighted by the
+# batches' sizes. (Torch's <code>update_bn</code> leaves the second part out.)
 # </details>
 # <details><summary>Hint 2</summary>
-# <code>model.eval()</code> first, then <code>train()</code> for the BatchNorm layers alone. All of them derive from
-# <code>nn.modules.batchnorm._BatchNorm</code>. A forward hook, <code>register_forward_pre_hook</code>, shows you what
-# goes into each.
+# Call <code>model.eval()</code> first, then <code>train()</code> on the BatchNorm layers alone. All of them derive from
+# <code>nn.modules.batchnorm._BatchNorm</code>. A hook that you add with <code>register_forward_pre_hook</code> shows
+# you what goes into each one.
 # </details>
 
 # %% [raw]

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Exercises 6: Experiments and intervals
 #
-# These exercises belong to chapters 1, 4, 6 and 10. In each of them you run an experiment over seeds, or plan one, and
-# say what its interval allows you to say. Write your answer where the code says `...`, run that cell, then the one
-# below it: it checks your answer and says what is wrong. You can check as often as you like.
+# These exercises go with chapters 1, 4, 6 and 10. In each of them you run an experiment over several seeds, or plan
+# one, and say what its interval allows you to conclude. Write your answer where the code says `...` and run that cell,
+# then run the cell below it, which checks your answer and tells you what is wrong. You can check as often as you like.
 #
-# The interval of a mean over n seeds reaches t · s / √n on each side, where s is the standard deviation of what the n
-# seeds gave (dividing by n - 1) and t is Student's, here `T[n]`. The book's rule for a prediction of *more* has a
-# smallest effect that matters, d. The prediction **holds** if the whole interval is at d or above, it **does not hold**
-# if the whole interval is below d, and otherwise it is **undecided here**.
+# The interval of a mean over n seeds extends t · s / √n to each side, where s is the standard deviation of the n
+# results (dividing by n - 1) and t comes from Student's distribution; here it is `T[n]`. The book's rule for a
+# prediction of *more* uses d, the smallest effect that matters. The prediction **holds** if the whole interval is at d
+# or above, it **does not hold** if the whole interval is below d, and otherwise it is **undecided here**.
 
 # %%
 import torch
@@ -26,11 +26,11 @@ from bncourse.exercises.experiments_and_intervals import (
 # name: verdict
 
 # %% [markdown]
-# **Write** the rule: from the ends of an interval and d, one of the strings `"holds"`, `"does not hold"` and
-# `"undecided here"`.
+# **Write** the rule: a function that takes the ends of an interval and d, and returns one of the strings `"holds"`,
+# `"does not hold"` and `"undecided here"`.
 #
 # <details><summary>Hint</summary>
-# Zero plays no part in it. Where does each of the two ends have to be?
+# Zero plays no part in the rule. Where does each end have to be?
 # </details>
 
 # %% [raw]
@@ -39,8 +39,8 @@ from bncourse.exercises.experiments_and_intervals import (
 
 # %%
 def verdict(low, high, d):
-    """What an interval from low to high says of the prediction "more",
-    if effects below d do not matter.
+    """What an interval from low to high says about the prediction
+    "more", if effects below d do not matter.
     """
     # BEGIN SOLUTION
     if low >= d:
@@ -86,16 +86,16 @@ def below_zero_and_undecided(verdict):
 # name: enough-seeds
 
 # %% [markdown]
-# Before an experiment you run a pilot, on seeds of its own. `run("with", seed)` and `run("without", seed)` give the
-# accuracy of two variants in points. **Write** the function that runs the pilot and says how many seeds the experiment
-# needs for an interval of the *difference* that reaches at most d on each side. Use t = 2, which is nearly right for
-# more than ten seeds.
+# Before an experiment you run a pilot, on separate seeds. `run("with", seed)` and `run("without", seed)` give the
+# accuracies of two variants, in points. **Write** a function that runs the pilot and returns how many seeds the
+# experiment needs so that the interval of the *difference* extends at most d to each side. Use t = 2, which is nearly
+# right for more than ten seeds.
 #
 # <details><summary>Hint 1</summary>
-# The interval reaches 2 · s / √n on each side. Which s?
+# The interval extends 2 · s / √n to each side. Which s is that?
 # </details>
 # <details><summary>Hint 2</summary>
-# Some seeds are easy for both variants. In the difference, seed by seed, that cancels.
+# Some seeds are easy for both variants. That cancels if you take the difference seed by seed.
 # </details>
 
 # %%
@@ -124,7 +124,7 @@ def enough_seeds(run, pilot, d):
 check("enough-seeds", enough_seeds)
 
 # %% [markdown]
-# Try it with runs of your own: `enough_seeds(Runs(noise=3.0), range(5), 1.0)`. What happens to the number if you halve
+# Try it on other runs: `enough_seeds(Runs(noise=3.0), range(5), 1.0)`. What happens to the number of seeds if you halve
 # d?
 
 # %% [raw]
@@ -150,10 +150,11 @@ def another_pilot(enough_seeds):
 # name: paired
 
 # %% [markdown]
-# **Run** both variants with each seed and **write** the interval of the mean difference, with minus without.
+# **Write** a function that runs both variants with each seed and returns the mean difference, "with" minus "without",
+# and its interval.
 #
 # <details><summary>Hint 1</summary>
-# Take the difference seed by seed first: luck that both variants share cancels.
+# Take the difference seed by seed first, so that any luck the two variants share cancels.
 # </details>
 # <details><summary>Hint 2</summary>
 # The standard error of a mean is the standard deviation divided by the square root of the number of seeds.
@@ -183,8 +184,8 @@ def paired_interval(run, seeds):
 check("paired", paired_interval)
 
 # %% [markdown]
-# Look at `paired_interval(Runs(), range(10, 20))`, and at the two variants by themselves. How wide would the interval
-# be if they had run with different seeds?
+# Look at `paired_interval(Runs(), range(10, 20))`, and at each of the two variants on its own. How wide would the
+# interval be if they had been run with different seeds?
 
 # %% [raw]
 # # BEGIN TESTS
@@ -210,18 +211,19 @@ def twenty_seeds(paired_interval):
 
 # %% [markdown]
 # What does it cost to forget `model.eval()` on a test set that is sorted by class? `trained(seed)` trains a small
-# network with BatchNorm and returns it, *in training mode*, with its test images and labels, sorted by class.
-# `share_right(model, images, labels)` gives the share it gets right, in points, in batches of 20, in the mode that the
-# model is in.
+# network with BatchNorm and returns it, *in training mode*, together with its test images and labels, which are sorted
+# by class. `share_right(model, images, labels)` gives the share of images that the model gets right, in points. It
+# takes batches of 20 and uses whatever mode the model is in.
 #
-# **Run the experiment** on the given seeds (the argument `train` is such a function), and **judge** it: the ends of the
-# interval of what the mistake costs (right mode minus wrong mode, in points), and the verdict on "it costs accuracy".
+# **Run the experiment** on the given seeds (the argument `train` is a function like `trained`), and **judge** it:
+# return the ends of the interval of what the mistake costs (right mode minus wrong mode, in points), and the verdict on
+# "it costs accuracy".
 #
 # <details><summary>Hint 1</summary>
-# Each seed gives one network and two accuracies. Which of the two evaluations moves the running statistics?
+# Each seed gives one network and two accuracies. Which of the two evaluations changes the running statistics?
 # </details>
 # <details><summary>Hint 2</summary>
-# You have written two functions above that can do the rest.
+# Two of the functions that you wrote above can do the rest.
 # </details>
 
 # %%
@@ -258,12 +260,12 @@ check("forgotten-eval", forgotten_eval)
 
 # %% [raw]
 # # EXPLANATION
-# ask: What did you measure? Tell a colleague who wants to check it: give the effect, its interval, and what it does
-#   not show.
+# ask: What did you measure? Tell a colleague who wants to check it: give the effect, its interval, and what the
+#   experiment does not show.
 # rubric: the effect with its unit and its interval (1/2); how many seeds, on which data, or what the experiment does
 #   not show (1/2)
-# good: With five seeds, training mode on sorted batches of 20 costs 79 points, 95% interval 74 to 84, on small networks
-#   and artificial patterns. It says nothing about shuffled test sets, where the cost was about four points.
+# good: With five seeds, training mode on sorted batches of 20 costs 79 points (95% interval 74 to 84), for small
+#   networks and artificial patterns. It says nothing about shuffled test sets, where the cost was about four points.
 # weak: Forgetting eval is bad.
 
 # %% [raw]
@@ -289,15 +291,16 @@ def six_seeds(forgotten_eval):
 # name: race
 
 # %% [markdown]
-# You compare two variants, `"first"` and `"second"`. `run(variant, rate, seed)` trains one of them with a
-# learning rate and gives its accuracy in points. **Write** a race that is fair:
+# You want to compare two variants, `"first"` and `"second"`. `run(variant, rate, seed)` trains one of them with the
+# given learning rate and returns its accuracy in points. **Write** a race that is fair:
 #
-# - each variant runs at a rate of its own, the one with the best mean accuracy on the seeds `choosing`;
-# - the race is run on the other seeds, `seeds`, at these rates and no others, and the difference is a paired one;
-# - return the ends of the interval of first minus second, and the verdict on "the first is better".
+# - each variant runs at its own learning rate, the one with the best mean accuracy on the seeds `choosing`;
+# - the race itself is run on the other seeds, `seeds`, at these rates and no others, and the difference is paired;
+# - the function returns the ends of the interval of first minus second, and the verdict on "the first is better".
 #
 # <details><summary>Hint 1</summary>
-# Why not choose the rates on the seeds of the race? Of five rates one looks best there, and part of that is luck.
+# Why not choose the rates on the seeds of the race? One of the five rates will look best there, and part of that is
+# luck.
 # </details>
 # <details><summary>Hint 2</summary>
 # <code>max(rates, key=...)</code> finds the rate with the best mean.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Exercises 7: Many devices and fast layers
 #
-# These exercises belong to chapters 14 and 15. They need one process and no GPU. Write your answer where the code says
-# `...`, run that cell, then the one below it: it checks your answer and says what is wrong. You can check as often as
-# you like.
+# These exercises go with chapters 14 and 15. They need one process and no GPU. Write your answer where the code says
+# `...` and run that cell, then run the cell below it, which checks your answer and tells you what is wrong. You can
+# check as often as you like.
 
 # %%
 
@@ -14,15 +14,17 @@ from bncourse.exercises import check
 # name: merge-statistics
 
 # %% [markdown]
-# Several devices have measured their part of a batch: for each channel the mean and the biased variance, and how many
-# values they had. **Write** what SyncBatchNorm computes from them: the mean and the biased variance of the whole batch.
+# Several devices have each measured their own part of a batch: the mean and the biased variance of each channel, and
+# the number of values. **Write** a function that computes from these what SyncBatchNorm computes: the mean and the
+# biased variance of the whole batch.
 #
 # <details><summary>Hint 1</summary>
-# The mean of the variances is not the variance of the whole. What does it miss if the values on each device are
-# constant, and differ from device to device?
+# The mean of the variances is not the variance of the whole batch. What does it miss if the values on each device are
+# constant, but differ from device to device?
 # </details>
 # <details><summary>Hint 2</summary>
-# The variance of the whole is the mean of the variances plus the variance of the means, both weighted by the counts.
+# The variance of the whole batch is the mean of the variances plus the variance of the means, both weighted by the
+# counts.
 # </details>
 
 # %% [raw]
@@ -71,12 +73,14 @@ def five_devices_one_value_on_the_last(merge):
 # name: loss-weights
 
 # %% [markdown]
-# A batch is spread over several devices in parts of unequal size. Each takes the mean loss of its own part, and
-# DistributedDataParallel takes the plain mean of the devices' gradients. **Write** the factor by which each device has
-# to multiply its loss, so that the result is the gradient of the mean loss of the whole batch.
+# A batch is spread over several devices in parts of unequal size. Each device takes the mean loss over its own part,
+# and DistributedDataParallel takes the plain mean of the devices' gradients. **Write** a function that returns the
+# factor by which each device has to multiply its loss, so that the result is the gradient of the mean loss over the
+# whole batch.
 #
 # <details><summary>Hint</summary>
-# An image of part i counts factor / size of part i / number of devices. It should count 1 / size of the whole.
+# An image in part i gets the weight factor / (size of part i) / (number of devices). Its weight should be 1 / (size of
+# the whole batch).
 # </details>
 
 # %% [raw]
@@ -122,17 +126,17 @@ def one_image_on_the_last_device(loss_factors):
 # name: kept-activations
 
 # %% [markdown]
-# Autograd keeps tensors from the forward pass for the backward pass. **Predict** how many tensors of the size of an
-# activation it keeps for a stack of layers, given as a list such as `["conv", "norm", "relu"]`. Each layer's output is
-# as large as its input, none works in place, and a tensor that two layers keep counts once. The check compares your
+# Autograd keeps tensors from the forward pass for the backward pass. **Predict** how many activation-sized tensors it
+# keeps for a stack of layers, given as a list such as `["conv", "norm", "relu"]`. Each layer's output is as large as
+# its input, no layer works in place, and a tensor that two layers keep counts only once. The check compares your
 # numbers with what autograd actually keeps.
 #
 # <details><summary>Hint 1</summary>
 # The gradient of a convolution's weight needs its input. What does ReLU need: its input, its output, or either?
 # </details>
 # <details><summary>Hint 2</summary>
-# Number the tensors: 0 goes into the first layer, 1 comes out of it. Which numbers does each layer keep? Count the
-# different ones.
+# Number the tensors: 0 goes into the first layer, 1 comes out of it, and so on. Which numbers does each layer keep?
+# Count each number once.
 # </details>
 
 # %% [raw]

@@ -166,7 +166,7 @@ def about_points(exercise: Exercise, points: float, hidden: int, explained: bool
     worth = f"{count(exercise.points, 'point')}" + (f": {points:g} for your explanation, {points:g}" * explained)
     return (
         f"*Chapter {exercise.chapter}, {exercise.level}, about {exercise.minutes} minutes. Worth {worth} for "
-        f"passing {public + hidden} cases, {share}: the {public} in the check, and {hidden} more at grading.*"
+        f"passing {public + hidden} cases, {share}: {public} in the check, and {hidden} more at grading.*"
     )
 
 

@@ -89,14 +89,14 @@ def check(name: str, answer: Any) -> None:
     print(report)
     parts = [answer[key] for key in KEYS[name]] if name in KEYS else [answer]
     if other := [e for e, part in zip(ANSWERS[name], parts, strict=True) if not learner.is_graded(part, e)]:
-        print(f"{name} passes, but it will not be graded like this: call it {' and '.join(other)}.")
+        print(f"{name} passes, but it will not be graded under this name: call it {' and '.join(other)}.")
 
 
 def check_all(names: Mapping[str, Any] | None = None) -> None:
     """Check every exercise whose answer the notebook defines, and print a line for each, then ``progress()``.
 
     Args:
-        names: the notebook's names, ``globals()`` for one; those of the running notebook if it is left out.
+        names: the notebook's names, such as ``globals()``; those of the running notebook if it is left out.
     """
     defined = learner.notebooks_names(names)
     for name, answers in ANSWERS.items():
@@ -132,7 +132,7 @@ def progress() -> None:
             state = "done" if done else f"{passed} of {total} cases" if exercise.name in kept else "to do"
             print(f"  {'✓' if done else ' '} {exercise.name:20} {exercise.points} points, {state}")
     if following is None:
-        print("All of them are solved.")
+        print("You have solved all of them.")
     else:
         print(f"Next: {following.name} ({following.title}), chapter {following.chapter}, {following.minutes} minutes.")
 

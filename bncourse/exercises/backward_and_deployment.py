@@ -31,7 +31,7 @@ def compare_backward(answer, x, eps=1e-5):
         mean_term, variance_term = scaled.mean(0), normalized * (scaled * normalized).mean(0)
         got = expect_items(answer(dy, x.detach(), weight.detach(), eps), 3, "the answer")
         unbiased = "This is what the unbiased variance gives. x_hat divides by m under the root: pass correction=0."
-        averaged = "This is the mean over the batch. The parameter touches every sample, so its gradient is a sum."
+        averaged = "This is the mean over the batch. The parameter acts on every sample, so its gradient is a sum."
         expect(got[2], dbias, "dbias", {averaged: dy.mean(0)})
         mistakes = {
             averaged: (dy * normalized).mean(0),
@@ -51,8 +51,8 @@ def compare_backward(answer, x, eps=1e-5):
             ),
             "The path through the mean is missing: the term mean(dy_hat).": inverse * (scaled - variance_term),
             "The factor weight is missing: dy_hat = weight * dy.": dx / weight,
-            "The last factor is 1 / sqrt(variance + eps).": dx / inverse,
-            "The second term needs x_hat in front: mean(dy_hat * x_hat) is multiplied by x_hat.": (
+            "The last factor is missing: 1 / sqrt(variance + eps).": dx / inverse,
+            "The second term needs x_hat in front: multiply mean(dy_hat * x_hat) by x_hat.": (
                 inverse * (scaled - mean_term - (scaled * normalized).mean(0))
             ),
             "You add the two correction terms; they have to be subtracted.": (
@@ -114,10 +114,10 @@ def compare_fold(answer, **options):
         unbiased, uncentred = normalized(plain - own), normalized(plain, 0 * mean)
         mistakes = {
             "eps is missing: the scale is weight / sqrt(running_var + eps).": normalized(plain, eps=0.0),
-            "The convolution's own bias is missing: it is shifted and scaled like everything else.": unbiased,
+            "The convolution's own bias is missing: it has to be shifted and scaled like everything else.": unbiased,
             "The convolution's own bias is added without being scaled.": unbiased + own,
             "The running mean is missing: the bias is beta - mean * scale.": uncentred,
-            "The scale divides by the standard deviation, the square root.": (
+            "The scale divides by the standard deviation, which is the square root of the variance.": (
                 normalized(plain, variance=(variance + eps) ** 2, eps=0.0)
             ),
             "The running mean is not scaled: the bias is beta - mean * scale.": uncentred - mean[:, None, None],
@@ -158,11 +158,11 @@ def compare_population(norm, batches, where):
     for new, variance in zip(means, variances, strict=True):
         moving, continued = moving.lerp(new, rate), continued.lerp(new, rate)
         moving_variance, continued_variance = (v.lerp(variance, rate) for v in (moving_variance, continued_variance))
-    unchanged = "The statistics have not changed: run the batches, and take their statistics."
+    unchanged = "The statistics have not changed: run the batches through the model, and take their statistics."
     old = "The old statistics are still in the average. Begin without them (reset_running_stats())."
-    exponential = "This is the exponential average, dominated by the last batches. All samples count alike."
+    exponential = "This is the exponential average, dominated by the last batches. All samples should count the same."
     by_batch = (
-        "This averages the batches' means, so that a smaller batch counts as much as a larger one. "
+        "This averages the batches' means, so a smaller batch counts as much as a larger one. "
         "Weight them by their sizes."
     )
     hints = {unchanged: stale, old: continued, exponential: moving, by_batch: means.mean(0)}
@@ -171,7 +171,7 @@ def compare_population(norm, batches, where):
     within = torch.stack([b.var(0, correction=0) for b in batches])
     between = (
         "This averages the variances of the batches (as torch's update_bn does) and loses the variance BETWEEN the "
-        "batches: the population's variance is the mean of theirs plus the variance of their means."
+        "batches: the population's variance is the mean of their variances plus the variance of their means."
     )
     hints = {
         unchanged: stale_variance,
@@ -210,11 +210,11 @@ def recalibrated_later(answer):
     answer(model, batches)
     require(
         not any(dropped),
-        "dropout was on while the batches passed.",
+        "dropout was on while the batches went through the model.",
         "Only the BatchNorm layers belong in training mode: model.train() turns dropout on as well, "
         "and evaluation runs without it.",
     )
-    hint = "Run the batches one after another: in practice all of them together do not fit into memory."
+    hint = "Run the batches one after another: in practice they do not all fit into memory at once."
     require(max(sizes, default=0) <= 6, f"{max(sizes, default=0)} samples went through the model at once.", hint)
     with torch.no_grad():
         inputs = [model[1](F.batch_norm(b, None, None, model[0].weight, model[0].bias, training=True)) for b in batches]
@@ -231,12 +231,12 @@ def recalibrated_rest(answer):
     require(moved, "nothing was recalibrated.", "Run the batches in training mode.")
     require(
         [part.training for part in model.modules()] == [False, False, True, False, False],
-        "a module is left in a different mode from the one it came in.",
-        "Remember each module's own `training` before, and put it back.",
+        "a module was left in a different mode from the one it was in.",
+        "Remember each module's own `training` flag, and put it back.",
     )
     require(
         (model[0].momentum, model[3].momentum) == (0.1, 0.2),
-        f"the momenta are now {model[0].momentum} and {model[3].momentum}; they were 0.1 and 0.2.",
+        f"the momentum values are now {model[0].momentum} and {model[3].momentum}; they were 0.1 and 0.2.",
         "Put each layer's own momentum back.",
     )
     same = all(map(torch.equal, parameters, model.parameters()))

@@ -10,27 +10,31 @@ from bncourse.exercises.compare import expect, expect_items, require, sample, tw
 from bncourse.exercises.exercise import Exercise
 from bncourse.exercises.normalizing_a_batch import UNBIASED, by_channel, standardized
 
-REDUNDANT_BIAS = "BatchNorm subtracts the mean, and the bias with it; its own bias does the shift. Pass bias=False."
+REDUNDANT_BIAS = (
+    "BatchNorm subtracts the mean, and the bias along with it; its own bias does the shifting. Pass bias=False."
+)
 WRONG_AXES = {
     "batch": {
-        (0,): "Over the batch axis alone every pixel has its own statistics. "
-        "A channel shares one mean over all pixels.",
+        (0,): "Over the batch axis alone, every pixel has its own statistics. "
+        "A channel has one mean, taken over all its pixels.",
         (2, 3): "That is InstanceNorm: BatchNorm averages over the batch too.",
-        (1,): "That is the channel axis: the one that BatchNorm keeps.",
+        (1,): "That is the channel axis, the one that BatchNorm keeps.",
     },
     "layer": {
-        (1,): "LayerNorm((C, H, W)) averages over all of a sample. "
-        "Over channels alone is what ConvNeXt's variant does.",
+        (1,): "LayerNorm((C, H, W)) averages over a whole sample. "
+        "Averaging over the channels alone is what ConvNeXt's variant does.",
         (0, 1, 2, 3): "Not over the batch: LayerNorm treats each sample on its own.",
     },
     "instance": {
-        (1, 2, 3): "That is each sample. InstanceNorm is each sample AND each channel: over space only.",
+        (1, 2, 3): "That is one mean for each sample. InstanceNorm has one for each sample AND each channel: "
+        "average over space only.",
         (0, 2, 3): "That is BatchNorm. InstanceNorm treats each sample on its own.",
     },
     "group": {
         (1, 2, 3, 4): "That averages over the groups too: it is LayerNorm. Each group keeps its own statistics.",
         (3, 4): "That is InstanceNorm. The C // G channels of a group share their statistics.",
-        (1, 3, 4): "That mixes the groups and keeps the channels within them apart: it is the other way round.",
+        (1, 3, 4): "That mixes the groups and keeps the channels within each group apart. "
+        "It should be the other way round.",
     },
 }
 
@@ -55,7 +59,7 @@ def _parts(block):
     parts = [part for part in block.modules() if not list(part.children())]
     for name, is_kind in KINDS.items():
         found = sum(map(is_kind, parts))
-        require(found == 1, f"the block should hold one {name}; it holds {found}.", "Conv2d, BatchNorm2d, ReLU.")
+        require(found == 1, f"the block should contain one {name}; it contains {found}.", "Conv2d, BatchNorm2d, ReLU.")
     return parts
 
 
@@ -108,7 +112,7 @@ def compare_axes(answer, name, norm):
     x = sample(4, 6, 5, 5)
     view = x.reshape(4, 2, 3, 5, 5) if name == "group" else x
     positive = tuple(sorted(axis % view.dim() if -view.dim() <= axis < view.dim() else axis for axis in axes))
-    require(all(0 <= axis < view.dim() for axis in positive), f"there is no such axis in {axes}.")
+    require(all(0 <= axis < view.dim() for axis in positive), f"{axes} contains an axis that the batch does not have.")
     hint = WRONG_AXES[name].get(positive, f"{name} norm averages over {2 if name == 'instance' else 3} axes.")
     got = standardized(view, positive).reshape(x.shape)
     expect(got, norm(x), f"a batch standardized over {positive}", otherwise=hint)
@@ -122,7 +126,10 @@ norm_axes.add(
 )
 
 
-ALONE = "This normalizes every channel on its own: that is InstanceNorm. A group shares one mean and one variance."
+ALONE = (
+    "This normalizes every channel on its own: that is InstanceNorm. "
+    "The channels of a group share one mean and one variance."
+)
 INTERLEAVED = (
     "The groups are interleaved. Group g holds neighbouring channels: reshape to (N, G, C // G, H, W), in that order."
 )
@@ -142,7 +149,7 @@ def compare_group_norm(answer, x, groups, eps=1e-5):
     whole, across = F.group_norm(x, 1, weight, bias, eps), affine(standardized(grouped, (0, 2, 3), eps))
     mistakes = {
         ALONE: F.group_norm(x, channels, weight, bias, eps),
-        "This normalizes all channels of a sample together: that is one group (LayerNorm's statistics).": whole,
+        "This normalizes all channels of a sample together: that is one group, with LayerNorm's statistics.": whole,
         INTERLEAVED: affine(standardized(mixed, (1, 3), eps)),
         "This reduces over the batch axis too. GroupNorm treats each sample on its own.": across,
         "This is the result without weight and bias.": standardized(grouped, (2, 3), eps).reshape(x.shape),
@@ -175,7 +182,7 @@ def compare_two(answer, a, b, eps=1e-5):
         ),
         "This is the unbiased variance. BatchNorm divides by m = 2.": signs * half / math.sqrt(2 * half**2 + eps),
         "The variance is the square of half the gap, not of the gap.": signs * half / math.sqrt(4 * half**2 + eps),
-        "The two outputs are in the other order.": -expected,
+        "The two outputs are the wrong way round.": -expected,
         "These are the inputs without their mean; now divide by sqrt(variance + eps).": signs * half,
     }
     expect(got, expected, f"the outputs for {a} and {b}", mistakes)
@@ -226,33 +233,32 @@ def compare_epoch(answer, sizes, steps):
     got = nn.utils.parameters_to_vector(model.parameters()).detach()
     mistakes = {
         "The parameters have not moved: no optimizer step was taken.": untouched,
-        "The last, incomplete window never took its step: its micro-batches are lost, "
+        "The last, incomplete window never took its step, so its micro-batches are lost "
         "or leak into the next epoch.": _epoch(batches, steps, last_window=False),
         "A smaller last micro-batch counts as much as a full one, so its samples count more. "
         "Weight each micro-batch by its number of samples.": _epoch(batches, steps, by_samples=False),
         "The last window holds fewer micro-batches, yet its gradient is still divided by the full number.": _epoch(
             batches, steps, by_samples=False, full_window=True
         ),
-        "Two mistakes at once: the last window takes no step, and micro-batches of any size count alike.": (
-            _epoch(batches, steps, last_window=False, by_samples=False)
-        ),
+        "Two mistakes at once: the last window takes no step, and all micro-batches count the same, "
+        "whatever their size.": (_epoch(batches, steps, last_window=False, by_samples=False)),
         "A step is taken after every micro-batch: nothing is accumulated.": _epoch(batches, 1),
-        "The gradients are added up and never divided: the step is as many times too large as a window has "
-        "micro-batches.": _epoch(batches, steps, sums=True),
-        "The gradients are never cleared: those of the first windows are in all later steps.": (
+        "The gradients are added up but never divided, so the step is too large by a factor of the number of "
+        "micro-batches in a window.": _epoch(batches, steps, sums=True),
+        "The gradients are never cleared, so those from the first windows are still there in all later steps.": (
             _epoch(batches, steps, clear=False)
         ),
     }
     expect(got, expected, "the parameters after the epoch", mistakes, rtol=1e-6, atol=1e-8)
     most, largest = max(samples, default=0), max(sizes)
-    hint = "Accumulation saves memory because the model sees one micro-batch at a time: run it on each of them."
+    hint = "Accumulation saves memory because the model sees one micro-batch at a time: run it on each of them in turn."
     require(most <= largest, f"the model saw {most} samples at once; a micro-batch has at most {largest}.", hint)
     hint = "A sum of losses keeps the graphs of all its micro-batches in memory. Call backward() on each loss."
-    count = f"{len(backwards)} calls of backward for {len(batches)} micro-batches"
-    require(len(backwards) == len(batches), f"{count}; one for each is expected.", hint)
+    count = f"backward was called {len(backwards)} times for {len(batches)} micro-batches"
+    require(len(backwards) == len(batches), f"{count}; it should be called once for each.", hint)
     answer(model, batches, optimizer, steps)
     got = nn.utils.parameters_to_vector(model.parameters()).detach()
-    hint = "Gradients of the first epoch are left in the second. Clear them before each window, or after each step."
+    hint = "Gradients from the first epoch are left in the second. Clear them before each window, or after each step."
     expected = _epoch(merged, 1, epochs=2)
     expect(got, expected, "the parameters after a second epoch", otherwise=hint, rtol=1e-6, atol=1e-8)
 
@@ -267,11 +273,11 @@ def compare_shift(answer, keep, mean, variance, expected=None, **tolerance):
     second_moment, drop = variance + mean**2, 1 - keep
     exact = variance / (second_moment / keep - mean**2)
     mistakes = {
-        "That is the ratio for inputs of zero mean. A mean matters: in training its square is scaled too.": keep,
-        "The probability given is the one to KEEP a value.": variance / (second_moment / drop - mean**2),
-        "This is the ratio upside down: the question is evaluation over training.": 1 / exact,
-        "Kept values are divided by keep, so their squares by keep^2, with probability keep: the second moment "
-        "grows by 1 / keep.": keep**2,
+        "That is the ratio for inputs with zero mean. The mean matters: in training its square is scaled too.": keep,
+        "The probability you are given is that of KEEPING a value.": variance / (second_moment / drop - mean**2),
+        "The ratio is upside down: the question asks for evaluation over training.": 1 / exact,
+        "Kept values are divided by keep, so their squares are divided by keep^2. That happens with probability keep, "
+        "so the second moment grows by a factor of 1 / keep.": keep**2,
         "Subtract the squared mean from the second moment: the variance is E[y^2] - E[y]^2.": (
             variance / (second_moment / keep)
         ),

@@ -35,8 +35,8 @@ BY_GRADIENTS = (
     "Gradients decide which statistics are used. Ask self.training, and nothing else: gradients can be on in "
     "evaluation (saliency, fine-tuning) and off in training (recalibration)."
 )
-BY_BATCH = "This is normalized by the batch. In evaluation use the running statistics."
-BY_RUNNING = "This is normalized by the running statistics. In training use the batch's own."
+BY_BATCH = "This is normalized with the batch's statistics. In evaluation use the running statistics."
+BY_RUNNING = "This is normalized with the running statistics. In training use the batch's own."
 PLAIN_TENSORS = (
     "The running statistics are plain tensors, which state_dict(), .to() and .cuda() do not see. "
     "Use self.register_buffer(name, tensor)."
@@ -46,19 +46,19 @@ KEEPS_GRAPH = (
     "Update them under torch.no_grad()."
 )
 AFTER_ADDITION = (
-    "BatchNorm comes after the addition, so it normalizes the shortcut too and no signal passes unchanged. "
+    "BatchNorm comes after the addition, so it normalizes the shortcut too, and no signal passes through unchanged. "
     "It belongs in the branch, before the addition."
 )
 SUMMED = (
-    "The sum of BatchNorm's outputs does not depend on its inputs, so its gradient is zero and that of almost any code "
-    "agrees with it. Weight the outputs differently: random numbers in place of the ones of a sum."
+    "The sum of BatchNorm's outputs does not depend on its inputs, so its gradient is zero, and so is the one that "
+    "almost any code gives. Weight the outputs differently, with random numbers instead of the ones that a sum uses."
 )
 TWO_SAMPLES = (
-    "With 2 samples the outputs are +1 and -1 apart from eps, so the gradient is tiny, and a tolerance that is larger "
-    "than it accepts any gradient. Use at least 4 samples."
+    "With 2 samples the outputs are +1 and -1, apart from eps, so the gradient is tiny, and a larger tolerance accepts "
+    "any other gradient. Use at least 4 samples."
 )
 TOLERANT = "Compare element by element, in float64 and with a small tolerance."
-RAISES = "gradcheck raises when a gradient is wrong: catch that, or pass raise_exception=False."
+RAISES = "gradcheck raises an error when a gradient is wrong: catch that, or pass raise_exception=False."
 IN_PLACE = "Fix the class that the notebook gives you, in place: one line or a few."
 KEPT = 0.65  # of the instructions of a creature, at least: fixes keep over 0.8, other creatures share at most 0.6
 
@@ -129,7 +129,7 @@ def is_creature(answer, creature, example, *options):
     """The answer is the creature with few lines changed."""
     make(answer, creature, *options)
     share = SequenceMatcher(None, instructions(answer), instructions(creature), autojunk=False).ratio()
-    require(share >= KEPT, f"this is not {creature.__name__}: {share:.0%} of it is left.", IN_PLACE)
+    require(share >= KEPT, f"this is not {creature.__name__}: only {share:.0%} of it is left.", IN_PLACE)
     own_work(make(answer, creature, *options), *example)
 
 
@@ -195,7 +195,7 @@ def awake_training(answer):
     hints = {
         UNBIASED: unbiased,
         PER_SAMPLE: within,
-        "The channels are last here: reduce over the axes 0, 1 and 2.": last,
+        "The channels are last here: reduce over axes 0, 1 and 2.": last,
     }
     hints[BY_RUNNING] = channels_last(x, layer, training=False)
     expect(layer(x), channels_last(x, layer, training=True), "the output in training", hints)
@@ -350,7 +350,8 @@ def steps_apart(answer):
 def lets_gradient_through(answer):
     layer = make(answer, creatures.Clinging, 3, 2).double()
     twin = lambda x: F.batch_norm(x, None, None, layer.weight, training=True)  # noqa: E731
-    compare_gradient(lambda x: layer(x, 0), twin, 2 * sample(6, 3) + 1, layer.weight, "Only the update is without one.")
+    hint = "Only the update belongs under no_grad."
+    compare_gradient(lambda x: layer(x, 0), twin, 2 * sample(6, 3) + 1, layer.weight, hint)
 
 
 def compare_groups(answer, x, **tolerance):
@@ -384,7 +385,7 @@ def whole_gradient(answer):
     layer, x = make(answer, creatures.Halfhearted, 8).double(), sample(2, 3, 8).double().requires_grad_()
     dy = sample(2, 3, 8, seed=4).double()
     output = layer(x)
-    require(output.requires_grad, "the output has no gradient at all.", "Nothing here belongs in no_grad.")
+    require(output.requires_grad, "the output has no gradient at all.", "Nothing here belongs under no_grad.")
     (got,) = torch.autograd.grad(output, x, dy)
     (expected,) = torch.autograd.grad(token_norm(x, layer), x, dy)
     mean, var = x.mean(-1, keepdim=True), x.var(-1, correction=0, keepdim=True)
@@ -500,7 +501,7 @@ def no_graph(answer):
 @layer.case("the gradient of x")
 def gradient(answer):
     layer = build(answer).double()
-    hint = "Only the update belongs in no_grad."
+    hint = "Only the update belongs under no_grad."
     compare_gradient(layer, torch_twin(layer), 2 * sample(4, 3, 2, 2) + 1, layer.weight, hint)
 
 
@@ -517,7 +518,7 @@ def compare_bias(answer, norm, what, hint=None, *, bias=False):
     block = answer(norm, 3, 8)
     require(isinstance(block, nn.Module), f"the block should be an nn.Module; got a {type(block).__name__}.")
     found = [part for part in block.modules() if isinstance(part, nn.Conv2d)]
-    require(len(found) == 1, f"the block should hold one convolution; it holds {len(found)}.")
+    require(len(found) == 1, f"the block should contain one convolution; it contains {len(found)}.")
     fault = "has lost its bias" if bias else "still has its bias"
     require((found[0].bias is not None) == bias, f"with {what} the convolution {fault}.", hint)
 
@@ -557,7 +558,7 @@ def _residual_block(answer):
     require(isinstance(answer, type) and issubclass(answer, nn.Module), "the answer should be your class.")
     block = answer(4)
     missing = [name for name in ("conv1", "norm1", "conv2", "norm2") if not hasattr(block, name)]
-    require(not missing, f"the block should keep its parts' names; it has no {listed(missing)}.")
+    require(not missing, f"the block should keep the names of its parts; it has no {listed(missing)}.")
     return block
 
 
@@ -578,7 +579,7 @@ def residual_values(answer):
     mistakes = {
         AFTER_ADDITION: F.relu(block.norm2(x + branch)),
         "The shortcut is missing.": F.relu(block.norm2(branch)),
-        "The branch has its ReLU before the addition: the sum comes first.": x + F.relu(block.norm2(branch)),
+        "The branch has a ReLU before the addition, but the sum comes first.": x + F.relu(block.norm2(branch)),
     }
     expect(block(x), expected, "the output", mistakes)
 
@@ -645,9 +646,12 @@ def accepts_right(answer):
 def reject(answer, batch_norm, what):
     """The learner's check rejects this BatchNorm."""
     spy = Spy(batch_norm)
-    require(not _verdict(answer, spy), f"a BatchNorm {what} is accepted, too.", spy.hint)
+    require(not _verdict(answer, spy), f"a BatchNorm {what} is accepted as well.", spy.hint)
 
 
-gradient_check.add("constant mean and variance are rejected", reject, constant_statistics, "with both held constant")
+gradient_check.add(
+    "constant mean and variance are rejected",
+    *(reject, constant_statistics, "with its mean and variance held constant"),
+)
 gradient_check.add("a constant variance is rejected", reject, constant_variance, "with its variance held constant")
 gradient_check.add("a zero gradient is rejected", reject, no_gradient, "whose gradient is zero")

@@ -76,7 +76,7 @@ def expect(
     require(
         got.shape == expected.shape,
         f"{what} should have shape {tuple(expected.shape)}, got {tuple(got.shape)}.",
-        "Reducing over an axis removes it unless you say keepdim=True; check which axes you reduce over.",
+        "Reducing over an axis removes it unless you pass keepdim=True; check which axes you reduce over.",
     )
     if _close(got, expected, rtol, atol):
         return

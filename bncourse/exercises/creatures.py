@@ -35,7 +35,7 @@ class Sleepless(nn.Module):
 
 
 class Amnesiac(nn.Module):
-    """Standardizes features, (N, C), by all it has seen in training."""
+    """Standardizes features, (N, C), by the data it has seen so far."""
 
     def __init__(self, features, eps=1e-5):
         super().__init__()
@@ -112,7 +112,7 @@ class Forgetful(nn.Module):
 class Clinging(nn.Module):
     """BatchNorm in a recurrent network, for features, (N, C).
 
-    Each time step has running statistics of its own.
+    Each time step has its own running statistics.
     """
 
     def __init__(self, features, steps, eps=1e-5, momentum=0.1):

@@ -18,17 +18,26 @@ from bncourse.exercises.exercise import Exercise
 HOLDS, NOT, UNDECIDED = "holds", "does not hold", "undecided here"
 T = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262, 12: 2.201, 20: 2.093}  # Student's t, 95%
 ZERO = (
-    "Above zero is not enough: the prediction holds where the WHOLE interval is at least d, the smallest effect that "
-    "matters."
+    "Being above zero is not enough: the prediction holds only if the WHOLE interval is at d or above, where d is the "
+    "smallest effect that matters."
 )
-WITHIN = "An interval below d shows that there is no effect that matters, even if it contains zero: it does not hold."
+WITHIN = (
+    "An interval that lies below d shows that there is no effect that matters, even if it contains zero. The verdict "
+    "is 'does not hold'."
+)
 MIDDLE = "Judge by the interval's ends, not by its middle."
 UNPAIRED = (
-    "This is the interval for two separate groups. Both variants ran with the same seeds: take the difference seed by "
-    "seed first, then its interval."
+    "This is the interval for two separate groups. Both variants ran with the same seeds, so take the difference seed "
+    "by seed first, and then its interval."
 )
-NORMAL = "This takes 1.96, which is right for very many seeds. With few, Student's t is larger: use T[number of seeds]."
-DEVIATION = "This is the spread of single runs. The mean's standard error is smaller by the root of their number."
+NORMAL = (
+    "This uses 1.96, which is right for a very large number of seeds. With few seeds, Student's t is larger: use "
+    "T[number of seeds]."
+)
+DEVIATION = (
+    "This is the spread of single runs. The standard error of their mean is smaller: divide by the square root of the "
+    "number of runs."
+)
 BIASED = "The standard deviation of a sample divides by n - 1: std() does, std(correction=0) does not."
 REVERSED = "The sign is reversed: with minus without."
 
@@ -59,7 +68,7 @@ def compare_verdict(answer, low, high, d):
     require(
         got in (HOLDS, NOT, UNDECIDED),
         f"the verdict should be one of {HOLDS!r}, {NOT!r}, {UNDECIDED!r}; got {got!r}.",
-        "The package's own verdict() has a remark too: take the first of the two." if isinstance(got, tuple) else None,
+        "The package's own verdict() adds a remark: take the first of the two." if isinstance(got, tuple) else None,
     )
     of_zero = HOLDS if low > 0 else NOT if high < 0 else UNDECIDED
     middle = (low + high) / 2
@@ -69,7 +78,8 @@ def compare_verdict(answer, low, high, d):
         hint = WITHIN if got == UNDECIDED else ZERO
     elif of_middle:
         hint = MIDDLE
-    require(got == expected, f"with the interval [{low:g}, {high:g}] and d = {d:g} it {expected}; got {got!r}.", hint)
+    given = f"with the interval [{low:g}, {high:g}] and d = {d:g}"
+    require(got == expected, f"{given} the verdict is {expected!r}; got {got!r}.", hint)
 
 
 verdict.add("a clear effect", compare_verdict, 2.0, 5.0, 1.0)
@@ -114,7 +124,7 @@ def used_seeds(runs, seeds):
         ran = {seed for name, seed in runs.calls if name == variant}
         require(
             ran == set(seeds),
-            f"{variant!r} ran with the seeds {sorted(ran)}; it should be {sorted(seeds)}.",
+            f"{variant!r} ran with the seeds {sorted(ran)}; it should run with {sorted(seeds)}.",
             "Run both variants with each of the given seeds, and with no others.",
         )
 
@@ -161,13 +171,13 @@ def compare_enough(answer, runs, seeds, d):
 
     exact = (2 * difference.std().item() / d) ** 2
     mistakes = {
-        "This takes the spread of one variant. What counts is the spread of the DIFFERENCE, seed by seed.": max(
+        "This uses the spread of one variant. What counts is the spread of the DIFFERENCE, seed by seed.": max(
             wanted(first.std()), wanted(second.std())
         ),
-        "The error falls with the ROOT of the number of seeds: square (2 s / d).": math.ceil(math.sqrt(exact)),
-        "Round up: a part of a seed cannot be run.": math.floor(exact),
+        "The error falls with the square ROOT of the number of seeds: square (2 s / d).": math.ceil(math.sqrt(exact)),
+        "Round up: you cannot run part of a seed.": math.floor(exact),
         BIASED: wanted(difference.std(correction=0)),
-        "Half of the interval's width is 2 s / sqrt(n), with the 2 (for 95%).": math.ceil(exact / 4),
+        "Half of the interval's width is 2 s / sqrt(n): do not forget the 2 (for 95%).": math.ceil(exact / 4),
     }
     expect(got, wanted(difference.std()), "the number of seeds", mistakes)
 
@@ -240,19 +250,19 @@ def compare_forgotten(answer, seeds, d):
         got = expect_items(answer(spied, seeds, d), 3, "the answer")
     require(
         set(asked) == set(seeds),
-        f"the networks of the seeds {sorted(set(asked))} were trained; it should be {sorted(seeds)}.",
+        f"networks were trained with the seeds {sorted(set(asked))}; it should be {sorted(seeds)}.",
         "Train one network for each of the given seeds, and judge no others.",
     )
     costs, late, shuffled, whole = torch.tensor([costs_of_forgetting(seed) for seed in seeds]).double().T
     expected = interval_of(costs)[1:]
     mistakes = {
-        "It seems to cost nothing: both accuracies were taken in the same mode. `trained` hands out a model in "
-        "training mode.": torch.zeros(2),
-        "All 200 images were one batch here. Take batches of 20, in order.": interval_of(whole)[1:],
-        "The evaluation in training mode came first and moved the running statistics, so the right one was no longer "
-        "that of the trained network. Evaluate in the right mode first.": interval_of(late)[1:],
-        "These are shuffled images. Keep the order: sorted by class.": interval_of(shuffled)[1:],
-        REVERSED.partition(":")[0] + ": right mode minus wrong mode is what it costs.": interval_of(-costs)[1:],
+        "The mistake seems to cost nothing because both accuracies were measured in the same mode. `trained` returns a "
+        "model in training mode.": torch.zeros(2),
+        "Here all 200 images were one batch. Take batches of 20, in order.": interval_of(whole)[1:],
+        "The evaluation in training mode came first and changed the running statistics, so the one in the right mode "
+        "no longer measured the network as it was trained. Evaluate in the right mode first.": interval_of(late)[1:],
+        "These images were shuffled. Keep them in order, sorted by class.": interval_of(shuffled)[1:],
+        REVERSED.partition(":")[0] + ": the cost is right mode minus wrong mode.": interval_of(-costs)[1:],
         "This is a share, not percentage points: multiply by 100.": expected / 100,
         NORMAL: interval_of(costs, NormalDist().inv_cdf(0.975))[1:],
         DEVIATION: interval_of(costs, root=False)[1:],
@@ -300,7 +310,7 @@ PEEKED = (
     "The rates were chosen by their results on the seeds of the race. What looks best there is partly luck: choose on "
     "the other seeds."
 )
-COMMON = "Both variants have one common rate here. Each needs its own best one."
+COMMON = "Both variants run at the same rate here. Each needs its own best rate."
 
 
 def compare_race(answer, effect, choosing, seeds, d=1.0):

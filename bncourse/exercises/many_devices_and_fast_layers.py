@@ -26,28 +26,28 @@ def compare_merge(answer, parts, **tolerance):
         got_mean,
         whole.mean(0),
         "the mean",
-        {"A device with more values counts more: weight by counts.": middle},
+        {"A device with more values has to count for more: weight by counts.": middle},
         **tolerance,
     )
     within = (share * variances).sum(0)
     between = (share * (means - mean).square()).sum(0)
     lost = (
-        "This is the mean of the variances. It loses how far apart the devices' means are: add the variance of the "
-        "means."
+        "This is the mean of the variances. It leaves out how far apart the devices' means are: add the variance of "
+        "the means."
     )
     mistakes = {
         lost: within,
         f"{lost} ": variances.mean(0),
         "This is the variance of the means alone. Add the mean of the variances.": between,
         "Weight both parts by counts.": variances.mean(0) + (means - middle).square().mean(0),
-        "The means' distances are from the mean of the whole, which is weighted by counts.": (
+        "Take the means' distances from the mean of the whole batch, which is weighted by counts.": (
             within + (share * (means - middle).square()).sum(0)
         ),
         "This is the unbiased variance. SyncBatchNorm normalizes with the biased one.": whole.var(0),
     }
     digits = (
-        "The difference of two large numbers (mean square minus squared mean) has lost its digits: add up squared "
-        "distances from the mean of the whole."
+        "The difference of two large numbers (mean square minus squared mean) has lost its precision: add up "
+        "squared distances from the mean of the whole batch instead."
     )
     expect(got_variance, whole.var(0, correction=0), "the variance", mistakes, otherwise=digits, **tolerance)
 
@@ -78,14 +78,14 @@ def compare_weights(answer, sizes):
 
     total, devices = sum(sizes), len(sizes)
     mistakes = {
-        "DistributedDataParallel takes the MEAN over the devices: multiply by their number, too.": mean_of(
+        "DistributedDataParallel takes the MEAN over the devices: multiply by their number as well.": mean_of(
             [size / total for size in sizes]
         ),
-        "All parts count alike here, so that each image of a small part counts more.": mean_of([1.0] * devices),
+        "All parts count the same here, so each image in a small part counts for more.": mean_of([1.0] * devices),
         "It is the other way round: a larger part needs a larger factor.": mean_of(
             [total / (devices * size) for size in sizes]
         ),
-        "The factor is the part's size times the number of devices over the WHOLE size.": mean_of(
+        "The factor is the part's size times the number of devices, divided by the size of the WHOLE batch.": mean_of(
             list(map(float, sizes))
         ),
     }
@@ -122,8 +122,8 @@ def tensors_kept(layers):
 def compare_kept(answer, layers):
     got = expect_number(answer(list(layers)), f"the number for {', '.join(layers)}")
     own = sum(layer != "relu" for layer in layers) + layers.count("relu")
-    inputs = {"Who keeps WHAT? A convolution and a norm keep their input, a ReLU its OUTPUT.": len(layers) + 1}
-    twice = "Two layers may keep the same tensor, which counts once: a ReLU's output is the next layer's input."
+    inputs = {"Who keeps WHAT? A convolution and a norm keep their input, a ReLU keeps its OUTPUT.": len(layers) + 1}
+    twice = "Two layers may keep the same tensor, which counts only once: a ReLU's output is the next layer's input."
     expect(got, tensors_kept(layers), f"the number for {', '.join(layers)}", {twice: own, **inputs})
 
 

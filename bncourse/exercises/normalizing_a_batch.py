@@ -20,7 +20,7 @@ PER_SAMPLE = (
     "This reduces over space only, within each image: that is InstanceNorm. BatchNorm also reduces over the batch axis."
 )
 LAST_AXIS = (
-    "weight and bias line up with the last axis (the width), not the channels. "
+    "weight and bias line up with the last axis (the width), not with the channels. "
     "Reshape them to (1, C, 1, 1) before you multiply."
 )
 CANCELLATION = (
@@ -138,7 +138,7 @@ def compare_gradient(function, reference, x, weight=1.0, hint="Do not detach x, 
     output = function(x)
     require(
         isinstance(output, torch.Tensor) and output.requires_grad,
-        "the result does not depend on x for autograd: it has no gradient.",
+        "the result has no gradient: as far as autograd knows, it does not depend on x.",
         hint,
     )
     (got,) = torch.autograd.grad(output, x, dy)
@@ -194,7 +194,7 @@ def compare_identity(answer, x, eps=1e-5):
     without = "This is sigma without eps. BatchNorm divides by sqrt(variance + eps), so that is what undoes it."
     unbiased = "This is the unbiased variance (divided by m - 1). BatchNorm normalizes with the biased one."
     square = "This is the variance. What undoes the division is its square root, with eps inside."
-    inverse = "This is the inverse. BatchNorm divides by it, so the weight multiplies by it."
+    inverse = "This is the inverse. BatchNorm divides by sqrt(variance + eps), so the weight has to multiply by it."
     mistakes = {}
     for hint, value in (("", variance), (unbiased, x.var(axes))):
         mistakes |= {
@@ -202,14 +202,14 @@ def compare_identity(answer, x, eps=1e-5):
             two_slips(hint, without): value.sqrt(),
             two_slips(hint, EPS_OUTSIDE): value.sqrt() + eps,
             two_slips(hint, square): value + eps,
-            two_slips(hint, square, "Add eps, too."): value,
+            two_slips(hint, square, "Add eps as well."): value,
             two_slips(hint, inverse): (value + eps).rsqrt(),
         }
     mistakes.pop("")
     expect(weight, (variance + eps).sqrt(), "the weight", mistakes)
     of_bias = {
         "The bias is the mean itself, with its sign.": -x.mean(axes),
-        "This is the mean divided by sigma: the bias is added last, so it is the mean itself.": (
+        "This is the mean divided by sigma. The bias is added last, so it has to be the mean itself.": (
             x.mean(axes) / (variance + eps).sqrt()
         ),
         "The bias adds the mean back; zero does not.": 0 * x.mean(axes),

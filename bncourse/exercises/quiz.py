@@ -81,21 +81,21 @@ def buffers(draw):
 @question(chapter=2)
 def values_per_mean(draw):
     n = {"n": draw([4, 6, 12, 24]), "c": draw([16, 32, 48]), "h": draw([5, 7, 9, 14])}
-    text = "A batch has the shape ({n}, {c}, {h}, {h}). From how many values does BatchNorm2d take each mean?"
+    text = "A batch has the shape ({n}, {c}, {h}, {h}). How many values go into each of BatchNorm2d's means?"
     return n, text, n["n"] * n["h"] ** 2, "", "{n} samples times {h} · {h} positions."
 
 
 @question(chapter=7)
 def group_means(draw):
     n = {"n": draw([6, 10, 14]), "g": draw([2, 4, 8]), "c": 32}
-    text = "How many means does nn.GroupNorm({g}, {c}) take for a batch of {n} images?"
+    text = "How many means does nn.GroupNorm({g}, {c}) compute for a batch of {n} images?"
     return n, text, n["n"] * n["g"], "", "{g} groups in each of {n} samples."
 
 
 @question(chapter=7)
 def instance_means(draw):
     n = {"n": draw([5, 9, 11]), "c": draw([12, 24, 36])}
-    text = "How many means does nn.InstanceNorm2d({c}) take for a batch of {n} images?"
+    text = "How many means does nn.InstanceNorm2d({c}) compute for a batch of {n} images?"
     return n, text, n["n"] * n["c"], "", "One for each channel of each sample: {n} · {c}."
 
 
@@ -105,7 +105,10 @@ def normalized(draw):
     values = [n["a"], n["b"], n["c"]]
     mean = sum(values) / 3
     variance = sum((v - mean) ** 2 for v in values) / 3
-    text = "One feature of a batch is {a}, {b}, {c}, and ε = 0. What does {c} become, before γ and β (two decimals)?"
+    text = (
+        "In a batch of three, a feature has the values {a}, {b}, {c}, and ε = 0. What does {c} become, before γ and β "
+        "(two decimals)?"
+    )
     why = "Subtract the mean and divide by the root of the biased variance, the sum of squares divided by 3."
     return n, text, round((n["c"] - mean) / math.sqrt(variance), 2), "", why
 
@@ -115,7 +118,7 @@ def small_spread(draw):
     n = {"s": draw([0.002, 0.003, 0.004, 0.005]), "eps": draw(["1e-5", "2e-5", "1e-4"])}
     answer = round(n["s"] / math.sqrt(n["s"] ** 2 + float(n["eps"])), 2)
     text = (
-        "A feature's standard deviation is {s} (biased), eps={eps}. What is the standard deviation of BatchNorm's "
+        "A feature's standard deviation is {s} (biased), and eps={eps}. What is the standard deviation of BatchNorm's "
         "output (two decimals)?"
     )
     return n, text, answer, "", "σ / √(σ² + ε) = {answer}."
@@ -125,8 +128,8 @@ def small_spread(draw):
 def remembered(draw):
     n = {"old": draw([0.5, 2.0, 3.0]), "new": draw([1.0, 4.0, 6.0]), "m": draw([0.05, 0.1, 0.2, 0.3])}
     answer = round((1 - n["m"]) * n["old"] + n["m"] * n["new"], 3)
-    text = "The running mean is {old}, the batch's mean {new}, momentum={m}. What is the running mean after the step?"
-    return n, text, answer, "", "(1 − {m}) · {old} + {m} · {new} = {answer}: momentum weights the new value."
+    text = "The running mean is {old}, the batch's mean is {new}, and momentum={m}. What is the next running mean?"
+    return n, text, answer, "", "(1 − {m}) · {old} + {m} · {new} = {answer}: momentum is the weight of the new value."
 
 
 @question(chapter=3)
@@ -134,10 +137,11 @@ def unbiased_memory(draw):
     n = {"v": draw([1.5, 2.0, 3.0]), "n": draw([2, 4, 5]), "h": draw([1, 2])}
     count = n["n"] * n["h"] ** 2
     text = (
-        "A channel's biased variance in a batch of {n} maps of {h} x {h} is {v}. Which variance goes into the running "
+        "In a batch of {n} maps of {h} x {h}, a channel's biased variance is {v}. Which variance goes into the running "
         "average (two decimals)?"
     )
-    return n, text, round(n["v"] * count / (count - 1), 2), "", "The unbiased one: times n / (n − 1), n = {n} · {h}²."
+    why = "The unbiased one: n / (n − 1) times as large, with n = {n} · {h}²."
+    return n, text, round(n["v"] * count / (count - 1), 2), "", why
 
 
 @question(chapter=3)
@@ -151,15 +155,16 @@ def warm_up(draw):
 @question(chapter=5)
 def from_keras(draw):
     n = {"k": draw([0.9, 0.95, 0.98, 0.99, 0.999])}
-    text = "Keras code has momentum={k}. Which momentum is that in PyTorch?"
-    return n, text, round(1 - n["k"], 3), "", "1 − {k}: Keras weights the old value, PyTorch the new one."
+    text = "Keras code has momentum={k}. What momentum is that in PyTorch?"
+    why = "1 − {k}: in Keras it is the weight of the old value, in PyTorch that of the new one."
+    return n, text, round(1 - n["k"], 3), "", why
 
 
 @question(chapter=4)
 def noise(draw):
     n = {"m": draw([16, 64, 100, 256])}
     text = (
-        "By what factor is the standard deviation of a batch's mean, with {m} independent samples, smaller than that "
+        "A batch has {m} independent samples. By what factor is the standard deviation of its mean smaller than that "
         "of one sample?"
     )
     return n, text, round(math.sqrt(n["m"])), "", "√{m} = {answer}."
@@ -169,7 +174,8 @@ def noise(draw):
 def furthest(draw):
     n = {"m": draw([5, 10, 17, 26, 37])}
     text = (
-        "How many batch standard deviations can a value lie from the mean of its batch of {m}, at most (one decimal)?"
+        "In a batch of {m}, how far from the batch's mean can a value lie at most, measured in standard deviations of "
+        "the batch (one decimal)?"
     )
     return n, text, round(math.sqrt(n["m"] - 1), 1), "", "√({m} − 1) = {answer}."
 
@@ -186,7 +192,7 @@ def scaled_gradient(draw):
         text,
         n["a"],
         "",
-        "The output stays the same; as a function of weights {a} times as large, the loss is {a} times as flat.",
+        "The output stays the same. As a function of weights {a} times as large, the loss is {a} times as flat.",
     )
 
 
@@ -195,8 +201,8 @@ def variance_shift(draw):
     n = {"p": draw([0.1, 0.2, 0.25, 0.4, 0.5]), "mean": draw([1, 2, 3])}
     answer = round(1 / (1 + (1 / (1 - n["p"]) - 1) * (1 + n["mean"] ** 2)), 2)
     text = (
-        "Inputs with mean {mean} and variance 1, nn.Dropout({p}) directly before BatchNorm. What is the variance in "
-        "evaluation, as a share of the stored one (two decimals)?"
+        "Inputs with mean {mean} and variance 1 go through nn.Dropout({p}) and then into a BatchNorm. What is the "
+        "variance in evaluation, as a fraction of the stored one (two decimals)?"
     )
     return n, text, answer, "", "1 / (1 + (1/k − 1) · (1 + {mean}²)) with k = 1 − {p}."
 
@@ -206,18 +212,19 @@ def merged(draw):
     n = {"a": draw([1, 2]), "b": draw([6, 8, 10]), "v": draw([1.0, 2.0])}
     answer = n["v"] + ((n["b"] - n["a"]) / 2) ** 2
     text = (
-        "Two devices hold equally many values, with means {a} and {b} and biased variance {v} on both. What is the "
-        "biased variance of all of them (two decimals)?"
+        "Two devices hold the same number of values, with means {a} and {b} and a biased variance of {v} on each. What "
+        "is the biased variance of all the values together (two decimals)?"
     )
-    return n, text, round(answer, 2), "", "{v} + variance of the means = {answer:g}."
+    return n, text, round(answer, 2), "", "{v} + the variance of the means = {answer:g}."
 
 
 @question(chapter=14)
 def uneven_factor(draw):
     n = {"a": draw([20, 24, 28]), "b": draw([12, 8, 4])}
     text = (
-        "Devices with {a} and {b} images take their mean losses, and DistributedDataParallel takes the mean of the "
-        "gradients. By what factor must the second multiply its loss, so that all images count alike (two decimals)?"
+        "Two devices, with {a} and {b} images, each take their own mean loss, and DistributedDataParallel takes the "
+        "mean of the gradients. By what factor must the second device multiply its loss, so that all images count the "
+        "same (two decimals)?"
     )
     return n, text, round(2 * n["b"] / (n["a"] + n["b"]), 2), "", "{b} · 2 / ({a} + {b}) = {answer}."
 
@@ -228,7 +235,7 @@ def folded_bias(draw):
     answer = round(n["b"] - n["mu"] * n["g"] / math.sqrt(n["v"]), 2)
     text = (
         "A norm with γ = {g}, β = {b}, running mean {mu}, running variance {v} and ε = 0 is folded into a convolution "
-        "without a bias. What is the new convolution's bias (two decimals)?"
+        "that has no bias. What is the new convolution's bias (two decimals)?"
     )
     return n, text, answer, "", "β − μ · γ / σ = {answer}."
 
@@ -238,8 +245,8 @@ def judged(draw):
     n = {"mean": draw([1.2, 2.0, 3.5]), "s": draw([1.5, 2.5, 4.0]), "t": 2.262, "n": 10}
     low = round(n["mean"] - n["t"] * n["s"] / math.sqrt(n["n"]), 2)
     text = (
-        "Ten paired differences have mean {mean} and standard deviation {s} (t = {t}). Where is the low end of their "
-        "95% interval (two decimals)?"
+        "Ten paired differences have a mean of {mean} and a standard deviation of {s} (t = {t}). Where is the low end "
+        "of their 95% interval (two decimals)?"
     )
     return n, text, low, "", "{mean} − {t} · {s} / √10 = {answer}."
 

@@ -9,7 +9,7 @@ from bncourse.exercises.compare import expect, expect_items, expect_number, requ
 from bncourse.exercises.exercise import Exercise
 
 REVERSED = (
-    "The momentum convention is reversed. In torch the momentum weights the NEW value: "
+    "The momentum convention is reversed. In torch the momentum is the weight of the NEW value: "
     "running = (1 - momentum) * running + momentum * new."
 )
 BIASED_RUNNING = (
@@ -66,7 +66,7 @@ def compare_running(answer, x, momentum=0.1, steps=1):
         require(
             all(map(torch.equal, given, before)),
             "the tensors you were given have changed.",
-            "Return new tensors: do not write to running_mean or running_var in place here.",
+            "Return new tensors: do not change running_mean or running_var in place.",
         )
         of_mean, of_variance = running_mistakes(*before, batch, momentum)
         expect(mean, layer.running_mean, "the running mean", of_mean)
@@ -102,7 +102,7 @@ def compare_warm_up(answer, fraction, momentum):
     mistakes = {
         "After this many steps it is not there yet: round up.": math.floor(log(1 - fraction) / log(1 - momentum)),
         "This is where the old value's weight, (1 - momentum)^k, falls below the fraction itself. "
-        "What has arrived is 1 - (1 - momentum)^k.": ceil(log(fraction) / log(1 - momentum)),
+        "The share that comes from data is 1 - (1 - momentum)^k.": ceil(log(fraction) / log(1 - momentum)),
         "The momentum convention is reversed: after k steps the OLD value has weight (1 - momentum)^k.": (
             ceil(log(1 - fraction) / log(momentum))
         ),
@@ -147,12 +147,12 @@ def compare_accuracy(answer, batch_size):
     model, images, labels = evaluation_model()
     expected, over_batches = _accuracies(model.eval(), images, labels, batch_size)
     mistakes = {
-        "This averages the accuracies of the batches, so the samples of a smaller last batch count more. "
-        "Count correct samples and divide once, at the end.": over_batches,
+        "This averages the accuracies of the batches, so the samples in a smaller last batch count more. "
+        "Count the correct samples and divide once, at the end.": over_batches,
         "This is the accuracy in training mode: "
-        "each batch is normalized by its own statistics. Call model.eval().": in_training,
-        "This is a percentage; return the share, between 0 and 1.": 100 * expected,
-        "This is the number of correct samples; divide by how many there are.": 40 * expected,
+        "each batch is normalized with its own statistics. Call model.eval().": in_training,
+        "This is a percentage; return a fraction between 0 and 1.": 100 * expected,
+        "This is the number of correct samples; divide it by the number of samples.": 40 * expected,
     }
     expect(got, expected, "the accuracy", mistakes)
 
@@ -181,7 +181,7 @@ def evaluate_mode(answer):
     require(
         not model[1].training,
         "the frozen BatchNorm was switched to training mode.",
-        "model.train() switches every module. Remember each module's own `training` before, and put it back.",
+        "model.train() switches every module. Remember each module's own `training` flag, and put it back.",
     )
     model.eval()
     answer(model, images, labels, 10)
@@ -209,7 +209,7 @@ def evaluate_batches(answer):
     model[0].register_forward_pre_hook(lambda part, inputs: sizes.append(len(inputs[0])))
     expect_number(answer(model, images, labels, 10), "the accuracy")
     most = max(sizes, default=0)
-    hint = "Cut the images into batches: images[start : start + batch_size], or images.split(batch_size)."
+    hint = "Split the images into batches: images[start : start + batch_size], or images.split(batch_size)."
     require(most <= 10, f"{most} samples went through the model at once; batch_size was 10.", hint)
 
 
@@ -219,7 +219,7 @@ def compare_noise(answer, std, n, height=1, width=1, expected=None, **tolerance)
     mistakes = {
         "This is how the variance of the mean falls; its standard deviation falls as 1 / sqrt(m).": std / m,
         "This is the variance of the mean; the question asks for its standard deviation.": std**2 / m,
-        "A channel's mean is over N * H * W values: the pixels count too.": std / math.sqrt(n),
+        "A channel's mean is taken over N * H * W values: the pixels count too.": std / math.sqrt(n),
         "This does not depend on the batch size: it is the spread of single values, not of their mean.": std,
     }
     expected = std / math.sqrt(m) if expected is None else expected

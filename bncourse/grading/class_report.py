@@ -61,7 +61,8 @@ def _summary(records: list[Record], graded: list[Record], assignment: Assignment
     said = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     middle = f"median {median(scores):g} of {assignment.points:g} points" if scores else "no scores"
     waiting = sum(points is None for record in graded for points in record.explained.values())
-    more = f" {number_of(waiting, 'explanation is', 'explanations are')} not graded yet, and 0 here." if waiting else ""
+    ungraded = number_of(waiting, "explanation is", "explanations are")
+    more = f" {ungraded} not graded yet (0 points here)." if waiting else ""
     return f"<p>{number_of(len(records), 'student', 'students')} ({said}); {middle}.{more}</p>"
 
 
@@ -84,7 +85,7 @@ def misconceptions(graded: Iterable[Record], assignment: Assignment) -> list[tup
 def _monday(graded: list[Record], assignment: Assignment) -> str:
     most = [row for row in misconceptions(graded, assignment) if len(row[2]) > 1][:MONDAY]
     if not most:
-        none = "No misconception was recognized in the answers of two students; see which cases failed."
+        none = "No misconception was recognized in the answers of more than one student; see which cases failed."
         return f"<h2>What to say on Monday</h2><p>{none}</p>"
     items = "".join(
         f"<li>{len(students)} of {len(graded)} were told in {_titles(exercises)}: <q>{escape(hint)}</q></li>"
@@ -207,7 +208,7 @@ def _alike(submissions: list[Submission], graded: list[Record], shown: dict[str,
     if not groups:
         return "<h2>Answers alike</h2><p>No two notebooks have the same code.</p>"
     items = "".join(f"<li>{escape(', '.join(shown[name] for name in group))}</li>" for group in groups)
-    why = "Their code is the same except for names and comments. There are innocent reasons; ask."
+    why = "Their code is the same except for names and comments. There can be innocent reasons, so ask."
     return f"<h2>Answers alike</h2><p>{why}</p><ul>{items}</ul>"
 
 

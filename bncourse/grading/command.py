@@ -33,7 +33,7 @@ PREFIX = "bncourse-grade-"  # of temporary folders
 DAY = 24 * 3600
 NOT_ISOLATED = (
     "Warning: submissions are not isolated here, because {}. They can use the network and read your files, "
-    "the hidden cases too. Grade in a virtual machine or a container if you do not trust them."
+    "including the hidden cases. Grade in a virtual machine or a container if you do not trust them."
 )
 
 
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = arguments.out.with_name(f"{arguments.out.stem}-report.html")
     print(f"Table: {arguments.out}\nReport: {report}\nFeedback: {feedback_folder(arguments.out)}/")
     if any(record.flags for record in records):
-        print("Some submissions replaced functions of torch or of the checker (column `replaced`): look at them.")
+        print("Some submissions replaced functions in torch or in the checker (column `replaced`): look at them.")
     return 0
 
 
@@ -148,7 +148,7 @@ def forget_student(arguments: argparse.Namespace) -> int:
     except (OSError, BadArgument) as error:
         print(error, file=sys.stderr)
         return 2
-    print("Erased from:", *changed, "What was handed in is not touched.", sep="\n")
+    print("Erased from:", *changed, "What was handed in has not been touched.", sep="\n")
     return 0
 
 
@@ -222,7 +222,8 @@ def grade_folder(
 
     if ignored := ignored_files(folder, written):
         names = ", ".join(ignored[:5])
-        say(_printable(f"Warning: files that are not notebooks are ignored, {len(ignored)} of them: {names}"))
+        what = number_of(len(ignored), "file that is not a notebook is", "files that are not notebooks are")
+        say(_printable(f"Warning: {what} ignored: {names}"))
     if reason := supervise.why_not_isolated():
         say(NOT_ISOLATED.format(reason))
     students = len({submission.student for submission in submissions})

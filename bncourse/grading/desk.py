@@ -69,8 +69,8 @@ class Deadline:
             return []
         unknown = sum(submission.late and (self.due is None or submission.time is None) for submission in submissions)
         marked = number_of(unknown, "submission is", "submissions are")
-        said = [f"{marked} marked late without a time: no penalty; use the overrides"]
-        return ["late-penalty needs due: nothing is penalized"] * (self.due is None) + said * bool(unknown)
+        said = [f"{marked} marked late but without a time, so there is no penalty; use the overrides"]
+        return ["late-penalty needs due, so nothing is penalized"] * (self.due is None) + said * bool(unknown)
 
     def judge(self, submission: Submission) -> tuple[str, float]:
         """How late a submission is, in words, and what that costs."""
@@ -123,7 +123,7 @@ class Desk:
         numbers = [1 + int(p.stem.rpartition("-")[2]) for p in self._edited() if p.stem.rpartition("-")[2].isdigit()]
         kept = self.out.with_name(f"{self.out.stem}-edited-{max(numbers, default=1)}.csv")
         write_whole(kept, self.out.read_bytes())
-        self.warnings.append(f"{self.out.name} was edited: it is kept as {kept.name}")
+        self.warnings.append(f"{self.out.name} was edited, and the edited table is kept as {kept.name}")
         before = {row["student"]: row for row in read_table(self.copy, ["student"])}
         rows = []
         for row in now:
@@ -264,7 +264,7 @@ def advice(record: Record, submission: Submission, assignment: Assignment) -> li
     if len(empty) == len(record.outcomes) and not undefined and empty:
         found.append("no exercise is answered")
     elif len(undefined) == len(record.outcomes) and not theirs and not checked:
-        found = ["the notebook has none of the answers and none of the checks of this set"]
+        found = ["the notebook has none of this set's answers and none of its checks"]
     return found
 
 

@@ -63,7 +63,7 @@ def grade_with(edition: Path, arguments: Sequence[str], assignment: str) -> int:
         about = json.loads((Path(folder) / ABOUT).read_text(encoding="utf-8"))
         for name in COMPUTE:
             if about[name] != version(name):
-                print(f"Warning: the edition was made with {name} {about[name]}, and this is {version(name)}.")
+                print(f"Warning: the edition was made with {name} {about[name]}, but this is {version(name)}.")
         print(f"Edition: bncourse {about['bncourse']}, {edition}", flush=True)
         path = find_assignment(assignment, Path(folder) / "instructor" / "_build").path
         command = [sys.executable, "-c", RUN, folder, "grade", *arguments, "--assignment", str(path)]

@@ -119,7 +119,7 @@ class Roster:
             name = max(agree, key=lambda one: len(there[one].items() & ids.items()))
         elif namesakes:
             name = f"{name} ({next(v for c, v in ids.items() if there[namesakes[0]].get(c) != v)})"
-            self.warnings.append(f"two students are called {student.name}: the table has {name}, too")
+            self.warnings.append(f"two students are called {student.name}: one of them is {name} in the table")
         self.named[student.name] = list(dict.fromkeys([*namesakes, name]))
         before = self.students.get(name, student).columns
         self.students[name] = Student(name, {**before, **student.columns}, student.group)

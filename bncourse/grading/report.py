@@ -16,8 +16,8 @@ from bncourse.grading.typed import NO_EXPLANATION, write_rows
 EXPLANATIONS = {
     "ok": "Your notebook ran and was graded.",
     "timeout": "Something in your notebook took too long and was stopped.",
-    "memory": "Something in your notebook asked for more memory than there is.",
-    "crashed": "The process that ran your notebook ended before the grading did.",
+    "memory": "Something in your notebook asked for more memory than it was allowed.",
+    "crashed": "The process that ran your notebook ended before the grading was finished.",
     "unreadable": "What you handed in could not be read as a notebook.",
     "missing": "No notebook from you was found.",
 }
@@ -150,9 +150,9 @@ def write_feedback(folder: Path, record: Record, assignment: Assignment) -> None
         lines += ["", f"What happened: {_plain(_public_reason(record, assignment))}"]
     elif record.reason:
         lines[-1] = "Your notebook was graded, but some of its cells raised an error."
-        lines += ["", f"Begin with these cells: {_plain(record.reason)}"]
+        lines += ["", f"Start with these cells: {_plain(record.reason)}"]
     if None in record.explained.values():
-        lines += ["", "Your explanations are not graded yet: the score is that of the code."]
+        lines += ["", "Your explanations are not graded yet, so the score is for the code alone."]
     if record.note:
         lines += ["", f"Note: {_plain(record.note)}"]
     if record.late:
@@ -168,7 +168,7 @@ def write_feedback(folder: Path, record: Record, assignment: Assignment) -> None
         title = EXERCISES[question.name].title if question.name in EXERCISES else question.name
         lines += ["", f"## {title} ({question.name}): {record.points(question.name):g} of {question.points:g}", ""]
         if question.name in record.overrides:
-            lines.append("- these points were given by a person")
+            lines.append("- a person gave these points")
         lines += _cases(question, record.outcomes.get(question.name))
         if question.explanation:
             points = record.explained.get(question.name)
@@ -218,7 +218,7 @@ def _cases(question: Question, outcomes: list[Outcome] | None) -> list[str]:
     if hidden:
         lines.append(f"- further cases passed: {sum(hidden)} of {len(hidden)}")
     if question.all_or_nothing:
-        lines.append("- this question counts only if every case passes")
+        lines.append("- this question earns points only if every case passes")
     return lines
 
 

@@ -28,7 +28,7 @@ LARGEST = 50 << 20  # bytes of a file
 UNPACKED, MEMBERS = 1 << 30, 20_000  # of an archive: bytes, and files
 NAMESAKES = "two students have this name: "
 PERHAPS = "one of the rows with this name and a number may be theirs"
-BY_ID = "write {} into the right student's row of the roster, in a column Identifier"
+BY_ID = "write {} into the right student's row of the roster, in a column called Identifier"
 BY_FILE = "name the file or folder after the right student's id"
 OURS = ".bncourse-grade"  # marks a folder that the grader wrote
 
@@ -271,11 +271,11 @@ def _attempts(student: str, files: list[_File], assignment: Assignment, stranger
     if not files:
         problem = "no notebook was handed in"
     elif not notebooks:
-        problem = f"no notebook was handed in, but {_list([file.shown.name for file in files])}"
+        problem = f"no notebook was handed in, only {_list([file.shown.name for file in files])}"
         path = files[0].shown
     elif not candidates:
         path = notebooks[0].shown.parent
-        problem = f"{len(notebooks)} notebooks; keep one, or name one {assignment.name}.ipynb"
+        problem = f"{len(notebooks)} notebooks; keep only one, or name one of them {assignment.name}.ipynb"
     if not candidates:
         return [Submission(student, path, [], problem, _digest(assignment, problem), stranger, stranger=stranger)]
     in_order = sorted(candidates, key=lambda file: file.order)

@@ -48,9 +48,9 @@ def show_sample(app: Sphinx, docname: str, source: list[str]) -> None:
     name, number = SAMPLES[page[:5]]
     notebook = json.loads(source[0])
     text = (
-        f"**What a check says.** For example, `{name}` says of a wrong answer:\n\n"
+        f"**What a check says.** For example, this is what `{name}` says about one wrong answer:\n\n"
         f"```text\n{report(name, number)}\n```\n\n"
-        "It names the case that failed, what was expected and what came. If it recognizes the mistake, it says so."
+        "It names the case that failed, what was expected and what it got. If it recognizes the mistake, it says so."
     )
     notebook["cells"].insert(1, markdown("feedback", text))
     source[0] = json.dumps(notebook)

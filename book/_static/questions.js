@@ -52,7 +52,7 @@
     for (const radio of radios) radio.disabled = prediction && Boolean(chosen)
     field.querySelector("button").hidden = prediction && Boolean(chosen)
     if (!chosen) return say(said, "")
-    if (prediction) return say(said, "Recorded. The end of the chapter says whether it came true.")
+    if (prediction) return say(said, "Recorded. The end of the chapter will tell you whether it came true.")
     const why = chosen.closest("label").nextElementSibling
     say(said, why.innerHTML, chosen.hasAttribute("data-right") ? "right" : "wrong")
   }
@@ -60,7 +60,7 @@
   function showPredicted(item) {
     const one = answers[item.dataset.of]
     const said = item.querySelector(".bn-said")
-    if (!one) return say(said, "You recorded nothing.")
+    if (!one) return say(said, "You did not record a prediction.")
     say(said, "", one.right ? "right" : "wrong")
     said.textContent = `You predicted “${one.said}”: ${one.right ? "right" : "not right"}.`
   }
@@ -72,7 +72,7 @@
     line.textContent =
       `${questions.length} of ${all} answered, ${count(questions, "first")} right at once. ` +
       `Predictions: ${predictions.length} made, ${count(predictions, "right")} right.` +
-      (kept ? "" : " This browser keeps nothing for this page: the answers last until you leave it.")
+      (kept ? "" : " This browser keeps nothing for this page: your answers last until you leave it.")
   }
 
   function showRow(row) {
@@ -126,7 +126,7 @@
       answers = {}
       keep()
       show()
-      say(said, "All answers are erased.")
+      say(said, "All answers have been erased.")
     })
     document.querySelector(".bn-file input")?.addEventListener("change", (event) => {
       importAnswers(event.target.files[0], said)

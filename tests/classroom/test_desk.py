@@ -285,7 +285,7 @@ def test_penalties_that_are_not_taken_are_said():
     on_time = Submission("Cy", None, [], "", "")
     due = Deadline.read("2026-03-01", 0, 10)
     (said,) = due.warnings([*late, on_time])
-    assert said == "2 submissions are marked late without a time: no penalty; use the overrides"
+    assert said == "2 submissions are marked late but without a time, so there is no penalty; use the overrides"
     assert due.warnings([on_time]) == Deadline.read("2026-03-01", 0, 0).warnings(late) == []
     said = Deadline.read(None, 0, 10).warnings(late[:1])
     assert said[0].startswith("late-penalty needs due") and said[1].startswith("1 submission is")
@@ -307,7 +307,10 @@ def test_the_report_counts_what_was_answered(tmp_path, graded):
     page = (tmp_path / "report.html").read_text()
     assert "median 3.5 of 4 points" in page and "6 students (6 ok)" in page
     assert '<td class="number">4</td></tr></table>' in page.split("Which cases failed")[1].split("<h2>")[0]
-    assert "answers of two students; see which cases failed" in page and "attempts" not in page.split("talk to")[1]
+    assert (
+        "answers of more than one student; see which cases failed" in page
+        and "attempts" not in page.split("talk to")[1]
+    )
 
 
 def test_explanations_are_found_where_students_write_them():

@@ -118,7 +118,7 @@ class TestHostileFolder:
             ("import that does not exist", "cell 1: ModuleNotFoundError: No module named 'no_such_module'"),
             ("asks for input", "cell 2: EOFError"),
             ("invalid JSON", "not a notebook"),
-            ("two notebooks", "name one tiny.ipynb"),
+            ("two notebooks", "name one of them tiny.ipynb"),
             ("empty", "no notebook was handed in"),
         ],
     )

@@ -256,8 +256,8 @@ class TestLayouts:
             (tmp_path / "ada" / f"{number}.pdf").write_text("x")
         (tmp_path / "bo.docx").write_text("x")
         one = found(tmp_path, Roster([Student("ada"), Student("bo")]))
-        assert "but 0.pdf, 1.pdf, 2.pdf, 3.pdf, 4.pdf and 2 more" in one["ada"].problem
-        assert one["bo"].problem.endswith("but bo.docx")
+        assert "only 0.pdf, 1.pdf, 2.pdf, 3.pdf, 4.pdf and 2 more" in one["ada"].problem
+        assert one["bo"].problem.endswith("only bo.docx")
 
 
 class TestAttempts:
@@ -279,7 +279,7 @@ class TestAttempts:
 
     def test_no_telling_which_is_said(self, tmp_path):
         put(tmp_path, "ada/a.ipynb"), put(tmp_path, "ada/b.ipynb")
-        assert "2 notebooks; keep one, or name one ex-07-work.ipynb" in found(tmp_path)["ada"].problem
+        assert "2 notebooks; keep only one, or name one of them ex-07-work.ipynb" in found(tmp_path)["ada"].problem
 
 
 class TestArchives:

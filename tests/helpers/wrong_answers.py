@@ -445,7 +445,7 @@ WRONG = {
         (lambda i, o, k: nn.Conv2d(i, o, k, padding=k // 2, bias=False), "Conv2d, BatchNorm2d"),
     ],
     "norm-axes": [
-        ({**AXES, "layer": (1,)}, "Over channels alone"),
+        ({**AXES, "layer": (1,)}, "over the channels alone"),
         ({**AXES, "instance": (1, 2, 3)}, "each sample AND each channel"),
         ({**AXES, "batch": (0,)}, "every pixel has its own"),
         ({**AXES, "group": (1, 2, 3, 4)}, "it is LayerNorm"),
@@ -468,7 +468,7 @@ WRONG = {
                 (b - a) / 2 / math.sqrt((a - b) ** 2 / 4 + eps),
                 (a - b) / 2 / math.sqrt((a - b) ** 2 / 4 + eps),
             ),
-            "in the other order",
+            "the wrong way round",
         ),
         (lambda a, b, eps: ((a - b) / 2, (b - a) / 2), "now divide"),
         (lambda a, b, eps: tuple(s * (a - b) / 2 / math.sqrt((a - b) ** 2 + eps) for s in (1, -1)), "not of the gap"),
@@ -483,10 +483,10 @@ WRONG = {
         (never_cleared, "left in the second"),
     ],
     "dropout-shift": [
-        (lambda keep, mean, variance: keep, "inputs of zero mean"),
+        (lambda keep, mean, variance: keep, "inputs with zero mean"),
         (lambda keep, mean, variance: ((variance + mean**2) / keep - mean**2) / variance, "upside down"),
-        (lambda keep, mean, variance: keep**2, "grows by 1 / keep"),
-        (lambda keep, mean, variance: variance / ((variance + mean**2) / (1 - keep) - mean**2), "to KEEP a value"),
+        (lambda keep, mean, variance: keep**2, "grows by a factor of 1 / keep"),
+        (lambda keep, mean, variance: variance / ((variance + mean**2) / (1 - keep) - mean**2), "KEEPING a value"),
         (lambda keep, mean, variance: variance / ((variance + mean**2) / keep), "Subtract the squared mean"),
     ],
     "layer": [
@@ -537,7 +537,7 @@ WRONG = {
     ],
     "recalibrate": [
         (recalibrate(reset=False, average=False), "Begin without them"),
-        (recalibrate(average=False), "All samples count alike"),
+        (recalibrate(average=False), "All samples should count the same"),
         (recalibrate(), "variance BETWEEN the batches"),
         (recalibrate(), "Weight them by their sizes"),
         (recalibrate(all_training=True), "turns dropout on"),
