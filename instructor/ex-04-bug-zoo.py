@@ -562,7 +562,7 @@ check("zoo-residual", ResidualBlock)
 #   you would notice: in deep networks, where the signal or the gradient fades, or with the norm's weight set to zero
 #   (1/2)
 # good: norm2 comes after the sum, so even the shortcut is normalized, and with weight zero the block returns 0 instead
-#   of x. One block trains; a stack of fifty does not pass the gradient on.
+#   of relu(x). One block trains; in a deep stack the gradient no longer has an identity to pass through.
 # weak: The order is wrong.
 
 # %% [raw]
@@ -675,7 +675,7 @@ def a_gradient_ten_percent_too_large(gradient_is_right):
 # name: layer
 
 # %% [markdown]
-# You have now met every way to get it wrong. **Write** a BatchNorm for images `(N, C, H, W)` from nothing but tensors,
+# You have now met ten ways to get it wrong. **Write** a BatchNorm for images `(N, C, H, W)` from nothing but tensors,
 # with the parameters `weight` and `bias` and the buffers `running_mean` and `running_var`. It must behave like
 # `nn.BatchNorm2d` in every case of the check.
 #

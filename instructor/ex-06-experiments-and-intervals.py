@@ -265,7 +265,8 @@ check("forgotten-eval", forgotten_eval)
 # rubric: the effect with its unit and its interval (1/2); how many seeds, on which data, or what the experiment does
 #   not show (1/2)
 # good: With five seeds, training mode on sorted batches of 20 costs 79 points (95% interval 74 to 84), for small
-#   networks and artificial patterns. It says nothing about shuffled test sets, where the cost was about four points.
+#   networks and artificial patterns; on shuffled test sets the cost was about four points. It does not show what
+#   happens on other data.
 # weak: Forgetting eval is bad.
 
 # %% [raw]

@@ -55,7 +55,7 @@ SUMMED = (
 )
 TWO_SAMPLES = (
     "With 2 samples the outputs are +1 and -1, apart from eps, so the gradient is tiny, and a larger tolerance accepts "
-    "any other gradient. Use at least 4 samples."
+    "any other small one, zero included. Use at least 4 samples."
 )
 TOLERANT = "Compare element by element, in float64 and with a small tolerance."
 RAISES = "gradcheck raises an error when a gradient is wrong: catch that, or pass raise_exception=False."
