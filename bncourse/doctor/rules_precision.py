@@ -59,8 +59,8 @@ def implausible(patient: Patient) -> Iterator[Sign]:
 @rule("BN-S31", "warning", "Statistics in half precision", 10)
 def half_precision(patient: Patient) -> Iterator[Sign]:
     """With 8 bits (bfloat16) an update of less than 0.4% of a value changes nothing, and float16 ends at 65,504:
-    running averages get stuck or overflow. Autocast keeps them in float32; ``model.half()`` does not. It matters only
-    while they still move."""
+    running averages get stuck or overflow. Autocast keeps them in float32; ``model.half()`` does not. It matters while
+    they still move."""
     halves = (torch.float16, torch.bfloat16)
     norms = {name: norm for name, norm in patient.norms.items() if tracks(norm)}
     found = [name for name, norm in norms.items() if norm.running_var.dtype in halves]

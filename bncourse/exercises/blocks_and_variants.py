@@ -16,7 +16,7 @@ REDUNDANT_BIAS = (
 WRONG_AXES = {
     "batch": {
         (0,): "Over the batch axis alone, every pixel has its own statistics. "
-        "A channel has one mean, taken over all its pixels.",
+        "A channel has one mean, which all its pixels share.",
         (2, 3): "That is InstanceNorm: BatchNorm averages over the batch too.",
         (1,): "That is the channel axis, the one that BatchNorm keeps.",
     },

@@ -35,7 +35,7 @@ class Sleepless(nn.Module):
 
 
 class Amnesiac(nn.Module):
-    """Standardizes features, (N, C), by the data it has seen so far."""
+    """Standardizes features, (N, C), by all it has seen in training."""
 
     def __init__(self, features, eps=1e-5):
         super().__init__()

@@ -355,7 +355,7 @@ def soup_with_averaged_statistics(fixed: bool, network: Callable[[], nn.Module])
     """The mean of several finished models gains less than expected, although its running statistics were also averaged.
 
     Everything that the models hold is averaged. But the activations of averaged weights vary less than the models'
-    activations do on average: the variances that it keeps are too large.
+    activations do on average: the averaged variances are too large.
     """
     start = network()
     runs = [copy.deepcopy(start) for _ in range(3)]

@@ -14,7 +14,7 @@ addEventListener("DOMContentLoaded", () => {
     const answer = () => {
       if (menu.value === "") return
       const right = wrong.includes(Number(menu.value))
-      said.textContent = right ? `Line ${Number(menu.value) + 1}: yes, here it is. Now fix it, and explain why.` : `Line ${Number(menu.value) + 1}: no, this line is right as it is.`
+      said.textContent = right ? `Line ${Number(menu.value) + 1}: yes, here it is. Now fix it, and explain why.` : `Line ${Number(menu.value) + 1}: no, this one is right as it is.`
       said.dataset.kind = right ? "right" : "wrong"
     }
     menu.addEventListener("change", answer)
