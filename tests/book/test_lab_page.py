@@ -187,10 +187,10 @@ def test_the_address_keeps_everything_and_reading_it_gives_it_back(visit):
     assert page.evaluate("location.hash") == "#lab-two&a.batch=3"
     page.evaluate("location.hash = '#lab-first&b.norm=rms&seed=3'")
     page.wait_for_function("document.querySelector('.bn-title').textContent.startsWith('Twelve')")
-    assert page.get_by_label("B: norm").locator("option:checked").text_content() == "RMSNorm"
+    assert page.get_by_label("B: norm", exact=True).locator("option:checked").text_content() == "RMSNorm"
     assert page.evaluate("location.hash") == "#lab-first&b.norm=rms&seed=3"
     page.reload()
-    assert page.get_by_label("B: norm").locator("option:checked").text_content() == "RMSNorm"
+    assert page.get_by_label("B: norm", exact=True).locator("option:checked").text_content() == "RMSNorm"
 
 
 def test_a_link_to_a_preset_leads_to_the_lab_and_not_to_its_row(visit):

@@ -135,6 +135,7 @@ def test_runs_again_when_the_code_a_version_or_a_variable_has_changed_but_not_fo
 
 def test_runs_again_when_nobody_knows_what_it_used(small, monkeypatch):
     """Its result serves the build that ran it, and no other."""
+    monkeypatch.setattr("tools.notebooks.Executor.source", None)
     monkeypatch.setattr("tools.notebooks.TRACED", small)  # a kernel that does not take notes
     path = write(small, READ)
     execute([path], small)
