@@ -26,7 +26,7 @@ from tools.toc import ROOT
 
 GONE = (
     "script, style, button, input, select, noscript, canvas, .bn-controls, .bn-fallback, .bn-answers, .bn-buttons, "
-    ".headerlink, .times"
+    ".headerlink, .times, summary .expanded"
 )
 MATHJAX = next(file for file in files("sphinx-mathjax-offline") if file.name == "tex-chtml.js")
 STYLE = """pre { white-space: pre-wrap; overflow-wrap: anywhere } .highlight { background: #f4f4f4 }
