@@ -62,7 +62,8 @@ def test_an_epub_page_needs_no_script_and_is_well_formed():
         <a href="slides/1.html">slides</a> <a href="b.xhtml?verdict=holds#x">there</a> <a href="https://a.org/?q=1">out</a></p>
         <fieldset class="bn-asked" data-kind="question"><legend>Why?</legend><label><input type="radio" data-right>
         <span>this</span></label><p class="bn-why" hidden>Right. So it is.</p></fieldset><button>Check</button>
-        <details><summary>Answer<p class="expanded">Hide</p></summary>it</details><script>1 < 2</script></body></html>"""
+        <details><summary>Answer<p class="expanded">Hide</p></summary>it</details>
+        <script>1 < 2</script></body></html>"""
     made = still(BeautifulSoup(source, "html.parser"), {("x<1", False): "<math><mi>x</mi></math>"}, {"b.xhtml"})
     ElementTree.fromstring(made)
     assert (
