@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-SHARE_BYTES = 2**20  # the smallest share worth waking a thread for; with given statistics there is less to do
-GIVEN_SHARE_BYTES = 2**22
+SHARE_BYTES = 2**20  # the smallest share worth waking a thread for
+LIGHTER = 4  # with given statistics there is so much less to do
 SHARES = 8  # at most
 MODES = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)  # how many modes look at what torch does
 
@@ -59,7 +59,7 @@ class Runs(NamedTuple):
         def work(first, last):
             loops().runs_given(x, y, mean, variance, gamma, beta, eps, self.length, first, last)
 
-        share(work, self.runs * self.units, x.nbytes, smallest=GIVEN_SHARE_BYTES)
+        share(work, self.runs * self.units, x.nbytes // LIGHTER)
 
     def backward(self, dy, x, dx, mean, variance, given, gamma, eps, center) -> Iterable[np.ndarray]:
         gamma, sums = self.by_run(gamma), np.empty((2, self.runs, self.units))
@@ -165,7 +165,7 @@ class Columns(NamedTuple):
         def work(first, last):
             loops().columns_given(x, y, mean, variance, gamma, beta, eps, first, last)
 
-        share(work, self.rows, x.nbytes, smallest=GIVEN_SHARE_BYTES)
+        share(work, self.rows, x.nbytes // LIGHTER)
 
     def backward(self, dy, x, dx, mean, variance, given, gamma, eps, center) -> Iterable[np.ndarray]:
         def sums(first, last):
@@ -279,17 +279,14 @@ def flat(t: Tensor, number: torch.dtype) -> np.ndarray:
     return (t if t.dtype is number else t.to(number)).numpy().reshape(-1)
 
 
-def share(
-    work: Callable[[int, int], Any], count: int, nbytes: int, *, smallest: int | None = None, reproducible: bool = False
-) -> list[Any]:
+def share(work: Callable[[int, int], Any], count: int, nbytes: int, reproducible: bool = False) -> list[Any]:
     """``work(first, last)`` for all of ``range(count)``, in shares, several at a time.
 
     Args:
-        smallest: the bytes of the smallest share; None: ``SHARE_BYTES``.
         reproducible: there are as many shares for one thread as for several, so that sums over them are the same.
     """
     threads = torch.get_num_threads()
-    shares = max(1, min(count, SHARES, nbytes // (smallest or SHARE_BYTES))) if reproducible or threads > 1 else 1
+    shares = max(1, min(count, SHARES, nbytes // SHARE_BYTES)) if reproducible or threads > 1 else 1
     cuts = [count * k // shares for k in range(shares + 1)]
     results, waiting = [None] * shares, iter(range(shares))
 

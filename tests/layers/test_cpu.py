@@ -23,7 +23,6 @@ LAST = torch.channels_last
 @pytest.fixture(autouse=True)
 def two_threads_and_many_shares(monkeypatch):
     monkeypatch.setattr(cpu, "SHARE_BYTES", 200)
-    monkeypatch.setattr(cpu, "GIVEN_SHARE_BYTES", 200)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
