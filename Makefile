@@ -33,7 +33,7 @@ epub: book ## write the book as an EPUB, beside the zip
 
 test: $(READY) ## check everything: package, notebooks, built book, exercises
 	-@$(VENV)/python -m tools.build # both cores run notebooks, then tests; if it fails, the tests say which notebooks do
-	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder # the book first: its files take longest
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder # one more than the cores: tests wait, too
 
 check: lint ## the inner loop, in less than a minute: style, types, the layers' core
 	$(VENV)/mypy

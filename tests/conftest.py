@@ -27,7 +27,7 @@ os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # the tests themselves run sid
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
-LONG = ("test_devices.py", "test_specimens.py")
+LONG = ("test_environments.py", "test_devices.py", "test_specimens.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Finished runs of a notebook, kept under _build/.executed, and whether one of them still holds.
+"""Finished runs of a notebook, kept under _build, and whether one of them still holds.
 
 A run holds while the notebook's code, the versions, the variables that change what is computed, and all files under
 bncourse/ and book/ that it used are what they were. It is not trusted if nobody knows what it used or its file is torn.
@@ -12,6 +12,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
+
+from bncourse.training import quick
 
 KEPT = 3  # of a notebook, so that going back to an earlier version of the package is quick
 VARIABLES = ("BNCOURSE_DEVICE", "BNCOURSE_QUICK", "BNCOURSE_SEEDS")
@@ -39,7 +41,7 @@ class Notebook(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        return self.root / "_build" / ".executed" / self.name
+        return self.root / "_build" / (".executed-quickly" if quick() else ".executed") / self.name
 
     def result(self, run: Run) -> Path:
         """The executed notebook."""

@@ -18,7 +18,7 @@ import pytest
 from tools.forked import SAFE
 from tools.notebooks import NotebookFailed, Progress, execute, short_name
 from tools.provisioner import Forked
-from tools.runs import Notebook
+from tools.runs import KEPT, Notebook
 from tools.toc import ROOT, chapters, notebooks
 
 pytestmark = pytest.mark.usefixtures("forks")
@@ -131,6 +131,19 @@ def test_runs_again_when_the_code_a_version_or_a_variable_has_changed_but_not_fo
     assert Notebook(path, small).holding()
     write(small, "print('hello again')")
     assert not Notebook(path, small).holding() and Notebook(path, small).newest() is None
+
+
+def test_quick_runs_push_no_other_out(small, monkeypatch):
+    path = write(small, "print('hello')")
+    execute([path], small)
+    whole = Notebook(path, small).holding()
+    with monkeypatch.context() as change:
+        change.setenv("BNCOURSE_QUICK", "1")
+        for number in range(KEPT):
+            change.setenv("BNCOURSE_SEEDS", str(number))
+            execute([path], small)
+            assert Notebook(path, small).holding() not in (None, whole)
+    assert Notebook(path, small).holding() == whole
 
 
 def test_runs_again_when_nobody_knows_what_it_used(small, monkeypatch):
