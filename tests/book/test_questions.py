@@ -90,7 +90,7 @@ def page(browser, book):
     with browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True) as context:
         page = context.new_page()
         page.go = lambda name: page.goto((book / f"{name}.html").as_uri(), wait_until="load")
-        page.set_default_timeout(5000)
+        page.set_default_timeout(30_000)  # ms
         yield page
 
 
