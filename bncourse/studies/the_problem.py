@@ -185,20 +185,23 @@ class AtLoss:
         level: in nats.
 
     Attributes:
-        networks: as they were then; networks that never came so far are as they began.
+        networks: as they were then; NaN in those that never came so far.
         reached: which of them came so far, (S,).
     """
 
     def __init__(self, networks: ManyNetworks, examples, level: float) -> None:
         self.training, self.examples, self.level = networks, examples, level
         self.networks = copy.deepcopy(networks)
+        for value in self.networks.state_dict().values():
+            if value.dim():  # all but the count of batches have the networks in front
+                value.fill_(torch.nan)
         self.reached = torch.zeros(len(networks.seeds), dtype=torch.bool)
 
     @torch.no_grad()
     def __call__(self, step: int) -> None:
         now = (evaluate_many(self.training, self.examples).loss <= self.level) & ~self.reached
         for kept, value in zip(self.networks.state_dict().values(), self.training.state_dict().values(), strict=True):
-            if kept.dim():  # all but the count of batches have the networks in front
+            if kept.dim():
                 kept.view(len(now), -1)[now] = value.view(len(now), -1)[now]
         self.reached |= now
 

@@ -151,6 +151,7 @@ def test_networks_are_kept_as_they_were_when_their_loss_came_to_the_level():
     assert 0 < crossing < len(path) - 1
     assert kept.reached.tolist() == [True, False]
     assert evaluate_many(kept.networks, examples).loss[0].item() == pytest.approx(path[crossing].item())
+    assert walk(kept.networks, examples, [0.1])[1].isnan().tolist() == [[False, True]], "not measured where not reached"
 
 
 def test_a_walk_for_one_weight_has_known_losses():
