@@ -32,7 +32,7 @@ epub: book ## write the book as an EPUB, beside the zip
 	@$(VENV)/python -m tools.epub
 
 test: $(READY) ## check everything: package, notebooks, built book, exercises
-	-@$(VENV)/python -m tools.build # both cores run notebooks, then tests; if it fails, the tests say which notebooks do
+	-@$(VENV)/python -m tools.notebooks # on all cores; if one fails, the tests say so. Pages are made beside other tests
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder # one more than the cores: tests wait, too
 
 check: lint ## the inner loop, in less than a minute: style, types, the layers' core

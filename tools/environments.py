@@ -106,9 +106,10 @@ def run(python: str | Path, tests: list[str], **variables: str) -> int:
 def smoke(name: str) -> int:
     """One chapter, in a quick run, and the widgets, with the other versions before the packages of this Python."""
     wanted = [line for line in (*DEPENDENCIES, "ipykernel", *ENVIRONMENTS[name].pins) if not line.startswith("torch")]
+    tests = ["-n", "0", *SMOKE]  # too few for more processes
     with tempfile.TemporaryDirectory() as folder:
         pip_install(sys.executable, "--target", folder, *wanted)
-        return run(sys.executable, list(SMOKE), PYTHONPATH=os.pathsep.join([folder, str(ROOT)]), BNCOURSE_QUICK="1")
+        return run(sys.executable, tests, PYTHONPATH=os.pathsep.join([folder, str(ROOT)]), BNCOURSE_QUICK="1")
 
 
 def full(name: str, any_build: bool) -> int:

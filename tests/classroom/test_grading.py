@@ -24,7 +24,7 @@ from bncourse.grading.report import Log, Record
 from bncourse.grading.submissions import Unreadable, find_submissions, read_notebook
 from bncourse.grading.supervise import folders_to_hide, why_not_isolated
 
-LIMITS = Limits(seconds=20, megabytes=3000)  # loops without end use it up
+LIMITS = Limits(seconds=30, megabytes=3000)  # loops without end use it up
 isolated = pytest.mark.skipif(why_not_isolated() is not None, reason=f"no isolation here: {why_not_isolated()}")
 
 
