@@ -12,7 +12,6 @@ from notebook_output import insert
 from bncourse import explorers
 
 NAMES = explorers.__all__
-FRAME_TIME = 1000 / 60  # ms
 
 
 def theme() -> str:
@@ -152,33 +151,27 @@ def test_several_explorers_and_one_twice_live_apart(open_page, explorer):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_new_frame_needs_less_than_a_frame_time(open_page, name, explorer):
-    """The picture changes within the event itself, and what is left to do, decoding it, fits in 1/60 s too."""
+def test_the_picture_changes_within_the_event(open_page, name, explorer):
+    """Nothing is left to wait for but its decoding; ``benchmarks/waiting.py`` says how long that is."""
     page = open_page(explorer(name).html)
-    handled, decoded = page.evaluate(
-        """async () => {
-            const root = document.querySelector(".bn-explorer[role=group]"), handled = [], decoded = [];
+    changed = page.evaluate(
+        """() => {
+            const root = document.querySelector(".bn-explorer[role=group]"), changed = [];
             for (const control of root.querySelectorAll("input")) {
                 control.focus();
-                await new Promise((resolve) => setTimeout(resolve, 500));
                 for (let value = 0; value <= Number(control.max); value++) {
                     if (Number(control.value) === value) continue;
-                    const before = root.querySelector("img"), start = performance.now();
+                    const before = root.querySelector("img");
                     control.value = value;
                     control.dispatchEvent(new Event("input", {bubbles: true}));
-                    handled.push(performance.now() - start);
                     const after = root.querySelector("img");
-                    if (after === before || !after.complete) throw new Error("no new picture after the event");
-                    const then = performance.now();
-                    await after.decode();
-                    decoded.push(performance.now() - then);
+                    changed.push(after !== before && after.complete);
                 }
             }
-            return [handled, decoded];
+            return changed;
         }"""
     )
-    middle = len(handled) // 2
-    assert sorted(handled)[middle] + sorted(decoded)[middle] < FRAME_TIME, (handled, decoded)
+    assert changed and all(changed)
 
 
 @pytest.mark.parametrize("name", NAMES)

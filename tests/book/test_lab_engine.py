@@ -1,6 +1,5 @@
 """The lab's JavaScript computes what PyTorch computes: in a real browser, against the package, ``fit`` and numpy."""
 
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -352,55 +351,3 @@ def test_the_same_seed_gives_the_same_and_another_one_another(engine):
     shared = START | {"steps": 5}
     first, again, other = (engine(run, [START | SIZES, shared | {"seed": seed}]) for seed in (0, 0, 1))
     assert first[0] == first[1] and first == again and first != other
-
-
-STEP_TIME = """(settings) => {
-    const shared = {data: "plain", images: 1400, order: "shuffled", testbatch: 64};
-    const run = new Run(settings, shared, digits, 0), times = [];
-    for (let i = 0; i < 120; i++) {
-        const start = performance.now();
-        run.step();
-        times.push(performance.now() - start);
-    }
-    return times.slice(40).sort((a, b) => a - b)[8];
-}"""
-
-
-def test_a_step_takes_at_most_five_milliseconds(browser):
-    """64-64-64-64-64-10 at a batch of 64, forward and backward; the quickest tenth: others use the machine too."""
-    plain = START | {"norm": "none", "width": 64, "depth": 4, "batch": 64}
-    page = browser.new_page()  # of its own: code that has seen float64 arrays is slower
-    load(page)
-    with_norm, ours = (page.evaluate(STEP_TIME, plain | {"norm": norm}) for norm in ("batch", "none"))
-    page.close()
-    numpys = numpy_step()
-    print(f"a step: {ours:.2f} ms, with BatchNorm {with_norm:.2f} ms, numpy {numpys:.2f} ms: ratio {ours / numpys:.1f}")
-    assert ours <= 5 and with_norm <= 5
-
-
-def numpy_step() -> float:
-    """Milliseconds of the same step without a norm in numpy, float32: the quickest tenth of 100."""
-    random = np.random.default_rng(0)
-    weights = [random.standard_normal((64, 64), dtype=np.float32) * 0.18 for _ in range(4)]
-    weights.append(random.standard_normal((10, 64), dtype=np.float32) * 0.18)
-    biases = [np.zeros(len(w), np.float32) for w in weights]
-    x, labels, times = random.random((64, 64), dtype=np.float32), random.integers(0, 10, 64), []
-    for _ in range(100):
-        start = time.perf_counter()
-        kept, value = [], x
-        for w, b in zip(weights, biases, strict=True):
-            kept.append(value)
-            value = value @ w.T + b
-            if len(w) == 64:
-                value = np.maximum(value, 0)
-        shares = np.exp(value - value.max(1, keepdims=True))
-        gradient = shares / shares.sum(1, keepdims=True)
-        gradient[np.arange(64), labels] -= 1
-        gradient /= 64
-        for w, b, entered in zip(weights[::-1], biases[::-1], kept[::-1], strict=True):
-            dw, db = gradient.T @ entered, gradient.sum(0)
-            gradient = (gradient @ w) * (entered > 0)
-            w -= 0.01 * dw
-            b -= 0.01 * db
-        times.append(1000 * (time.perf_counter() - start))
-    return sorted(times)[10]

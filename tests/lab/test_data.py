@@ -1,7 +1,5 @@
 """The bundled data sets: what comes out, from where, and that only the seed decides."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -98,13 +96,6 @@ def test_only_the_seed_decides(make):
     for one, two, three in zip(first[1:], again[1:], other[1:], strict=True):
         assert torch.equal(one.images, two.images) and torch.equal(one.labels, two.labels)
         assert not torch.equal(one.images, three.images)
-
-
-def test_photo_digits_are_made_fast():
-    data.photo_digits(train=1, test=1)
-    started = time.process_time()
-    data.photo_digits(train=4000, test=1000)
-    assert time.process_time() - started < 2
 
 
 def test_photo_digits_can_be_more_than_there_are_digits():
