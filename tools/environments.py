@@ -31,7 +31,7 @@ PACKAGE = ("tests/layers/test_*.py", "tests/lab/test_*.py", "tests/classroom/tes
 NOTEBOOKS = "tests/book/test_notebooks.py::test_runs"
 SMOKE = (
     "tests/lab/test_explorer.py::test_widget_redraws_when_its_controls_move",
-    "tests/lab/test_explorer.py::test_in_a_kernel_both_forms_are_offered[bar(1, 2)]",
+    "tests/lab/test_explorer.py::test_in_a_kernel_both_forms_are_offered",
     f"{NOTEBOOKS}[02-how-it-works]",
 )
 
