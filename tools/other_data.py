@@ -4,8 +4,8 @@ usage: python -m tools.other_data DATASET [DATASET ...] [--chapters 01 05]
 
 Only the line ``dataset = ...`` of a chapter changes, and what it chooses: a chapter with choices is explored on the
 data set first (see ``tools.explore``). The numbers go to book/other-data.csv, which the book shows. Rows of data sets
-and chapters that are not run again stay; their column ``rule`` says "old" where they are older than the one rule. Some
-twenty minutes for each data set. The classical sets are downloaded, or found in BNCOURSE_DATA.
+and chapters that are not run again stay. Some forty minutes for each data set. The classical sets are downloaded, or
+found in BNCOURSE_DATA.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tools.notebooks import Executor, Progress
 from tools.toc import ROOT, notebooks
 
 TABLE = ROOT / "book" / "other-data.csv"
-COLUMNS = ("dataset", "chapter", "name", "unit", "predicts", "than", "count", "mean", "low", "high", "rule")
+COLUMNS = ("dataset", "chapter", "name", "unit", "predicts", "than", "count", "mean", "low", "high")
 
 
 def chapters_with_data() -> list[Path]:
@@ -43,7 +43,7 @@ def run(path: Path, dataset: str) -> list[dict]:
     for claim in claims_in(notebook):
         if claim["kind"] != "exact" and claim["dataset"] == dataset:  # others have not seen the data
             numbers = {name: "nan" if claim[name] is None else f"{claim[name]:.4g}" for name in ("mean", "low", "high")}
-            row = claim | numbers | {"chapter": path.stem, "rule": "one"}
+            row = claim | numbers | {"chapter": path.stem}
             rows.append({name: row[name] for name in COLUMNS})
     return rows
 

@@ -2,7 +2,7 @@
 
 ``tools/other_data.py`` leaves its numbers in ``other-data.csv``, a row for each finding and data set, and the rule of
 ``bncourse.claims`` judges them as it judges the book's own, whose rows come from the build. A claim whose prediction or
-unit has changed since has no row, and the page says so; a row whose ``rule`` is "old" was measured before the one rule.
+unit has changed since has no row, and the page says so.
 """
 
 import csv
@@ -26,18 +26,12 @@ NAMES = {
     "cifar10": "CIFAR-10",
 }
 OUTCOMES = (*VERDICTS[:3], "not measurable")
-OLD = " (old rule, not rerun)"
 
 
 def outcome(row: dict) -> str:
     """The rule's verdict on a row's interval."""
     ends = [float(row[end]) - float(row["than"]) for end in ("low", "high")]
     return verdict(row["predicts"], *ends, units()[row["unit"]].d)[0]
-
-
-def is_old(row: dict) -> bool:
-    """Whether a row is older than the one rule: fewer seeds, one division of the data, too narrow an interval."""
-    return row.get("rule") == "old"
 
 
 class OtherDataDirective(SphinxDirective):
@@ -99,15 +93,12 @@ def rows_of(claim: dict, rows: list[dict]) -> dict[str, dict]:
 
 
 def summary(found: list[dict[str, dict]]) -> str:
-    """For each data set how many claims have which verdict, those of the old rule in a line of their own."""
+    """For each data set how many claims have which verdict."""
     lines = []
     for dataset, name in NAMES.items():
-        here = [rows[dataset] for rows in found if dataset in rows]
-        for old in (False, True):
-            outcomes = [outcome(row) for row in here if is_old(row) == old]
-            if outcomes:
-                cells = [name + OLD * old, *(outcomes.count(one) for one in OUTCOMES)]
-                lines.append(f"<tr>{''.join(f'<td><p>{cell}</p></td>' for cell in cells)}</tr>")
+        outcomes = [outcome(rows[dataset]) for rows in found if dataset in rows]
+        cells = [name, *(outcomes.count(one) for one in OUTCOMES)]
+        lines.append(f"<tr>{''.join(f'<td><p>{cell}</p></td>' for cell in cells)}</tr>")
     return table("other-data-summary", ["Data", *map(str.capitalize, OUTCOMES)], lines)
 
 
@@ -120,7 +111,6 @@ def describe(env, claim: dict, rows: dict[str, dict]) -> str:
     for dataset, row in rows.items():
         found = outcome(row)
         words = f'<strong class="not-so">{found}</strong>' if found == "does not hold" else found
-        words += OLD * is_old(row)
         measured = f": {with_interval(row)}" if math.isfinite(float(row["mean"])) else ""
         lines += f'<div class="line">{NAMES[dataset]}, {words}{measured}</div>'
     return (

@@ -33,13 +33,13 @@ from bncourse.notebook import show
 alt = "An empty pair of axes from zero to one"
 show(figure()[0], alt, caption="Nothing, *yet*.", name="fig-empty")"""
 ELSEWHERE = f"""\
-dataset,chapter,name,unit,predicts,than,count,mean,low,high,rule
-mnist,{CHAPTER},P3.rates,powers of ten,more,0.0,10,1.4,1.2,1.6,one
-fashion_mnist,{CHAPTER},P3.rates,powers of ten,more,0.0,10,1.4,-0.8,3.6,old
-cifar10,{CHAPTER},P3.rates,powers of ten,more,0.0,10,-0.5,-0.6,-0.4,one
-mnist,{CHAPTER},P1.plain,powers of ten,more,0.0,10,nan,nan,nan,one
-mnist,{CHAPTER},P5.plain,powers of ten,more,0.0,10,4,3.9,4.1,one
-mnist,{CHAPTER},P5.with-batch-norm,powers of ten,more,1.0,10,2,1.9,2.1,one
+dataset,chapter,name,unit,predicts,than,count,mean,low,high
+mnist,{CHAPTER},P3.rates,powers of ten,more,0.0,10,1.4,1.2,1.6
+fashion_mnist,{CHAPTER},P3.rates,powers of ten,more,0.0,10,1.4,-0.8,3.6
+cifar10,{CHAPTER},P3.rates,powers of ten,more,0.0,10,-0.5,-0.6,-0.4
+mnist,{CHAPTER},P1.plain,powers of ten,more,0.0,10,nan,nan,nan
+mnist,{CHAPTER},P5.plain,powers of ten,more,0.0,10,4,3.9,4.1
+mnist,{CHAPTER},P5.with-batch-norm,powers of ten,more,1.0,10,2,1.9,2.1
 """
 LEDGER = "# Ledger\n\n```{ledger}\n```\n\n[P1](#ledger-P1) [the cell](#claim-P1-plain)\n"
 OTHER_DATA = "# Other data\n\nThere: {elsewhere}`cifar10 P3.rates`.\n\n```{other-data} other-data.csv\n```\n"
@@ -129,7 +129,7 @@ def test_pages_say_what_the_chapter_found_and_follow_it(small):
 
     page = text(small, "other-data")  # a row whose prediction is another one is not that claim's
     assert "There: -0.5 [-0.6, -0.4]." in page
-    assert "MNIST, holds: 1.4" in page and "Fashion-MNIST, undecided here (old rule, not rerun): 1.4" in page
+    assert "MNIST, holds: 1.4" in page and "Fashion-MNIST, undecided here: 1.4" in page
     assert "CIFAR-10, does not hold: -0.5" in page
     assert "MNIST, not measurable" in page and "digits, holds: 4" in page
     assert "Other claims with the same verdict on every data set: 1." in page
