@@ -1,9 +1,8 @@
 # Every target sets up .venv by itself: it needs Python 3.11 or newer, make and a network.
-# --no-compile: Python compiles what it imports, which is a small part of what is installed, and saves a minute. Where
-# the environment forbids it to keep that (Docker images do), every process would compile torch again, for 5 seconds.
+# --no-compile: Python compiles what it imports, which is a small part of what is installed, and saves a minute.
 # Windows: the README has the same in plain pip commands.
 SHELL := /bin/bash
-export PYTHONDONTWRITEBYTECODE :=
+export PYTHONDONTWRITEBYTECODE := # where it is set, every process would compile torch again, for 5 seconds
 PYTHON ?= python3
 VENV := .venv/bin
 READY := .venv/.ready
