@@ -381,7 +381,7 @@ def test_on_a_phone_all_can_use_it(visit, dark):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     small = "all => all.filter((one) => one.offsetHeight && one.offsetHeight < 17).map((one) => one.outerHTML)"
     assert page.locator("button, select, input").evaluate_all(small) == []
-    assert violations(page, preload=False) == []
+    assert violations(page) == []
 
 
 def test_a_small_lab_starts_with_one_button(visit):

@@ -1,5 +1,7 @@
 """What axe-core finds on a page, as it stands."""
 
+from axe_playwright_python.base import AXE_SCRIPT
+
 SERIOUS = {"serious", "critical"}
 COLOURS = ["color-contrast", "link-in-text-block"]  # the rules that a colour scheme can break
 REPEATED = """() => {
@@ -24,11 +26,24 @@ REPEATED = """() => {
 }"""
 
 
-def violations(page, context=None, **options) -> list[str]:
-    """Its serious violations: the rule, the element, and what is wrong with it."""
-    from axe_playwright_python.sync_playwright import Axe
+ALONE = """() => {
+    window.shells = []
+    for (const one of document.querySelectorAll('[data-again]:not([data-again] [data-again])')) {
+        const shell = one.cloneNode(false) // others are still its second or third sibling
+        shell.style.setProperty('display', 'none', 'important')
+        one.replaceWith(shell)
+        shells.push([shell, one])
+    }
+}"""
+AGAIN = "() => { for (const [shell, one] of shells) shell.replaceWith(one) }"
+RUN = "options => axe.run(options).then((found) => found.violations)"
 
-    found = Axe().run(page, context, {"resultTypes": ["violations"], **options}).response["violations"]
+
+def violations(page, **options) -> list[str]:
+    """Its serious violations: the rule, the element, and what is wrong with it."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    found = page.evaluate(RUN, {"resultTypes": ["violations"], "preload": False, **options})
     return [
         f"{one['id']}: {node['html'][:200]} {node['any'][:1] and node['any'][0]['message']}"
         for one in found
@@ -38,14 +53,14 @@ def violations(page, context=None, **options) -> list[str]:
 
 
 def pale(page) -> list[str]:
-    """The texts whose colours do not differ enough: of thousands that look alike three are tried, the others hidden.
+    """The texts whose colours do not differ enough: of thousands that look alike three are tried, without the others.
 
-    Axe looks for what lies behind a text in all that is shown, also in what it is told to leave out.
+    Axe looks for what lies behind a text in all that is there, also in what it is told to leave out.
     """
     page.evaluate(REPEATED)
-    hidden = page.add_style_tag(content="[data-again] { display: none !important }")
-    found = violations(page, runOnly=COLOURS, preload=False)
-    hidden.evaluate("style => style.remove()")
+    page.evaluate(ALONE)
+    found = violations(page, runOnly=COLOURS)
+    page.evaluate(AGAIN)
     return found
 
 
