@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import tomllib
 from pathlib import Path
@@ -86,6 +87,11 @@ def choose(name: str, any_build: bool = False) -> tuple[str, list[str]]:
     raise SystemExit(f"None of {', '.join(programs) or 'no Pythons'} has builds of all versions. Is there a network?")
 
 
+def python_of(folder: str | Path) -> Path:
+    """The Python of a virtual environment."""
+    return Path(folder, "Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
 def pip_install(python: str | Path, *arguments: str) -> None:
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", *arguments]
     if subprocess.run(command).returncode:
@@ -108,8 +114,12 @@ def smoke(name: str) -> int:
     wanted = [line for line in (*DEPENDENCIES, "ipykernel", *ENVIRONMENTS[name].pins) if not line.startswith("torch")]
     tests = ["-n", "0", *SMOKE]  # too few for more processes
     with tempfile.TemporaryDirectory() as folder:
-        pip_install(sys.executable, "--target", folder, *wanted)
-        return run(sys.executable, tests, PYTHONPATH=os.pathsep.join([folder, str(ROOT)]), BNCOURSE_QUICK="1")
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        ours, others = sysconfig.get_path("purelib"), sysconfig.get_path("purelib", "venv", {"base": folder})
+        Path(others, "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")  # pip installs what differs
+        python = python_of(folder)
+        pip_install(python, "--upgrade", *wanted)
+        return run(python, tests, BNCOURSE_QUICK="1")
 
 
 def full(name: str, any_build: bool) -> int:
@@ -118,7 +128,7 @@ def full(name: str, any_build: bool) -> int:
     print(f"{name}: {program}", *pins, sep="\n  ", flush=True)
     folder = ROOT / f".venv-{name}"
     subprocess.run([program, "-m", "venv", "--clear", folder], check=True)
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    python = python_of(folder)
     pip_install(python, *pins, "ipykernel", "-e", f"{ROOT}[test]")
     subprocess.run([python, "-m", "tools.notebooks"], cwd=ROOT)  # side by side; below, each says whether it failed
     tests = [str(path) for pattern in ENVIRONMENTS[name].tests for path in sorted(ROOT.glob(pattern))]
