@@ -1,6 +1,6 @@
 """Kernels that have imported the libraries before they start: forks of one process, the *source*.
 
-Every chapter needs torch, matplotlib and scikit-learn, which take a process some six seconds to import, more than many
+Every chapter needs torch, matplotlib and scikit-learn, which take a process some seven seconds to import, more than many
 of its experiments. The source imports them once and nothing of the course, so that each kernel still notes which of its
 files it reads.
 """
@@ -23,6 +23,7 @@ LIBRARIES = (
     "numba",
     "sklearn.datasets",
     "torch",
+    "torch._dynamo",  # an optimizer imports it
 )
 
 
