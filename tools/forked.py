@@ -5,6 +5,8 @@ of its experiments. The source imports them once and nothing of the course, so t
 files it reads.
 """
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -76,10 +78,13 @@ def become_kernel(arguments: list[str], environment: dict[str, str], folder: str
     from ipykernel.kernelapp import launch_new_instance
 
     launch_new_instance(argv=[*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])  # it ends with the source
+    atexit._run_exitfuncs()
+    os._exit(0)  # without taking the libraries apart
 
 
 if __name__ == "__main__":
     for library in LIBRARIES:
         importlib.import_module(library)
+    gc.freeze()
     if kernel := serve():
         become_kernel(**kernel)
