@@ -1,8 +1,8 @@
 """Kernels that have imported the libraries before they start: forks of one process, the *source*.
 
-Every chapter needs torch, matplotlib and scikit-learn, which take a process some seven seconds to import, more than many
-of its experiments. The source imports them once and nothing of the course, so that each kernel still notes which of its
-files it reads.
+Every chapter needs torch, matplotlib and scikit-learn, which take a process some seven seconds to import, more than
+many of its experiments. The source imports them once and nothing of the course, so that each kernel still notes which
+of its files it reads.
 """
 
 import atexit

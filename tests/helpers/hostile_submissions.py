@@ -49,6 +49,13 @@ ASSIGNMENT = {
 }
 
 
+UNSHARED = """
+import os, sys
+if "torch._dynamo" not in sys.modules or "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+    os._exit(1)
+"""
+
+
 def notebook(*cells, metadata=True):
     """A notebook of code cells, as text."""
     extra = {"metadata": {}, "outputs": [], "execution_count": None} if metadata else {}
@@ -103,6 +110,7 @@ bncourse.exercises.EXERCISES["signal"].cases.clear()
     home = "import os, shutil\nshutil.rmtree(os.getcwd(), ignore_errors=True)\nos.chdir('/')"
     return {
         "good": (notebook(RIGHT, CHECK), "ok", POINTS),
+        "finds torch's compiler imported and no folder of it": (notebook(UNSHARED, RIGHT), "ok", POINTS),
         "wrong": (notebook(WRONG, CHECK), "ok", 0.0),
         "unanswered": (notebook("output_std = ...", CHECK), "ok", 0.0),
         "no answer at all": (notebook("x = 1"), "ok", 0.0),
