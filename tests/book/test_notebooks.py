@@ -252,6 +252,14 @@ def test_forks_have_the_libraries_and_nothing_of_the_course_nor_of_each_other(sm
         assert Notebook(path, small).runs()[0].used.keys() == {"bncourse/layer.py"}
 
 
+def test_a_kernel_collects_nothing_that_it_shares_and_ends_in_order(small):
+    """What is collected is copied, all of the libraries, for seconds; and what waits for the end is done."""
+    at_exit = "import atexit, pathlib; atexit.register(pathlib.Path('ended').touch)"
+    path = write(small, at_exit, "import gc; print(gc.get_freeze_count() > 100_000)")
+    execute([path], small)
+    assert output(path, small) == f"{SAFE}\n" and path.with_name("ended").exists()
+
+
 def test_a_fork_that_has_just_ended_may_be_asked_to_end():
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         kernel = Forked(process.pid)
