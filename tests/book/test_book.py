@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from accessibility import all_but_pale, pale
+from accessibility import all_but_pale, pale, violations
 
 from tools.toc import ROOT, notebooks, pages
 
@@ -196,6 +196,7 @@ def open_page(context, site: str, address: str) -> Sight:
     page.evaluate(USED, address == "lab.html")  # what shows only after a click
     for event, listener in listeners.items():
         page.remove_listener(event, listener)  # axe asks for style sheets itself
+    page.mouse.move(0, 0)  # it would lie on something else when the page is short
     page.evaluate(ONE_OF_EACH_CLASS)  # thousands of tokens, some twenty colours
     for scheme in ("dark", "light"):
         page.emulate_media(color_scheme=scheme)
@@ -498,6 +499,19 @@ def test_search_field_is_there_once(site, browser):
         page.goto(site)
         fields = page.locator("button.search-button-field, form.bd-search input:visible")
         assert sum(fields.nth(index).is_visible() for index in range(fields.count())) == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_link_under_the_mouse_is_not_pale(site, browser, scheme):
+    with browser.new_context(color_scheme=scheme) as context:
+        page = context.new_page()
+        page.goto(site + "03-training-vs-inference.html")
+        link = page.locator(".bd-article p > a.internal[href='#fig-warming']").first
+        colour = "one => getComputedStyle(one).color"
+        before = link.evaluate(colour)
+        link.hover()
+        page.evaluate(IN_ITS_COLOURS, scheme)
+        assert link.evaluate(colour) != before and not violations(page, runOnly=["color-contrast"])
 
 
 def test_theme_can_be_switched_to_dark(site, browser):
