@@ -85,6 +85,6 @@ def become_kernel(arguments: list[str], environment: dict[str, str], folder: str
 if __name__ == "__main__":
     for library in LIBRARIES:
         importlib.import_module(library)
-    gc.freeze()
+    gc.freeze()  # a fork that collected what all share would copy it
     if kernel := serve():
         become_kernel(**kernel)

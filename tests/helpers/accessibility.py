@@ -1,7 +1,5 @@
 """What axe-core finds on a page, as it stands."""
 
-from axe_playwright_python.base import AXE_SCRIPT
-
 SERIOUS = {"serious", "critical"}
 COLOURS = ["color-contrast", "link-in-text-block"]  # the rules that a colour scheme can break
 REPEATED = """() => {
@@ -24,8 +22,6 @@ REPEATED = """() => {
     }
     again(document.body, "")
 }"""
-
-
 ALONE = """() => {
     window.shells = []
     for (const one of document.querySelectorAll('[data-again]:not([data-again] [data-again])')) {
@@ -41,6 +37,8 @@ RUN = "options => axe.run(options).then((found) => found.violations)"
 
 def violations(page, **options) -> list[str]:
     """Its serious violations: the rule, the element, and what is wrong with it."""
+    from axe_playwright_python.base import AXE_SCRIPT
+
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
     found = page.evaluate(RUN, {"resultTypes": ["violations"], "preload": False, **options})
